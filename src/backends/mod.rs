@@ -1,0 +1,209 @@
+//! What pglock needs of a driver: [`Session`], and of the place that sessions come from:
+//! [`LockBackend`].
+
+use std::ops::DerefMut;
+
+use crate::error::BoxError;
+use crate::sql;
+pub use crate::sql::Answer;
+
+#[cfg(feature = "postgres")]
+mod postgres;
+
+/// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
+/// out for as long as the lock is held.
+///
+/// Implemented for `postgres::Client` and `postgres::Transaction` (feature `postgres`),
+/// `diesel::PgConnection` (feature `diesel`), `r2d2::Pool` and `r2d2::PooledConnection` of either
+/// (feature `r2d2`), and a mutable reference to any of them.
+///
+/// # Implementing it
+///
+/// For a wrapper around a connection, hand on to what is inside:
+///
+/// ```
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::{BoxError, LockBackend};
+///
+/// struct Database { client: postgres::Client }
+///
+/// impl LockBackend for Database {
+///     type Session = postgres::Client;
+///     type Handle<'a> = &'a mut postgres::Client;
+///
+///     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+///         Ok(&mut self.client)
+///     }
+/// }
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no connection or pool that pglock can take a lock on",
+    label = "pglock finds no session here",
+    note = "switch on the cargo feature of your driver: `postgres` for postgres::Client and Transaction, `diesel` for diesel::PgConnection, `r2d2` (beside the driver's) for pools and pooled connections",
+    note = "to pass a connection that is behind a smart pointer of your own, dereference it: `&mut *conn`"
+)]
+pub trait LockBackend {
+    /// The connection on which the lock is held, and which the body gets.
+    type Session: Session;
+
+    /// What keeps the session for as long as the lock is held: a borrow, or a connection checked
+    /// out of a pool.
+    type Handle<'a>: DerefMut<Target = Self::Session>
+    where
+        Self: 'a;
+
+    /// Finds the session.
+    ///
+    /// # Errors
+    ///
+    /// When there is none to be had. The lock reports it as
+    /// [`Error::Checkout`](crate::Error::Checkout).
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
+}
+
+impl<B: LockBackend + ?Sized> LockBackend for &mut B {
+    type Session = B::Session;
+    type Handle<'a>
+        = B::Handle<'a>
+    where
+        Self: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        (**self).session()
+    }
+}
+
+/// A backend that can stand in a transaction which the caller opened, so that
+/// [`transaction_lock`](crate::transaction_lock) makes sense on it.
+///
+/// `postgres::Client` is none: while its transaction is open, only the `postgres::Transaction` can
+/// be reached. A pool is none: it would lock on another connection.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be inside a transaction that its caller opened",
+    note = "pass the transaction itself (`client.transaction()?`), or use with_transaction_lock, which opens one"
+)]
+pub trait TransactionBackend: LockBackend {}
+
+impl<B: TransactionBackend + ?Sized> TransactionBackend for &mut B {}
+
+/// One connection to PostgreSQL, as a driver offers it.
+///
+/// To implement it for another driver, send each text as one message of the [simple query
+/// protocol]: pglock relies on several statements being one implicit transaction, and on `now() =
+/// statement_timestamp()` in it.
+///
+/// [simple query protocol]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+pub trait Session {
+    /// What the body of a transaction is handed: the driver's own type for it.
+    type Transaction<'t>: Session;
+
+    /// How this driver lets a statement answer.
+    const ANSWERS: Answers;
+
+    /// Whether a transaction is open, as far as the driver knows.
+    fn in_transaction(&mut self) -> bool;
+
+    /// Sends a text as one message and waits for the end of its reply.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Refused`] when a statement gave an answer, [`Failure::Lost`] when the connection
+    /// is gone, [`Failure::Sql`] for any other error.
+    fn send(&mut self, sql: &str) -> Result<(), Failure>;
+
+    /// Opens a transaction, or a savepoint inside one, sends `lock` directly after the BEGIN or in
+    /// one message before it, runs `body`, and ends the transaction as `body` says: by `commit`,
+    /// with RELEASE of a savepoint, or by rolling back, also when `body` panics. `lock` is empty
+    /// for a savepoint.
+    ///
+    /// # Errors
+    ///
+    /// What kept `body` from running; the transaction is then rolled back. What becomes of the
+    /// COMMIT is told beside the body's own result.
+    fn transact<R>(
+        &mut self,
+        lock: &str,
+        commit: &str,
+        body: impl FnOnce(&mut Self::Transaction<'_>) -> (R, End),
+    ) -> Result<(R, Result<(), Failure>), Failure>;
+
+    /// Ends the session on the server, such that a pool does not take the connection back.
+    fn end(&mut self);
+}
+
+/// How a driver lets a statement answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// [`Session::send`] reads rows, and its errors have an SQLSTATE. An answer is the first column
+    /// of the first row in which it is not empty: see [`Failure::from_row`].
+    Rows,
+    /// [`Session::send`] can only succeed or fail, with a text: see [`Failure::from_error`].
+    Errors,
+}
+
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By COMMIT.
+    Commit,
+    /// By ROLLBACK.
+    Rollback,
+}
+
+/// Why a message did not do what it asks for.
+#[derive(Debug)]
+pub enum Failure {
+    /// It ran, and the answer was not a plain yes.
+    Refused(Answer),
+    /// The server reported an error.
+    Sql {
+        /// Its SQLSTATE, where the driver or the text tells.
+        sqlstate: Option<String>,
+        /// The driver's error.
+        source: BoxError,
+    },
+    /// The connection is gone.
+    Lost(BoxError),
+}
+
+impl Failure {
+    /// Whether the wait ended by itself, which never leaves anything held.
+    pub(crate) fn is_timeout_or_deadlock(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT || state == sql::DEADLOCK)
+    }
+
+    /// The failure of a message that needs a transaction, where there was none or it had been
+    /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
+    pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
+        match self {
+            Self::Sql {
+                sqlstate: None,
+                source,
+            } => {
+                let state = if in_transaction {
+                    sql::IN_FAILED_TRANSACTION
+                } else {
+                    sql::NO_TRANSACTION
+                };
+                Self::Sql {
+                    sqlstate: Some(state.to_owned()),
+                    source,
+                }
+            }
+            failure => failure,
+        }
+    }
+
+    /// Whether the same message may succeed when it is sent again: not in an aborted transaction.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate, .. } if sqlstate.as_deref() != Some(sql::IN_FAILED_TRANSACTION))
+    }
+
+    pub(crate) fn into_source(self) -> Option<BoxError> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Sql { source, .. } | Self::Lost(source) => Some(source),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The `postgres` crate: `Client` and `Transaction`.
+
+use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
+
+use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend};
+use crate::error::{BoxError, Error};
+use crate::sql::{self, Answer};
+
+impl LockBackend for Client {
+    type Session = Self;
+    type Handle<'a> = &'a mut Self;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<'c> LockBackend for Transaction<'c> {
+    type Session = Self;
+    type Handle<'a>
+        = &'a mut Self
+    where
+        'c: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        Ok(self)
+    }
+}
+
+impl TransactionBackend for Transaction<'_> {}
+
+impl Session for Client {
+    type Transaction<'t> = Transaction<'t>;
+
+    const ANSWERS: Answers = Answers::Rows;
+
+    fn in_transaction(&mut self) -> bool {
+        false
+    }
+
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        send(self, sql)
+    }
+
+    fn transact<R>(
+        &mut self,
+        lock: &str,
+        commit: &str,
+        body: impl FnOnce(&mut Transaction<'_>) -> (R, End),
+    ) -> Result<(R, Result<(), Failure>), Failure> {
+        let mut transaction = self.transaction().map_err(failure)?;
+        if let Err(failure) = send(&mut transaction, lock) {
+            if matches!(failure, Failure::Refused(Answer::InTransaction)) {
+                // The transaction is the caller's, by a raw BEGIN: rolling back on drop would
+                // destroy their work.
+                std::mem::forget(transaction);
+            }
+            return Err(failure);
+        }
+        Ok(match body(&mut transaction) {
+            (result, End::Commit) => {
+                let committed = send(&mut transaction, commit);
+                if committed.is_ok() {
+                    std::mem::forget(transaction); // it would send a ROLLBACK
+                }
+                (result, committed)
+            }
+            (result, End::Rollback) => (result, transaction.rollback().map_err(failure)),
+        })
+    }
+
+    fn end(&mut self) {
+        end(self);
+    }
+}
+
+impl Session for Transaction<'_> {
+    type Transaction<'t> = Transaction<'t>;
+
+    const ANSWERS: Answers = Answers::Rows;
+
+    fn in_transaction(&mut self) -> bool {
+        true
+    }
+
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        send(self, sql)
+    }
+
+    fn transact<R>(
+        &mut self,
+        _lock: &str,
+        _commit: &str,
+        body: impl FnOnce(&mut Transaction<'_>) -> (R, End),
+    ) -> Result<(R, Result<(), Failure>), Failure> {
+        let mut savepoint = self.transaction().map_err(failure)?;
+        Ok(match body(&mut savepoint) {
+            (result, End::Commit) => (result, savepoint.commit().map_err(failure)),
+            (result, End::Rollback) => (result, savepoint.rollback().map_err(failure)),
+        })
+    }
+
+    fn end(&mut self) {
+        end(self);
+    }
+}
+
+fn send(client: &mut impl GenericClient, sql: &str) -> Result<(), Failure> {
+    let messages = client.simple_query(sql).map_err(failure)?;
+    let answer = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).and_then(Answer::read),
+        _ => None,
+    });
+    answer.map_or(Ok(()), |answer| Err(Failure::Refused(answer)))
+}
+
+fn end(client: &mut impl GenericClient) {
+    let _ = client.simple_query(sql::END_SESSION);
+    // Only a further query makes `is_closed`, which is what a pool looks at, see the end of the
+    // connection.
+    let _ = client.simple_query("");
+}
+
+fn failure(error: postgres::Error) -> Failure {
+    match error.as_db_error() {
+        Some(server) if !sql::is_connection_loss(server.code().code()) => {
+            let (sqlstate, message) =
+                (server.code().code().to_owned(), server.message().to_owned());
+            Failure::from_error(Some(&sqlstate), &message, error)
+        }
+        _ => Failure::Lost(error.into()),
+    }
+}
+
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Self {
+        Self::body(error)
+    }
+}

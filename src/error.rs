@@ -1,0 +1,316 @@
+//! What can go wrong, told apart.
+
+use std::time::Duration;
+
+use crate::backends::Failure;
+use crate::request::LockInfo;
+use crate::sql::{self, Answer};
+
+/// An error of the driver, the pool or the body, as `source`.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a lock was not had, was lost, or its work not committed.
+///
+/// Every variant but [`Error::Body`] and [`Error::NoKeys`] names the lock. After any of them,
+/// nothing that this acquire asked for is held.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
+    #[error("{}", timeout_text(.lock, *.waited))]
+    Timeout {
+        /// The lock that was not had.
+        lock: LockInfo,
+        /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
+        /// the lock had none, and the session's own `lock_timeout` ended the wait.
+        waited: Option<Duration>,
+        /// The driver's error, unless the server simply said no.
+        source: Option<BoxError>,
+    },
+
+    /// Waiting would never have ended: the holders wait for this session in turn (SQLSTATE 40P01).
+    #[error(
+        "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with Lock::all, or always in the same order"
+    )]
+    Deadlock {
+        /// The lock that was not had.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// The wait was cancelled, by `pg_cancel_backend` or by `statement_timeout` (SQLSTATE 57014).
+    ///
+    /// In the rare case that the cancel hit after the grant, the connection was closed so that the
+    /// lock is not left behind.
+    #[error(
+        "canceled while waiting for {lock}: by statement_timeout, or at somebody's request; to bound the wait for a lock, set its timeout"
+    )]
+    Canceled {
+        /// The lock that was not had.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// The connection was lost while the lock was being acquired, or at COMMIT.
+    #[error("{}", connection_lost_text(.lock, *.committing))]
+    ConnectionLost {
+        /// The lock; it is not held, for the server frees what a lost connection held.
+        lock: LockInfo,
+        /// The connection broke at COMMIT: whether the work was committed is not known.
+        committing: bool,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// At its release the lock was found not to be held: the section, or its end, ran unprotected.
+    ///
+    /// The connection broke, the body gave the lock away (`pg_advisory_unlock_all`, `DISCARD ALL`),
+    /// or a pooler in transaction mode ran lock and unlock on different servers. A cancel that hits
+    /// the release itself can, seldom, be taken for it.
+    #[error(
+        "the lock {lock} was lost before its release: the section may have run unprotected; check its work (the connection broke, the body released the lock, or a pooler in transaction mode moved the session)"
+    )]
+    LockLost {
+        /// The lock that was lost.
+        lock: LockInfo,
+        /// The server's or the driver's reason, where there is one.
+        source: Option<BoxError>,
+    },
+
+    /// A session lock was asked for inside a transaction: it would be released before the COMMIT.
+    #[error(
+        "cannot take {lock} for the session: a transaction is open, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
+    )]
+    InTransaction {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// A transaction lock was asked for outside a transaction: it would be gone at once.
+    #[error(
+        "cannot take {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
+    )]
+    NotInTransaction {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// The scope that was set contradicts the way the lock is used.
+    #[error(
+        "cannot take {lock} for the session and run in a transaction of it: leave the scope out, or use run"
+    )]
+    WrongScope {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// The transaction has been aborted by an earlier error: it can do nothing more but roll back
+    /// (SQLSTATE 25P02).
+    #[error("cannot take {lock}: an earlier error has aborted the transaction; roll it back first")]
+    TransactionAborted {
+        /// The lock that was not taken.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// The transaction is REPEATABLE READ or SERIALIZABLE: it would read from a snapshot that is
+    /// older than the lock.
+    #[error(
+        "refused to take {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; take the lock first (with_lock), then begin the transaction"
+    )]
+    StaleSnapshot {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// The server is a standby in recovery: it would grant the same key a second time.
+    #[error(
+        "refused to take {lock}: this server is in recovery, and its locks exclude nobody on the primary; connect to the primary"
+    )]
+    InRecovery {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// The server's lock table is full (SQLSTATE 53200).
+    #[error(
+        "cannot take {lock}: the server's lock table is full; hold fewer locks at once, or raise max_locks_per_transaction"
+    )]
+    LockTableFull {
+        /// The lock that was not taken.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// The section ended well, but left a transaction open, or open and aborted. It was rolled
+    /// back, then the lock was released.
+    #[error(
+        "the section of {lock} returned Ok with a transaction still open: its work was rolled back before the release; commit before the section ends"
+    )]
+    TransactionLeftOpen {
+        /// The lock; it has been released.
+        lock: LockInfo,
+        /// The driver's error, where the server gave one: the transaction had been aborted.
+        source: Option<BoxError>,
+    },
+
+    /// The body returned Ok, but its work was not committed: an SQL error that it had swallowed, or
+    /// the COMMIT itself failed.
+    #[error("the work under {lock} was not committed but rolled back: {source}")]
+    NotCommitted {
+        /// The lock; it went with the transaction.
+        lock: LockInfo,
+        /// Why the server refused to commit.
+        source: BoxError,
+    },
+
+    /// The pool had no connection to give.
+    #[error("no connection to take {lock} on: {source}")]
+    Checkout {
+        /// The lock that was not taken.
+        lock: LockInfo,
+        /// The pool's error.
+        source: BoxError,
+    },
+
+    /// [`Lock::all`](crate::Lock::all) was given no key at all.
+    #[error("a lock on no keys would protect nothing: give Lock::all at least one key")]
+    NoKeys,
+
+    /// Any other error of the server or the driver in an acquire.
+    #[error("cannot take {lock}: {source}")]
+    Database {
+        /// The lock that was not taken.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// An error of the body, for bodies that return `pglock::Error`. See [`Error::body`].
+    #[error(transparent)]
+    Body(BoxError),
+}
+
+impl Error {
+    /// Wraps an error of a body that returns `Result<_, pglock::Error>`. The drivers' errors
+    /// convert with `?` alone.
+    pub fn body(error: impl Into<BoxError>) -> Self {
+        Self::Body(error.into())
+    }
+
+    /// Whether somebody else was in the way, so that the same call may succeed later: a timeout or
+    /// a deadlock.
+    #[must_use]
+    pub fn is_contention(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Deadlock { .. })
+    }
+
+    /// Whether a section ran that may not have been protected to its end.
+    #[must_use]
+    pub fn is_lock_lost(&self) -> bool {
+        matches!(self, Self::LockLost { .. })
+    }
+
+    /// The lock that this error is about.
+    #[must_use]
+    pub fn lock(&self) -> Option<&LockInfo> {
+        match self {
+            Self::Timeout { lock, .. }
+            | Self::Deadlock { lock, .. }
+            | Self::Canceled { lock, .. }
+            | Self::ConnectionLost { lock, .. }
+            | Self::LockLost { lock, .. }
+            | Self::InTransaction { lock }
+            | Self::NotInTransaction { lock }
+            | Self::WrongScope { lock }
+            | Self::TransactionAborted { lock, .. }
+            | Self::StaleSnapshot { lock }
+            | Self::InRecovery { lock }
+            | Self::LockTableFull { lock, .. }
+            | Self::TransactionLeftOpen { lock, .. }
+            | Self::NotCommitted { lock, .. }
+            | Self::Checkout { lock, .. }
+            | Self::Database { lock, .. } => Some(lock),
+            Self::NoKeys | Self::Body(_) => None,
+        }
+    }
+    /// What a failed acquire means.
+    pub(crate) fn acquire(lock: LockInfo, waited: Option<Duration>, failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(answer) => match answer {
+                Answer::Busy => Self::Timeout {
+                    lock,
+                    waited,
+                    source: None,
+                },
+                Answer::InRecovery => Self::InRecovery { lock },
+                Answer::InTransaction => Self::InTransaction { lock },
+                Answer::StaleSnapshot => Self::StaleSnapshot { lock },
+                Answer::NotHeld => Self::LockLost { lock, source: None },
+            },
+            Failure::Lost(source) => Self::ConnectionLost {
+                lock,
+                committing: false,
+                source,
+            },
+            Failure::Sql { sqlstate, source } => match sqlstate.as_deref() {
+                Some(sql::TIMEOUT) => Self::Timeout {
+                    lock,
+                    waited,
+                    source: Some(source),
+                },
+                Some(sql::DEADLOCK) => Self::Deadlock { lock, source },
+                Some(sql::CANCELED) => Self::Canceled { lock, source },
+                Some(sql::OUT_OF_MEMORY) => Self::LockTableFull { lock, source },
+                Some(sql::NO_TRANSACTION) => Self::NotInTransaction { lock },
+                Some(sql::IN_FAILED_TRANSACTION) => Self::TransactionAborted { lock, source },
+                _ => Self::Database { lock, source },
+            },
+        }
+    }
+
+    /// What a failed COMMIT means.
+    pub(crate) fn commit(lock: LockInfo, failure: Failure) -> Self {
+        match failure {
+            Failure::Lost(source) => Self::ConnectionLost {
+                lock,
+                committing: true,
+                source,
+            },
+            Failure::Sql { source, .. } => Self::NotCommitted { lock, source },
+            Failure::Refused(_) => Self::LockLost { lock, source: None },
+        }
+    }
+}
+
+fn timeout_text(lock: &LockInfo, waited: Option<Duration>) -> String {
+    match waited {
+        Some(Duration::ZERO) => {
+            format!(
+                "{lock} is held by another session, and this attempt does not wait; try again later"
+            )
+        }
+        Some(waited) => format!(
+            "timed out after {waited:?} waiting for {lock}: another session holds it; try again, or allow a longer timeout"
+        ),
+        None => format!(
+            "timed out waiting for {lock}, by the session's own lock_timeout: another session holds it; try again, or set a timeout on the lock"
+        ),
+    }
+}
+
+fn connection_lost_text(lock: &LockInfo, committing: bool) -> String {
+    if committing {
+        format!(
+            "the connection was lost at the COMMIT under {lock}: whether the work was committed is not known; look before doing it again"
+        )
+    } else {
+        format!(
+            "the connection was lost while acquiring {lock}: nothing is held; reconnect and try again"
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! The guard: a lock that is held.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use crate::backends::{Failure, Session};
+use crate::error::Error;
+use crate::request::{LockInfo, Mode, Scope};
+use crate::sql::{self, Answer};
+
+/// A lock that is held, and the connection that it is held on.
+///
+/// It derefs to the connection (`guard.execute(…)`, `.execute(&mut *guard)`), so that nothing can
+/// be done on the connection that the lock does not cover. Its own functions are associated
+/// functions, to leave the connection's methods alone.
+///
+/// A session lock is released by [`LockGuard::release`], which reports what went wrong, or by
+/// dropping the guard, which cannot. In both cases an open transaction is rolled back first, and if
+/// the server does not confirm the release, the session is ended: the lock is free afterwards. A
+/// transaction lock stays until its transaction ends, and releasing the guard does nothing.
+#[must_use = "a guard that is not kept releases its lock at once"]
+pub struct LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    handle: H,
+    lock: LockInfo,
+    scope: Scope,
+    released: bool,
+}
+
+impl<H> LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    pub(crate) fn new(handle: H, lock: LockInfo, scope: Scope) -> Self {
+        Self {
+            handle,
+            lock,
+            scope,
+            released: false,
+        }
+    }
+
+    /// Which lock this is: its keys and its mode.
+    pub fn lock(guard: &Self) -> &LockInfo {
+        &guard.lock
+    }
+
+    /// Exclusive or shared.
+    pub fn mode(guard: &Self) -> Mode {
+        guard.lock.mode()
+    }
+
+    /// Whether the lock ends with the guard, or with the transaction.
+    pub fn scope(guard: &Self) -> Scope {
+        guard.scope
+    }
+
+    /// Asks the server whether the lock is still held. One round trip.
+    ///
+    /// A lost connection is a plain `false`: the server has freed what it held.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
+    pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
+        let in_transaction = guard.handle.in_transaction();
+        let asked = if in_transaction {
+            guard.handle.send(&sql::held_in_transaction(&guard.lock))
+        } else {
+            guard
+                .handle
+                .send(&sql::held(&guard.lock, <H::Target as Session>::ANSWERS))
+        };
+        match asked {
+            Ok(()) => Ok(true),
+            Err(Failure::Lost(_)) => Ok(false),
+            Err(Failure::Refused(Answer::NotHeld)) => {
+                if in_transaction {
+                    let _ = guard.handle.send(sql::UNDO);
+                }
+                Ok(false)
+            }
+            Err(failure) => Err(Error::acquire(guard.lock.clone(), None, failure)),
+        }
+    }
+
+    /// Releases the lock, and says whether all was well. A transaction lock is left to its
+    /// transaction. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// In each of them, the lock is free afterwards.
+    ///
+    /// - [`Error::LockLost`]: the lock was not held any more, so the section ran unprotected, or
+    ///   its connection broke.
+    /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
+    pub fn release(mut guard: Self) -> Result<(), Error> {
+        guard.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        if std::mem::replace(&mut self.released, true) || self.scope == Scope::Transaction {
+            return Ok(());
+        }
+        let answers = <H::Target as Session>::ANSWERS;
+        let lock = self.lock.clone();
+        let release = sql::release(&lock, answers);
+        let mut outcome = self.handle.send(&release);
+        if matches!(&outcome, Err(failure) if failure.may_pass()) {
+            outcome = self.handle.send(&release);
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(failure @ (Failure::Refused(Answer::InTransaction) | Failure::Sql { .. })) => {
+                match self.handle.send(&sql::rollback_and_release(&lock, answers)) {
+                    Ok(()) => Err(Error::TransactionLeftOpen {
+                        lock,
+                        source: failure.into_source(),
+                    }),
+                    Err(failure) => {
+                        self.handle.end();
+                        Err(Error::LockLost {
+                            lock,
+                            source: failure.into_source(),
+                        })
+                    }
+                }
+            }
+            Err(failure) => Err(Error::LockLost {
+                lock,
+                source: failure.into_source(),
+            }),
+        }
+    }
+}
+
+impl<H> Deref for LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    type Target = H::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.handle
+    }
+}
+
+impl<H> DerefMut for LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.handle
+    }
+}
+
+impl<H> Drop for LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+impl<H> fmt::Debug for LockGuard<H>
+where
+    H: DerefMut<Target: Session>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("lock", &self.lock)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,322 @@
+//! What a lock is called: names, numbers, pairs and namespaces.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// The key of an advisory lock.
+///
+/// PostgreSQL knows two separate key spaces: one `bigint`, or a pair of `integer`s ([Advisory Lock
+/// Functions]). A key is made from
+///
+/// | from | key | |
+/// | --- | --- | --- |
+/// | a name (`&str`, `String`, [`key!`](crate::key!)) | `bigint` | XXH3-64 of the UTF-8 bytes with seed 0, read as a two's-complement `i64` |
+/// | a name in a namespace, [`Key::namespaced`] | `bigint` | the same hash, with the XXH3-64 of the namespace as its seed |
+/// | an `i64` | `bigint` | as it is |
+/// | a pair `(i32, i32)` | pair | as it is |
+///
+/// The hash is part of the crate's contract and will not change: a name gives the same lock in
+/// every version of pglock, and any language with an XXH3 library can share it. Two different names
+/// share a lock with a chance of 1 in 2⁶⁴; one per cent of collisions somewhere takes some 600
+/// million names. It is no cryptographic hash: whoever chooses names freely can make two collide,
+/// which costs waiting, never safety.
+///
+/// Two keys are equal when they are the same lock, however they were written.
+///
+/// ```
+/// use pglock::{Key, key};
+///
+/// assert_eq!(Key::from("seat:12A").as_i64(), Some(4328960076536664018));
+/// assert_eq!(key!("seat:{}{}", 12, 'A'), Key::from("seat:12A"));
+/// assert_eq!(Key::from(42).as_i64(), Some(42));
+/// assert_ne!(Key::from((0, 42)), Key::from(42)); // the two key spaces never meet
+/// assert_ne!(Key::namespaced("billing", "7"), Key::namespaced("mail", "7"));
+/// ```
+///
+/// [Advisory Lock Functions]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS
+#[derive(Clone)]
+pub struct Key {
+    id: Id,
+    name: Option<Name>,
+}
+
+/// The number that PostgreSQL locks. The derived order is the one in which several keys are taken.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Id {
+    Bigint(i64),
+    Pair(i32, i32),
+}
+
+#[derive(Clone)]
+struct Name {
+    namespace: Option<Cow<'static, str>>,
+    name: Cow<'static, str>,
+}
+
+impl Key {
+    /// A name inside a namespace: the same name in another namespace, or in none, is another lock.
+    pub fn namespaced(
+        namespace: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (namespace, name) = (namespace.into(), name.into());
+        let seed = xxh3_64(namespace.as_bytes());
+        Self {
+            id: Id::hashed(&name, seed),
+            name: Some(Name {
+                namespace: Some(namespace),
+                name,
+            }),
+        }
+    }
+
+    fn named(name: Cow<'static, str>) -> Self {
+        Self {
+            id: Id::hashed(&name, 0),
+            name: Some(Name {
+                namespace: None,
+                name,
+            }),
+        }
+    }
+
+    /// The `bigint` that is locked, or `None` for a pair.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        match self.id {
+            Id::Bigint(number) => Some(number),
+            Id::Pair(..) => None,
+        }
+    }
+
+    /// The pair that is locked, or `None` for a `bigint`.
+    #[must_use]
+    pub fn as_pair(&self) -> Option<(i32, i32)> {
+        match self.id {
+            Id::Bigint(_) => None,
+            Id::Pair(first, second) => Some((first, second)),
+        }
+    }
+
+    /// The columns `classid`, `objid` and `objsubid` under which [`pg_locks`] shows this key.
+    ///
+    /// A `bigint` stands there as its high and low half with `objsubid` 1, a pair as its two
+    /// numbers with `objsubid` 2, all of them unsigned.
+    ///
+    /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
+    #[must_use]
+    pub fn pg_locks(&self) -> (u32, u32, u16) {
+        match self.id {
+            Id::Bigint(number) => {
+                let bits = number as u64;
+                ((bits >> 32) as u32, (bits & 0xffff_ffff) as u32, 1)
+            }
+            Id::Pair(first, second) => (first as u32, second as u32, 2),
+        }
+    }
+
+    /// The key as the arguments of a lock function. Digits in quotes: a bare -9223372036854775808
+    /// reads as `numeric`.
+    pub(crate) fn arguments(&self) -> String {
+        match self.id {
+            Id::Bigint(number) => format!("'{number}'"),
+            Id::Pair(first, second) => format!("'{first}','{second}'"),
+        }
+    }
+}
+
+impl Id {
+    fn hashed(name: &str, seed: u64) -> Self {
+        Id::Bigint(xxh3_64_with_seed(name.as_bytes(), seed) as i64)
+    }
+}
+
+/// Builds a [`Key`] in place, with the syntax of [`format!`].
+///
+/// ```
+/// let user_id = 42;
+/// assert_eq!(pglock::key!("withdraw:user:{user_id}"), "withdraw:user:42".into());
+/// ```
+///
+/// Put a separator that the values cannot contain between two of them: `{a}:{b}` is one lock for
+/// `x:y` with `z`, and for `x` with `y:z`.
+#[macro_export]
+macro_rules! key {
+    ($($template:tt)+) => {
+        $crate::Key::from(::std::format!($($template)+))
+    };
+}
+
+impl From<&str> for Key {
+    fn from(name: &str) -> Self {
+        Self::named(Cow::Owned(name.to_owned()))
+    }
+}
+
+impl From<String> for Key {
+    fn from(name: String) -> Self {
+        Self::named(Cow::Owned(name))
+    }
+}
+
+impl From<&String> for Key {
+    fn from(name: &String) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
+/// The only integer with a conversion, so that `5` infers.
+impl From<i64> for Key {
+    fn from(number: i64) -> Self {
+        Self {
+            id: Id::Bigint(number),
+            name: None,
+        }
+    }
+}
+
+impl From<(i32, i32)> for Key {
+    fn from((first, second): (i32, i32)) -> Self {
+        Self {
+            id: Id::Pair(first, second),
+            name: None,
+        }
+    }
+}
+
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.id.cmp(&other.id)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+/// The key as the user wrote it: a name in quotes (control characters escaped, so that it is safe
+/// in a log), a number or a pair bare.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.id) {
+            (Some(name), _) => {
+                write!(f, "{:?}", name.name)?;
+                match &name.namespace {
+                    Some(namespace) => write!(f, " in {namespace:?}"),
+                    None => Ok(()),
+                }
+            }
+            (None, Id::Bigint(number)) => write!(f, "{number}"),
+            (None, Id::Pair(first, second)) => write!(f, "({first}, {second})"),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frozen. If one of these fails, the crate no longer takes the locks that its earlier versions
+    /// took.
+    #[test]
+    fn names_hash_to_the_published_values() {
+        let vectors = [
+            ("", 3_244_421_341_483_603_138),
+            ("seat:12A", 4_328_960_076_536_664_018),
+            ("withdraw:user:42", 7_152_069_305_793_108_309),
+            ("żółć", -2_075_303_547_426_307_351),
+            ("🔒", -6_779_258_498_317_854_471),
+        ];
+        for (name, number) in vectors {
+            assert_eq!(Key::from(name).as_i64(), Some(number), "{name}");
+        }
+        assert_eq!(
+            Key::from("a".repeat(10_000)).as_i64(),
+            Some(-5_375_218_817_275_848_431)
+        );
+        assert_eq!(
+            Key::namespaced("billing", "invoice:7").as_i64(),
+            Some(4_713_738_466_874_322_346)
+        );
+    }
+
+    #[test]
+    fn namespaces_and_key_spaces_are_kept_apart() {
+        let keys = [
+            Key::from("7"),
+            Key::from(7),
+            Key::from((0, 7)),
+            Key::namespaced("", "7"),
+            Key::namespaced("a", "7"),
+            Key::namespaced("", "a7"),
+        ];
+        for (i, one) in keys.iter().enumerate() {
+            for other in &keys[i + 1..] {
+                assert_ne!(one, other);
+            }
+        }
+    }
+
+    #[test]
+    fn pg_locks_shows_unsigned_halves() {
+        assert_eq!(Key::from(-1).pg_locks(), (u32::MAX, u32::MAX, 1));
+        assert_eq!(Key::from(i64::MIN).pg_locks(), (1 << 31, 0, 1));
+        assert_eq!(Key::from((-1, i32::MIN)).pg_locks(), (u32::MAX, 1 << 31, 2));
+    }
+
+    #[test]
+    fn only_digits_reach_the_sql() {
+        assert_eq!(Key::from(i64::MIN).arguments(), "'-9223372036854775808'");
+        assert_eq!(Key::from((-1, 2)).arguments(), "'-1','2'");
+        let hostile = Key::from("'); DROP TABLE seat; --\0%$1").arguments();
+        assert!(
+            hostile
+                .bytes()
+                .all(|b| b == b'\'' || b == b'-' || b.is_ascii_digit())
+        );
+    }
+
+    #[test]
+    fn a_key_is_shown_as_it_was_written() {
+        assert_eq!(Key::from("seat:12A").to_string(), "\"seat:12A\"");
+        assert_eq!(Key::from("").to_string(), "\"\"");
+        assert_eq!(Key::from("a\nb\0\"").to_string(), "\"a\\nb\\0\\\"\"");
+        assert_eq!(
+            Key::namespaced("mail", "7").to_string(),
+            "\"7\" in \"mail\""
+        );
+        assert_eq!(Key::from(-5).to_string(), "-5");
+        assert_eq!(format!("{:?}", Key::from((1, -2))), "Key((1, -2))");
+    }
+}

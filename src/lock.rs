@@ -1,0 +1,304 @@
+//! `Lock<B>`: what to lock and how, and the ways to run under it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::acquire::{self, transact, under};
+use crate::backends::{LockBackend, Session};
+use crate::error::Error;
+use crate::guard::LockGuard;
+use crate::key::Key;
+use crate::request::{LockInfo, Mode, Request, Scope};
+
+/// A lock on a key, or on several, over a connection or a pool.
+///
+/// Exclusive, waiting for as long as it takes, for the session outside a transaction and for the
+/// transaction inside one: that is the default, and each of it can be set. A `Lock` is not held by
+/// itself; [`run`](Lock::run) and its siblings hold it around a closure, [`acquire`](Lock::acquire)
+/// gives a guard. It can be used again and again.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use std::time::Duration;
+/// use pglock::Lock;
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let answer = Lock::new(&mut client, "doc:catalogue")
+///     .shared()
+///     .timeout(Duration::from_secs(2))
+///     .run(|conn| conn.query_one("SELECT 42", &[]).map(|row| row.get::<_, i32>(0)).map_err(pglock::Error::from))?;
+/// assert_eq!(answer, 42);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `Lock::new` takes its backend by value, so that a lock can own its pool. A `&mut` parameter of
+/// yours is therefore moved in; write `&mut *conn` to use it again afterwards.
+#[must_use = "a lock does nothing until it is run or acquired"]
+pub struct Lock<B> {
+    backend: B,
+    request: Request,
+}
+
+impl<B> Lock<B> {
+    /// A lock on one key.
+    pub fn new(backend: B, key: impl Into<Key>) -> Self {
+        Self::all(backend, [key])
+    }
+
+    /// A lock on several keys at once. Duplicates are one key.
+    ///
+    /// They are taken in one statement and in one order, whatever the order here: two such locks
+    /// cannot deadlock.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, key};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let (from, to) = (7, 3);
+    /// Lock::all(&mut client, [key!("doc:account:{from}"), key!("doc:account:{to}")]).run(|conn| {
+    ///     conn.batch_execute("SELECT 'move the money'")?;
+    ///     Ok::<_, pglock::Error>(())
+    /// })?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn all(backend: B, keys: impl IntoIterator<Item = impl Into<Key>>) -> Self {
+        Self {
+            backend,
+            request: Request::new(keys.into_iter().map(Into::into).collect()),
+        }
+    }
+
+    /// Lets other shared holders in, and keeps exclusive ones out. Defaults to exclusive.
+    pub fn shared(self) -> Self {
+        self.mode(Mode::Shared)
+    }
+
+    /// Keeps everybody else out. The default.
+    pub fn exclusive(self) -> Self {
+        self.mode(Mode::Exclusive)
+    }
+
+    /// Sets the mode. Defaults to [`Mode::Exclusive`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.request.lock = self.request.lock.with_mode(mode);
+        self
+    }
+
+    /// Insists on a scope. By default it is what the one rule says: the session outside a
+    /// transaction, the transaction inside one. A scope that does not fit is an error.
+    ///
+    /// A raw `BEGIN` is unknown to the driver; [`Scope::Transaction`] takes the lock in it all the
+    /// same.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.request.scope = Some(scope);
+        self
+    }
+
+    /// Bounds the wait for the lock, not the time that it is held. By default nothing does but the
+    /// session's own [`lock_timeout`], which is off unless somebody has set it.
+    ///
+    /// The server counts in whole milliseconds: fractions are rounded up, and more than 2³¹ − 1 ms
+    /// (24 days) is as much as that. Zero is exactly one attempt, without waiting. Several keys
+    /// share one timeout.
+    ///
+    /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether an error of the body rolls the work back, in a transaction that pglock opened.
+    /// Defaults to `true`; with `false` the work is committed, and the error returned all the same.
+    /// A panic always rolls back.
+    ///
+    /// Inside a transaction of the caller's, the same happens to a savepoint around the body.
+    pub fn rollback_on_error(mut self, rollback: bool) -> Self {
+        self.request.rollback_on_error = rollback;
+        self
+    }
+
+    /// Which lock this is: its keys and its mode.
+    #[must_use]
+    pub fn info(&self) -> &LockInfo {
+        &self.request.lock
+    }
+}
+
+impl<B: LockBackend> Lock<B> {
+    /// Acquires the lock, runs the body with the connection, and releases the lock.
+    ///
+    /// Two round trips outside a transaction. Inside one it is one, for the lock stays until the
+    /// transaction ends, and there is no savepoint around the body: its error is yours to handle.
+    /// The body's error is returned as it is, even when the release fails too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Lock::acquire), of the body, and of [`LockGuard::release`].
+    pub fn run<T, E>(&mut self, body: impl FnOnce(&mut B::Session) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        under(self.acquire()?, body)
+    }
+
+    /// Runs the body only if the lock is free, or becomes free within the timeout, where one is
+    /// set. `None`: it was not.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Lock::run), but for the timeout.
+    pub fn try_run<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<Error>,
+    {
+        let Some(guard) = self.try_acquire()? else {
+            return Ok(None);
+        };
+        under(guard, body).map(Some)
+    }
+
+    /// As [`run`](Lock::run), with a conflict handler in place of [`Error::Timeout`].
+    ///
+    /// The handler is called when this lock was not had in time, and only then: a timeout inside
+    /// the body is an error of the body.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Lock::run), and those of the handler.
+    pub fn run_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+        on_conflict: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match self.acquire() {
+            Ok(guard) => under(guard, body),
+            Err(Error::Timeout { .. }) => on_conflict(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
+    /// type.
+    ///
+    /// Inside a transaction of the caller's, the lock is taken for that transaction, and a
+    /// savepoint stands in for the transaction. Three round trips with `postgres`, two with diesel.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`acquire`](Lock::acquire), and [`Error::WrongScope`] if the scope was set to the
+    ///   session. The body did
+    ///   not run.
+    /// - Those of the body; the work is rolled back, unless
+    ///   [`rollback_on_error`](Lock::rollback_on_error) says otherwise.
+    /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
+    ///   [`Error::ConnectionLost`] at
+    ///   the COMMIT. [`Error::LockLost`]: the body ended the transaction itself.
+    pub fn run_in_transaction<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        transact(&mut self.backend, &self.request, body)?
+    }
+
+    /// As [`run_in_transaction`](Lock::run_in_transaction), only if the lock is free, or becomes
+    /// free within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_in_transaction`](Lock::run_in_transaction), but for the timeout.
+    pub fn try_run_in_transaction<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<Error>,
+    {
+        match transact(&mut self.backend, &self.request.or_no_wait(), body) {
+            Ok(result) => result.map(Some),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`run_in_transaction`](Lock::run_in_transaction), with a conflict handler as in
+    /// [`run_or_else`](Lock::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`run_in_transaction`](Lock::run_in_transaction), and those of the handler.
+    pub fn run_in_transaction_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+        on_conflict: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match transact(&mut self.backend, &self.request, body) {
+            Ok(result) => result,
+            Err(Error::Timeout { .. }) => on_conflict(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Acquires the lock and gives a guard, for sections that are no closure.
+    ///
+    /// # Errors
+    ///
+    /// After each of them, nothing is held, and a transaction of the caller's is as it was.
+    ///
+    /// - [`Error::Timeout`], [`Error::Deadlock`], [`Error::Canceled`]: the wait ended without the
+    ///   lock.
+    /// - [`Error::ConnectionLost`], [`Error::Checkout`]: there was no connection to lock on.
+    /// - [`Error::InTransaction`], [`Error::NotInTransaction`]: the scope that was set, or a raw
+    ///   `BEGIN`, is in the way.
+    /// - [`Error::StaleSnapshot`], [`Error::TransactionAborted`]: the caller's transaction cannot
+    ///   use the lock.
+    /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
+    ///   give it.
+    /// - [`Error::NoKeys`]: there is nothing to lock.
+    pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
+        acquire::guard(&mut self.backend, &self.request)
+    }
+
+    /// A guard if the lock is free, or becomes free within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire), but for the timeout.
+    pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
+        match acquire::guard(&mut self.backend, &self.request.or_no_wait()) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<B> fmt::Debug for Lock<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}

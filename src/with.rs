@@ -1,0 +1,198 @@
+//! The short forms: a function a use, with the defaults of [`Lock`].
+
+use crate::backends::{LockBackend, Session, TransactionBackend};
+use crate::error::Error;
+use crate::key::Key;
+use crate::lock::Lock;
+use crate::request::Scope;
+
+/// Acquires the lock, runs the body with the connection, releases the lock. Waits for as long as it
+/// takes.
+///
+/// Outside a transaction it is a session lock and takes two round trips; inside one (a diesel
+/// connection in `transaction`, a `postgres::Transaction`) a transaction lock, held until that
+/// transaction ends.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::{key, with_lock};
+/// use postgres::{Client, NoTls};
+///
+/// fn withdraw(client: &mut Client, user_id: i64) -> anyhow::Result<i64> {
+///     with_lock(client, key!("doc:withdraw:{user_id}"), |conn| {
+///         let balance: i64 = conn.query_one("SELECT 100::bigint", &[])?.get(0);
+///         Ok(balance - 10)
+///     })
+/// }
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// let mut client = Client::connect(&url, NoTls)?;
+/// assert_eq!(withdraw(&mut client, 42)?, 90);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The body returns `Result<T, E>` for any `E: From<pglock::Error>`. Where nothing else tells the
+/// type, name it: `Ok::<_, pglock::Error>(())`.
+///
+/// # Errors
+///
+/// Those of [`Lock::run`].
+pub fn with_lock<B, T, E>(
+    backend: &mut B,
+    key: impl Into<Key>,
+    body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+) -> Result<T, E>
+where
+    B: LockBackend + ?Sized,
+    E: From<Error>,
+{
+    Lock::new(backend, key).run(body)
+}
+
+/// Runs the body only if the lock is free; `None` if another session holds it. It never waits.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let done = pglock::try_with_lock(&mut client, "doc:nightly-report", |conn| {
+///     conn.batch_execute("SELECT 'the report'")
+///         .map_err(pglock::Error::from)
+/// })?;
+/// if done.is_none() {
+///     println!("already running");
+/// }
+/// # assert!(done.is_some());
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Lock::try_run`].
+pub fn try_with_lock<B, T, E>(
+    backend: &mut B,
+    key: impl Into<Key>,
+    body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+) -> Result<Option<T>, E>
+where
+    B: LockBackend + ?Sized,
+    E: From<Error>,
+{
+    Lock::new(backend, key).try_run(body)
+}
+
+/// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
+/// type.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// # client.batch_execute("CREATE TEMP TABLE seat (name text, buyer text); INSERT INTO seat VALUES ('12A')")?;
+/// let sold = pglock::with_transaction_lock(&mut client, "doc:seat:12A", |tx| {
+///     tx.execute("UPDATE seat SET buyer = $1 WHERE name = '12A' AND buyer IS NULL", &[&"ada"])
+///         .map_err(pglock::Error::from)
+/// })?;
+/// assert_eq!(sold, 1);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Lock::run_in_transaction`].
+pub fn with_transaction_lock<B, T, E>(
+    backend: &mut B,
+    key: impl Into<Key>,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+) -> Result<T, E>
+where
+    B: LockBackend + ?Sized,
+    E: From<Error>,
+{
+    Lock::new(backend, key).run_in_transaction(body)
+}
+
+/// [`with_transaction_lock`] only if the lock is free; `None` if another session holds it. It never
+/// waits.
+///
+/// # Errors
+///
+/// Those of [`Lock::try_run_in_transaction`].
+pub fn try_with_transaction_lock<B, T, E>(
+    backend: &mut B,
+    key: impl Into<Key>,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+) -> Result<Option<T>, E>
+where
+    B: LockBackend + ?Sized,
+    E: From<Error>,
+{
+    Lock::new(backend, key).try_run_in_transaction(body)
+}
+
+/// Takes the lock for the transaction that the caller opened: it is held until that transaction
+/// ends, and released by its COMMIT or ROLLBACK. One round trip.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let mut tx = client.transaction()?;
+/// pglock::transaction_lock(&mut tx, "doc:seat:12B")?;
+/// tx.batch_execute("SELECT 'sell the seat'")?;
+/// tx.commit()?; // releases the lock
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A bare `postgres::Client` has no transaction open, and does not compile:
+///
+/// ```compile_fail,E0277
+/// # fn sell(client: &mut postgres::Client) -> Result<(), pglock::Error> {
+/// pglock::transaction_lock(client, "seat:12A")
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Those of [`Lock::acquire`]; after them, the transaction goes on as it was.
+pub fn transaction_lock<B>(backend: &mut B, key: impl Into<Key>) -> Result<(), Error>
+where
+    B: TransactionBackend + ?Sized,
+{
+    // The guard of a transaction lock has nothing to release.
+    Lock::new(backend, key)
+        .scope(Scope::Transaction)
+        .acquire()
+        .map(drop)
+}
+
+/// [`transaction_lock`] only if the lock is free; `false` if another session holds it. It never
+/// waits.
+///
+/// # Errors
+///
+/// Those of [`Lock::try_acquire`]; after them, the transaction goes on as it was.
+pub fn try_transaction_lock<B>(backend: &mut B, key: impl Into<Key>) -> Result<bool, Error>
+where
+    B: TransactionBackend + ?Sized,
+{
+    Lock::new(backend, key)
+        .scope(Scope::Transaction)
+        .try_acquire()
+        .map(|guard| guard.is_some())
+}
