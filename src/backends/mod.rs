@@ -7,8 +7,12 @@ use crate::error::BoxError;
 use crate::sql;
 pub use crate::sql::Answer;
 
+#[cfg(feature = "diesel")]
+mod diesel;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "r2d2")]
+mod r2d2;
 
 /// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
 /// out for as long as the lock is held.

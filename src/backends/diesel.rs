@@ -1,0 +1,130 @@
+//! diesel: `PgConnection`.
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::pg::PgConnection;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend};
+use crate::error::{BoxError, Error};
+use crate::sql;
+
+type Manager = AnsiTransactionManager;
+
+impl LockBackend for PgConnection {
+    type Session = Self;
+    type Handle<'a> = &'a mut Self;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        Ok(self)
+    }
+}
+
+impl TransactionBackend for PgConnection {}
+
+impl Session for PgConnection {
+    type Transaction<'t> = Self;
+
+    const ANSWERS: Answers = Answers::Errors;
+
+    fn in_transaction(&mut self) -> bool {
+        depth(self) > 0
+    }
+
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        self.batch_execute(sql).map_err(failure)
+    }
+
+    fn transact<R>(
+        &mut self,
+        lock: &str,
+        commit: &str,
+        body: impl FnOnce(&mut Self) -> (R, End),
+    ) -> Result<(R, Result<(), Failure>), Failure> {
+        let outer = depth(self);
+        let begun = match outer {
+            0 => Manager::begin_transaction_sql(self, &format!("{lock}; BEGIN")),
+            _ => Manager::begin_transaction(self),
+        };
+        begun.map_err(failure)?;
+        let open = RollbackOnDrop {
+            connection: self,
+            outer,
+        };
+        let (result, end) = body(open.connection);
+        let ended = match end {
+            End::Rollback => Ok(()),
+            // diesel notices by itself that the COMMIT in the batch has ended its transaction.
+            End::Commit if outer == 0 => open.connection.batch_execute(commit),
+            End::Commit => Manager::commit_transaction(open.connection),
+        };
+        Ok((result, ended.map_err(failure)))
+    }
+
+    fn end(&mut self) {
+        let _ = self.batch_execute(sql::END_SESSION);
+        Manager::transaction_manager_status_mut(self).set_in_error();
+    }
+}
+
+/// diesel's own transactions stay open when a body panics.
+struct RollbackOnDrop<'c> {
+    connection: &'c mut PgConnection,
+    outer: u32,
+}
+
+impl Drop for RollbackOnDrop<'_> {
+    fn drop(&mut self) {
+        while depth(self.connection) > self.outer {
+            if Manager::rollback_transaction(self.connection).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn depth(connection: &mut PgConnection) -> u32 {
+    match Manager::transaction_manager_status_mut(connection).transaction_depth() {
+        Ok(Some(depth)) => depth.get(),
+        Ok(None) | Err(_) => 0,
+    }
+}
+
+fn failure(error: DieselError) -> Failure {
+    match error {
+        DieselError::DatabaseError(
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+            _,
+        ) => Failure::Lost(error.into()),
+        DieselError::DatabaseError(_, ref server) => {
+            let message = server.message().to_owned();
+            Failure::from_error(None, &message, error)
+        }
+        _ => Failure::from_error(None, "", error),
+    }
+}
+
+impl From<DieselError> for Error {
+    fn from(error: DieselError) -> Self {
+        match error {
+            DieselError::QueryBuilderError(inner) => match inner.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(inner) => Self::body(DieselError::QueryBuilderError(inner)),
+            },
+            error => Self::body(error),
+        }
+    }
+}
+
+/// For bodies that return diesel's error: ours travels in it, and `From` in the other direction
+/// takes it out again.
+impl From<Error> for DieselError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Body(inner) => match inner.downcast::<DieselError>() {
+                Ok(diesel) => *diesel,
+                Err(inner) => DieselError::QueryBuilderError(inner),
+            },
+            error => DieselError::QueryBuilderError(Box::new(error)),
+        }
+    }
+}
