@@ -158,6 +158,13 @@ pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) ->
 /// settings included.
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT pglock; RELEASE SAVEPOINT pglock";
 
+/// The savepoint around a body, where a driver lets it be named.
+pub(crate) const BODY: &str = "pglock_body";
+
+/// Leaves the caller's transaction as it was before a body behind that savepoint.
+pub(crate) const UNDO_BODY: &str =
+    "ROLLBACK TO SAVEPOINT pglock_body; RELEASE SAVEPOINT pglock_body";
+
 /// Releases a session lock, and says whether it was held. In an open transaction it does nothing
 /// and says so: the lock would be gone before the COMMIT.
 pub(crate) fn release(lock: &LockInfo, answers: Answers) -> String {

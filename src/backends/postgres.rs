@@ -93,9 +93,16 @@ impl Session for Transaction<'_> {
         _commit: &str,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, End),
     ) -> Result<(R, Result<(), Failure>), Failure> {
-        let mut savepoint = self.transaction().map_err(failure)?;
+        let mut savepoint = self.savepoint(sql::BODY).map_err(failure)?;
         Ok(match body(&mut savepoint) {
-            (result, End::Commit) => (result, savepoint.commit().map_err(failure)),
+            (result, End::Commit) => {
+                let released = savepoint.commit().map_err(failure);
+                if released.is_err() {
+                    // The driver thinks it done, and would leave the caller's transaction aborted.
+                    let _ = send(self, sql::UNDO_BODY);
+                }
+                (result, released)
+            }
             (result, End::Rollback) => (result, savepoint.rollback().map_err(failure)),
         })
     }

@@ -1,0 +1,191 @@
+//! The backends that the promises are checked on.
+
+use pglock::{BoxError, Error, Failure, LockBackend, Session, TransactionBackend};
+
+use crate::oracle::{connect, url};
+
+/// A backend of which the suite can make as many as it needs. To run the suite against a backend
+/// of your own, implement this and add a line to `main.rs`.
+pub trait Harness {
+    type Backend<'a>: LockBackend;
+
+    /// Calls `f` with a fresh backend, outside a transaction.
+    fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R;
+}
+
+/// The same for a backend that stands in a transaction of the caller's, READ COMMITTED, which is
+/// rolled back afterwards.
+pub trait InTransaction {
+    type Backend<'a>: TransactionBackend;
+
+    fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R;
+}
+
+/// Runs SQL on a session, as a body does.
+pub fn sql<S: Session + ?Sized>(session: &mut S, text: &str) -> Result<(), Error> {
+    session.send(text).map_err(|failure| match failure {
+        Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
+        Failure::Refused(answer) => Error::body(answer.to_string()),
+    })
+}
+
+/// Runs SQL on the session that the backend would lock on.
+pub fn on<B: LockBackend + ?Sized>(backend: &mut B, text: &str) -> Result<(), Error> {
+    let mut session = backend.session().map_err(Error::body)?;
+    sql(&mut *session, text)
+}
+
+/// Whether a condition holds, on the session that the backend would lock on.
+pub fn holds<B: LockBackend + ?Sized>(backend: &mut B, condition: &str) -> bool {
+    on(backend, &format!("SELECT 1 / ({condition})::int")).is_ok()
+}
+
+pub struct PostgresClient;
+pub struct PostgresTransaction;
+pub struct DieselConnection;
+pub struct DieselTransaction;
+pub struct PostgresPool;
+pub struct PostgresPooled;
+pub struct DieselPool;
+pub struct DieselPooled;
+pub struct DieselPooledTransaction;
+
+#[cfg(feature = "postgres")]
+mod postgres_backends {
+    use super::*;
+
+    impl Harness for PostgresClient {
+        type Backend<'a> = postgres::Client;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut connect())
+        }
+    }
+
+    impl InTransaction for PostgresTransaction {
+        type Backend<'a> = postgres::Transaction<'a>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut connect().transaction().unwrap())
+        }
+    }
+}
+
+#[cfg(feature = "diesel")]
+mod diesel_backends {
+    use diesel::connection::Connection;
+    use diesel::pg::PgConnection;
+
+    use super::*;
+
+    impl Harness for DieselConnection {
+        type Backend<'a> = PgConnection;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut PgConnection::establish(&url()).unwrap())
+        }
+    }
+
+    impl InTransaction for DieselTransaction {
+        type Backend<'a> = PgConnection;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            let mut connection = PgConnection::establish(&url()).unwrap();
+            connection.begin_test_transaction().unwrap();
+            f(&mut connection)
+        }
+    }
+}
+
+/// Pools of one connection, so that a test can prepare the session that it will lock on. No idle
+/// connection is opened ahead: the suite runs many pools at once.
+#[cfg(feature = "r2d2")]
+fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
+    r2d2::Pool::builder().max_size(1).build(manager).unwrap()
+}
+
+#[cfg(all(feature = "r2d2", feature = "postgres"))]
+mod postgres_pools {
+    use postgres::NoTls;
+    use r2d2_postgres::PostgresConnectionManager;
+
+    use super::*;
+
+    type Manager = PostgresConnectionManager<NoTls>;
+
+    fn postgres_pool() -> r2d2::Pool<Manager> {
+        pool(Manager::new(url().parse().unwrap(), NoTls))
+    }
+
+    impl Harness for PostgresPool {
+        type Backend<'a> = r2d2::Pool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut postgres_pool())
+        }
+    }
+
+    impl Harness for PostgresPooled {
+        type Backend<'a> = r2d2::PooledConnection<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut postgres_pool().get().unwrap())
+        }
+    }
+}
+
+#[cfg(all(feature = "r2d2", feature = "diesel"))]
+mod diesel_pools {
+    use diesel::connection::Connection;
+    use diesel::pg::PgConnection;
+    use diesel::r2d2::ConnectionManager;
+
+    use super::*;
+
+    type Manager = ConnectionManager<PgConnection>;
+
+    fn diesel_pool() -> r2d2::Pool<Manager> {
+        pool(Manager::new(url()))
+    }
+
+    impl Harness for DieselPool {
+        type Backend<'a> = r2d2::Pool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut diesel_pool())
+        }
+    }
+
+    impl Harness for DieselPooled {
+        type Backend<'a> = r2d2::PooledConnection<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut diesel_pool().get().unwrap())
+        }
+    }
+
+    impl InTransaction for DieselPooledTransaction {
+        type Backend<'a> = r2d2::PooledConnection<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            let mut connection = diesel_pool().get().unwrap();
+            connection.begin_test_transaction().unwrap();
+            f(&mut connection)
+        }
+    }
+}
+
+/// An error of a body's own, to see that it comes out as it went in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the body says no")]
+    Body,
+    #[error(transparent)]
+    Lock(#[from] Error),
+}
+
+impl From<BoxError> for Refusal {
+    fn from(error: BoxError) -> Self {
+        Error::body(error).into()
+    }
+}

@@ -1,0 +1,144 @@
+//! The promises, each written once and checked on every backend: `cargo test --all-features
+//! --test conformance` lists them as `backend::promise`.
+//!
+//! A backend that is outside a transaction runs the first list, one that stands in a transaction
+//! of the caller's the second. `postgres::Client` is never inside and `postgres::Transaction` never
+//! outside one, and a pool hands out connections that are outside; the types leave these out.
+
+#[path = "../support/oracle.rs"]
+mod oracle;
+
+mod harness;
+mod inside;
+mod sections;
+mod transactions;
+mod waiting;
+
+use harness::*;
+use pglock::{BoxError, LockBackend, Session};
+
+/// The connection that a body gets.
+pub(crate) type SessionOf<'a, H> = <<H as Harness>::Backend<'a> as LockBackend>::Session;
+
+/// A body's connection as a backend, for code that is generic over it. With a driver's own type,
+/// the connection itself is the backend.
+pub(crate) struct Borrowed<'s, S>(pub &'s mut S);
+
+impl<S: Session> LockBackend for Borrowed<'_, S> {
+    type Session = S;
+    type Handle<'a>
+        = &'a mut S
+    where
+        Self: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        Ok(self.0)
+    }
+}
+
+macro_rules! promises {
+    ($backend:ident, $harness:ty: $($list:ident::{$($promise:ident,)*})*) => {
+        mod $backend {
+            $($(
+                #[test]
+                fn $promise() {
+                    crate::$list::$promise::<$harness>();
+                }
+            )*)*
+        }
+    };
+}
+
+macro_rules! outside_a_transaction {
+    ($backend:ident, $harness:ty) => {
+        promises! { $backend, $harness:
+            sections::{
+                every_kind_of_key_is_held_for_the_body_and_free_afterwards,
+                shared_holders_share_and_keep_exclusive_ones_out,
+                a_second_section_waits_for_the_first_and_sees_its_writes,
+                the_bodys_error_comes_out_as_it_is_and_frees_the_lock,
+                the_bodys_error_is_not_masked_by_a_lost_connection,
+                a_panic_frees_the_lock_and_goes_on,
+                a_transaction_left_open_is_rolled_back_and_told,
+                a_lock_that_the_body_gave_away_is_told,
+                a_connection_that_died_in_the_body_is_told,
+                a_nested_section_leaves_the_outer_hold_alone,
+                several_keys_are_held_together_and_freed_together,
+                a_guard_holds_says_what_it_is_and_releases,
+                a_session_lock_is_refused_in_a_raw_transaction,
+                a_transaction_lock_is_refused_outside_a_transaction,
+            }
+            waiting::{
+                a_try_on_a_held_key_is_none_and_holds_nothing,
+                a_timeout_is_told_and_holds_nothing,
+                timeouts_of_any_length_work,
+                the_conflict_handler_runs_for_this_lock_alone,
+                settings_are_as_they_were,
+                the_sessions_own_lock_timeout_is_a_timeout,
+                a_cancel_is_no_timeout_and_holds_nothing,
+                a_connection_that_dies_while_waiting_is_told,
+                a_deadlock_is_told_and_leaves_nothing_behind,
+                several_keys_are_taken_in_one_order,
+                a_lock_can_be_used_again_and_again,
+            }
+            transactions::{
+                work_is_committed_with_the_lock,
+                the_next_holder_sees_the_commit,
+                an_error_rolls_the_work_back,
+                an_error_commits_the_work_where_that_was_asked_for,
+                a_panic_rolls_the_work_back,
+                a_swallowed_sql_error_is_no_commit,
+                a_commit_that_fails_is_no_commit,
+                a_connection_that_died_before_the_commit_is_told,
+                a_body_that_ends_the_transaction_itself_is_told,
+                a_held_key_opens_no_transaction,
+                a_deadlock_ends_the_transaction,
+                a_stale_snapshot_is_refused_before_the_body,
+                the_session_scope_contradicts_a_transaction,
+            }
+        }
+    };
+}
+
+macro_rules! inside_a_transaction {
+    ($backend:ident, $harness:ty) => {
+        promises! { $backend, $harness:
+            inside::{
+                a_lock_is_held_until_the_transaction_ends,
+                a_refused_acquire_leaves_the_transaction_as_it_was,
+                other_ends_of_the_wait_leave_the_transaction_usable,
+                a_deadlock_leaves_the_transaction_usable,
+                the_session_scope_is_refused,
+                a_stale_snapshot_is_refused,
+                an_aborted_transaction_is_told,
+                an_error_rolls_back_to_the_lock_and_no_further,
+                the_bodys_error_is_the_callers_to_handle,
+            }
+        }
+    };
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_crate {
+    outside_a_transaction!(client, crate::PostgresClient);
+    inside_a_transaction!(transaction, crate::PostgresTransaction);
+}
+
+#[cfg(feature = "diesel")]
+mod diesel_crate {
+    outside_a_transaction!(connection, crate::DieselConnection);
+    inside_a_transaction!(transaction, crate::DieselTransaction);
+}
+
+#[cfg(all(feature = "r2d2", feature = "postgres"))]
+mod postgres_pools {
+    outside_a_transaction!(pool, crate::PostgresPool);
+    outside_a_transaction!(pooled, crate::PostgresPooled);
+}
+
+#[cfg(all(feature = "r2d2", feature = "diesel"))]
+mod diesel_pools {
+    outside_a_transaction!(pool, crate::DieselPool);
+    outside_a_transaction!(pooled, crate::DieselPooled);
+    inside_a_transaction!(pooled_transaction, crate::DieselPooledTransaction);
+}
