@@ -80,7 +80,7 @@ fn checkout<'b, B: LockBackend>(
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
-fn acquire<S: Session + ?Sized>(session: &mut S, request: &Request) -> Result<Scope, Error> {
+fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Error> {
     let lock = &request.lock;
     let in_transaction = session.in_transaction();
     let scope = match (request.scope, in_transaction) {
@@ -98,7 +98,7 @@ fn acquire<S: Session + ?Sized>(session: &mut S, request: &Request) -> Result<Sc
     }
 }
 
-fn session_lock<S: Session + ?Sized>(session: &mut S, request: &Request) -> Result<(), Failure> {
+fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
     let taken = session.send(&sql::acquire(&request.lock, request.wait(), S::ANSWERS));
     if let Err(failure @ Failure::Sql { .. }) = &taken {
         // A driver may return before the server has let go of what the message had; this question
@@ -112,10 +112,7 @@ fn session_lock<S: Session + ?Sized>(session: &mut S, request: &Request) -> Resu
     taken
 }
 
-fn transaction_lock<S: Session + ?Sized>(
-    session: &mut S,
-    request: &Request,
-) -> Result<(), Failure> {
+fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
     let taken = session.send(&sql::acquire_in_transaction(
         &request.lock,
         request.wait(),

@@ -91,14 +91,15 @@ pub trait TransactionBackend: LockBackend {}
 
 impl<B: TransactionBackend + ?Sized> TransactionBackend for &mut B {}
 
-/// One connection to PostgreSQL, as a driver offers it.
+/// One connection to PostgreSQL, as a driver offers it, and a backend of its own: what a body gets
+/// can be locked on again, also in code that is generic over it.
 ///
 /// To implement it for another driver, send each text as one message of the [simple query
 /// protocol]: pglock relies on several statements being one implicit transaction, and on `now() =
 /// statement_timestamp()` in it.
 ///
 /// [simple query protocol]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
-pub trait Session {
+pub trait Session: LockBackend<Session = Self> + Sized {
     /// What the body of a transaction is handed: the driver's own type for it.
     type Transaction<'t>: Session;
 

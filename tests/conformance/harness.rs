@@ -22,7 +22,7 @@ pub trait InTransaction {
 }
 
 /// Runs SQL on a session, as a body does.
-pub fn sql<S: Session + ?Sized>(session: &mut S, text: &str) -> Result<(), Error> {
+pub fn sql<S: Session>(session: &mut S, text: &str) -> Result<(), Error> {
     session.send(text).map_err(|failure| match failure {
         Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
         Failure::Refused(answer) => Error::body(answer.to_string()),

@@ -69,7 +69,7 @@ pub fn a_refused_acquire_leaves_the_transaction_as_it_was<H: InTransaction>() {
             oracle.assert_free(&free);
             assert!(holds(backend, &is_kept), "after a failure: {setting}");
 
-            let mut lock = Lock::new(&mut *backend, &unique_key()).timeout(SHORT);
+            let mut lock = Lock::new(&mut *backend, unique_key()).timeout(SHORT);
             lock.run(|_| Ok::<_, Error>(())).unwrap();
             assert!(holds(backend, &is_kept), "after a success: {setting}");
         }

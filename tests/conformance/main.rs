@@ -15,26 +15,10 @@ mod transactions;
 mod waiting;
 
 use harness::*;
-use pglock::{BoxError, LockBackend, Session};
+use pglock::LockBackend;
 
 /// The connection that a body gets.
 pub(crate) type SessionOf<'a, H> = <<H as Harness>::Backend<'a> as LockBackend>::Session;
-
-/// A body's connection as a backend, for code that is generic over it. With a driver's own type,
-/// the connection itself is the backend.
-pub(crate) struct Borrowed<'s, S>(pub &'s mut S);
-
-impl<S: Session> LockBackend for Borrowed<'_, S> {
-    type Session = S;
-    type Handle<'a>
-        = &'a mut S
-    where
-        Self: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self.0)
-    }
-}
 
 macro_rules! promises {
     ($backend:ident, $harness:ty: $($list:ident::{$($promise:ident,)*})*) => {

@@ -212,7 +212,7 @@ pub fn a_nested_section_leaves_the_outer_hold_alone<H: Harness>() {
 }
 
 fn nested<H: Harness>(conn: &mut crate::SessionOf<'_, H>, key: &Key, oracle: &mut Oracle) {
-    let mut lock = Lock::new(crate::Borrowed(conn), key);
+    let mut lock = Lock::new(conn, key);
     lock.run(|_| Ok::<_, Error>(())).unwrap();
     oracle.holder(key);
     let busy = lock.try_run(|_| Ok::<_, Error>(())).unwrap();
@@ -248,7 +248,7 @@ pub fn a_guard_holds_says_what_it_is_and_releases<H: Harness>() {
     H::with(|backend| {
         let mut lock = Lock::new(backend, &key);
         let mut guard = lock.acquire().unwrap();
-        assert_eq!(LockGuard::lock(&guard).keys(), [key.clone()]);
+        assert_eq!(LockGuard::lock(&guard).keys(), std::slice::from_ref(&key));
         assert_eq!(LockGuard::mode(&guard), Mode::Exclusive);
         assert_eq!(LockGuard::scope(&guard), Scope::Session);
         assert!(format!("{guard:?}").contains("Session"), "{guard:?}");

@@ -220,8 +220,7 @@ pub fn a_deadlock_ends_the_transaction<H: Harness>() {
             let result = with_lock(backend, &ours, |conn| {
                 threads.spawn(|| other.lock(&ours));
                 oracle.wait_for_waiter(&ours);
-                Lock::new(crate::Borrowed(conn), &theirs)
-                    .run_in_transaction(|tx| sql(tx, &table.insert()))
+                Lock::new(conn, &theirs).run_in_transaction(|tx| sql(tx, &table.insert()))
             });
             assert!(matches!(result, Err(Error::Deadlock { .. })), "{result:?}");
         });

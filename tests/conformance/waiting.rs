@@ -114,15 +114,12 @@ pub fn the_conflict_handler_runs_for_this_lock_alone<H: Harness>() {
 
         // A timeout of another lock, inside the body, is the body's error.
         let mut outer = Lock::new(&mut *backend, &free).timeout(SHORT);
-        let inner = |conn: &mut crate::SessionOf<'_, H>| {
-            Lock::new(crate::Borrowed(conn), &key)
-                .timeout(SHORT)
-                .run(never)
-        };
+        let inner =
+            |conn: &mut crate::SessionOf<'_, H>| Lock::new(conn, &key).timeout(SHORT).run(never);
         let error = outer
             .run_or_else(inner, || panic!("not its conflict"))
             .unwrap_err();
-        assert_eq!(error.lock().unwrap().keys(), [key.clone()]);
+        assert_eq!(error.lock().unwrap().keys(), std::slice::from_ref(&key));
         let error = outer.try_run(inner).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
         oracle.assert_free(&free);
@@ -220,11 +217,11 @@ pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
             let result = with_lock(backend, &ours, |conn| {
                 threads.spawn(|| other.lock(&ours));
                 oracle.wait_for_waiter(&ours);
-                Lock::new(crate::Borrowed(conn), &theirs).run(never)
+                Lock::new(conn, &theirs).run(never)
             });
             let error = result.unwrap_err();
             assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
-            assert_eq!(error.lock().unwrap().keys(), [theirs.clone()]);
+            assert_eq!(error.lock().unwrap().keys(), std::slice::from_ref(&theirs));
             assert!(error.is_contention());
         });
         assert_eq!(oracle.rows(&theirs).len(), 1);
