@@ -45,6 +45,8 @@
 //! | feature | backends |
 //! | --- | --- |
 //! | `postgres` | `postgres::Client`, `postgres::Transaction` |
+//! | `diesel` | `diesel::PgConnection` |
+//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
 //!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
@@ -68,3 +70,8 @@ pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,
 };
+
+/// The README's examples, compiled.
+#[cfg(all(doctest, feature = "postgres", feature = "diesel", feature = "r2d2"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

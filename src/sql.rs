@@ -52,8 +52,9 @@ impl Answer {
         }
     }
 
-    /// Reads the answer at the beginning of a text; none is a yes.
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    /// Reads the answer at the beginning of a text. `None` is a yes.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|answer| text.starts_with(answer.word()))
@@ -75,29 +76,30 @@ pub(crate) const OUT_OF_MEMORY: &str = "53200";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 
-/// Whether an error with this SQLSTATE is the last that a session says: connection exceptions,
-/// shutdowns, and the two timeouts that end an idle session.
-pub(crate) fn is_connection_loss(sqlstate: &str) -> bool {
-    sqlstate.starts_with("08")
-        || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
-}
-
 impl Failure {
-    /// A server's error, for a driver to report: an answer of pglock's that came as an error is
+    /// A server's error, for a driver to report. An answer of pglock's that came as an error is
     /// recognised by its text, and so is an SQLSTATE that was carried in it.
     pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
         let marked = message.split_once(MARK).map(|(_, rest)| rest);
         if let Some(answer) = marked.and_then(Answer::read) {
             return Self::Refused(answer);
         }
-        Self::Sql {
-            sqlstate: marked
-                .and_then(|rest| rest.get(..5))
-                .or(sqlstate)
-                .map(str::to_owned),
-            source: source.into(),
+        match marked.and_then(|rest| rest.get(..5)).or(sqlstate) {
+            Some(state) if is_connection_loss(state) => Self::Lost(source),
+            state => Self::Sql {
+                sqlstate: state.map(str::to_owned),
+                source,
+            },
         }
     }
+}
+
+/// Whether an error is the last that a session says: connection exceptions, shutdowns, and the two
+/// timeouts that end an idle session.
+fn is_connection_loss(sqlstate: &str) -> bool {
+    sqlstate.starts_with("08")
+        || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
 }
 
 /// A session lock, outside a transaction.
@@ -159,9 +161,11 @@ pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) ->
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT pglock; RELEASE SAVEPOINT pglock";
 
 /// The savepoint around a body, where a driver lets it be named.
+#[cfg(feature = "postgres")]
 pub(crate) const BODY: &str = "pglock_body";
 
 /// Leaves the caller's transaction as it was before a body behind that savepoint.
+#[cfg(feature = "postgres")]
 pub(crate) const UNDO_BODY: &str =
     "ROLLBACK TO SAVEPOINT pglock_body; RELEASE SAVEPOINT pglock_body";
 
@@ -287,6 +291,7 @@ fn suffix(lock: &LockInfo) -> &'static str {
     }
 }
 
+/// VALUES, unlike a plain list, takes any number of keys.
 fn held_expression(lock: &LockInfo) -> String {
     let mode = match lock.mode() {
         Mode::Exclusive => "ExclusiveLock",
@@ -301,7 +306,7 @@ fn held_expression(lock: &LockInfo) -> String {
     format!(
         "CASE WHEN (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() \
          AND mode = '{mode}' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND (classid, objid, objsubid) IN ({})) = {} THEN '' ELSE 'not held' END",
+         AND (classid, objid, objsubid) IN (VALUES {})) = {} THEN '' ELSE 'not held' END",
         rows.join(", "),
         rows.len()
     )

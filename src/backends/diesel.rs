@@ -61,7 +61,7 @@ impl Session for PgConnection {
     }
 
     fn end(&mut self) {
-        let _ = self.batch_execute(sql::END_SESSION);
+        let _ = self.send(sql::END_SESSION);
         Manager::transaction_manager_status_mut(self).set_in_error();
     }
 }

@@ -134,7 +134,12 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ) -> Result<(R, Result<(), Failure>), Failure>;
 
     /// Ends the session on the server, such that a pool does not take the connection back.
-    fn end(&mut self);
+    ///
+    /// The second message lets a driver see the end of the connection, on which its pool decides.
+    fn end(&mut self) {
+        let _ = self.send(sql::END_SESSION);
+        let _ = self.send("");
+    }
 }
 
 /// How a driver lets a statement answer.

@@ -68,10 +68,6 @@ impl Session for Client {
             (result, End::Rollback) => (result, transaction.rollback().map_err(failure)),
         })
     }
-
-    fn end(&mut self) {
-        end(self);
-    }
 }
 
 impl Session for Transaction<'_> {
@@ -106,10 +102,6 @@ impl Session for Transaction<'_> {
             (result, End::Rollback) => (result, savepoint.rollback().map_err(failure)),
         })
     }
-
-    fn end(&mut self) {
-        end(self);
-    }
 }
 
 fn send(client: &mut impl GenericClient, sql: &str) -> Result<(), Failure> {
@@ -121,21 +113,13 @@ fn send(client: &mut impl GenericClient, sql: &str) -> Result<(), Failure> {
     answer.map_or(Ok(()), |answer| Err(Failure::Refused(answer)))
 }
 
-fn end(client: &mut impl GenericClient) {
-    let _ = client.simple_query(sql::END_SESSION);
-    // Only a further query makes `is_closed`, which is what a pool looks at, see the end of the
-    // connection.
-    let _ = client.simple_query("");
-}
-
 fn failure(error: postgres::Error) -> Failure {
     match error.as_db_error() {
-        Some(server) if !sql::is_connection_loss(server.code().code()) => {
-            let (sqlstate, message) =
-                (server.code().code().to_owned(), server.message().to_owned());
-            Failure::from_error(Some(&sqlstate), &message, error)
+        Some(server) => {
+            let (sqlstate, message) = (server.code().clone(), server.message().to_owned());
+            Failure::from_error(Some(sqlstate.code()), &message, error)
         }
-        _ => Failure::Lost(error.into()),
+        None => Failure::Lost(error.into()),
     }
 }
 

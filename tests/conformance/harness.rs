@@ -2,8 +2,6 @@
 
 use pglock::{BoxError, Error, Failure, LockBackend, Session, TransactionBackend};
 
-use crate::oracle::{connect, url};
-
 /// A backend of which the suite can make as many as it needs. To run the suite against a backend
 /// of your own, implement this and add a line to `main.rs`.
 pub trait Harness {
@@ -40,19 +38,15 @@ pub fn holds<B: LockBackend + ?Sized>(backend: &mut B, condition: &str) -> bool 
     on(backend, &format!("SELECT 1 / ({condition})::int")).is_ok()
 }
 
-pub struct PostgresClient;
-pub struct PostgresTransaction;
-pub struct DieselConnection;
-pub struct DieselTransaction;
-pub struct PostgresPool;
-pub struct PostgresPooled;
-pub struct DieselPool;
-pub struct DieselPooled;
-pub struct DieselPooledTransaction;
-
+#[cfg(feature = "postgres")]
+pub use postgres_backends::*;
 #[cfg(feature = "postgres")]
 mod postgres_backends {
     use super::*;
+    use crate::oracle::connect;
+
+    pub struct PostgresClient;
+    pub struct PostgresTransaction;
 
     impl Harness for PostgresClient {
         type Backend<'a> = postgres::Client;
@@ -72,11 +66,17 @@ mod postgres_backends {
 }
 
 #[cfg(feature = "diesel")]
+pub use diesel_backends::*;
+#[cfg(feature = "diesel")]
 mod diesel_backends {
     use diesel::connection::Connection;
     use diesel::pg::PgConnection;
 
     use super::*;
+    use crate::oracle::url;
+
+    pub struct DieselConnection;
+    pub struct DieselTransaction;
 
     impl Harness for DieselConnection {
         type Backend<'a> = PgConnection;
@@ -105,11 +105,17 @@ fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
 }
 
 #[cfg(all(feature = "r2d2", feature = "postgres"))]
+pub use postgres_pools::*;
+#[cfg(all(feature = "r2d2", feature = "postgres"))]
 mod postgres_pools {
     use postgres::NoTls;
     use r2d2_postgres::PostgresConnectionManager;
 
     use super::*;
+    use crate::oracle::url;
+
+    pub struct PostgresPool;
+    pub struct PostgresPooled;
 
     type Manager = PostgresConnectionManager<NoTls>;
 
@@ -135,12 +141,19 @@ mod postgres_pools {
 }
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
+pub use diesel_pools::*;
+#[cfg(all(feature = "r2d2", feature = "diesel"))]
 mod diesel_pools {
     use diesel::connection::Connection;
     use diesel::pg::PgConnection;
     use diesel::r2d2::ConnectionManager;
 
     use super::*;
+    use crate::oracle::url;
+
+    pub struct DieselPool;
+    pub struct DieselPooled;
+    pub struct DieselPooledTransaction;
 
     type Manager = ConnectionManager<PgConnection>;
 

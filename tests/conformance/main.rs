@@ -5,6 +5,8 @@
 //! of the caller's the second. `postgres::Client` is never inside and `postgres::Transaction` never
 //! outside one, and a pool hands out connections that are outside; the types leave these out.
 
+#![cfg(any(feature = "postgres", feature = "diesel"))]
+
 #[path = "../support/oracle.rs"]
 mod oracle;
 

@@ -1,0 +1,206 @@
+//! Promises that take a server of their own: a standby, a full lock table, and one that does not
+//! speak English.
+
+#![cfg(any(feature = "postgres", feature = "diesel"))]
+
+#[path = "support/server.rs"]
+mod server;
+
+use std::process::Command;
+use std::time::Duration;
+
+use pglock::{Error, Lock, LockBackend, with_lock, with_transaction_lock};
+use postgres::{Client, NoTls};
+use server::Server;
+
+/// Calls a generic function with a connection of each driver, outside a transaction.
+macro_rules! on_every_driver {
+    ($function:ident($url:expr)) => {
+        #[cfg(feature = "postgres")]
+        $function(&mut Client::connect($url, NoTls).unwrap(), $url);
+        #[cfg(feature = "diesel")]
+        $function(
+            &mut <diesel::PgConnection as diesel::Connection>::establish($url).unwrap(),
+            $url,
+        );
+        #[cfg(all(feature = "r2d2", feature = "diesel"))]
+        $function(&mut diesel_pool($url), $url);
+    };
+}
+
+#[cfg(all(feature = "r2d2", feature = "diesel"))]
+fn diesel_pool(url: &str) -> r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::PgConnection>> {
+    let manager = diesel::r2d2::ConnectionManager::new(url);
+    r2d2::Pool::builder().max_size(1).build(manager).unwrap()
+}
+
+fn never<S>(_: &mut S) -> Result<(), Error> {
+    panic!("the body must not run")
+}
+
+fn granted(url: &str) -> i64 {
+    let mut client = Client::connect(url, NoTls).unwrap();
+    let query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_server_in_recovery_is_refused() {
+    let server = Server::new("standby");
+    // A cluster that was shut down cleanly is consistent at once, without a primary to follow.
+    std::fs::write(server.dir().join("data/standby.signal"), "").unwrap();
+    server.start();
+    on_every_driver!(refuses_in_recovery(&server.url()));
+}
+
+fn refuses_in_recovery<B: LockBackend>(backend: &mut B, url: &str) {
+    let refused = [
+        with_lock(backend, "key", never),
+        Lock::new(&mut *backend, "key")
+            .timeout(Duration::ZERO)
+            .run(never),
+        Lock::new(&mut *backend, "key")
+            .timeout(Duration::from_secs(9))
+            .run(never),
+        with_transaction_lock(backend, "key", |_| never(&mut ())),
+    ];
+    for result in refused {
+        assert!(
+            matches!(result, Err(Error::InRecovery { .. })),
+            "{result:?}"
+        );
+    }
+    assert_eq!(granted(url), 0);
+}
+
+#[test]
+fn a_full_lock_table_is_told_and_nothing_stays_held() {
+    let server = Server::new("full");
+    server.configure("max_locks_per_transaction = 10\nmax_connections = 10\n");
+    server.start();
+    on_every_driver!(fills_the_lock_table(&server.url()));
+}
+
+fn fills_the_lock_table<B: LockBackend>(backend: &mut B, url: &str) {
+    for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(60))] {
+        let mut lock = Lock::all(&mut *backend, 0..5_000_i64);
+        if let Some(timeout) = timeout {
+            lock = lock.timeout(timeout);
+        }
+        let refused = [lock.run(never), lock.run_in_transaction(|_| never(&mut ()))];
+        for result in refused {
+            let Err(error @ Error::LockTableFull { .. }) = &result else {
+                panic!("not told as it is");
+            };
+            assert!(error.to_string().contains("max_locks_per_transaction"));
+            assert_eq!(granted(url), 0);
+        }
+    }
+    with_lock(backend, 1, |_| Ok::<_, Error>(())).unwrap();
+}
+
+/// The text of a server's errors tells nothing: only SQLSTATEs do, and diesel has none.
+#[test]
+fn errors_are_told_apart_in_german() {
+    let mut server = Server::new("german");
+    let made = Command::new("localedef")
+        .args(["-i", "de_DE", "-f", "UTF-8"])
+        .arg(server.dir().join("de_DE.UTF-8"))
+        .output();
+    server.set_environment("LOCPATH", &server.dir().display().to_string());
+    server.configure("lc_messages = 'de_DE.UTF-8'\ndeadlock_timeout = '10min'\n");
+    if !made.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: localedef cannot make de_DE.UTF-8 (Debian: install locales)");
+    }
+    server.start();
+    let url = server.url();
+    let error = Client::connect(&url, NoTls)
+        .unwrap()
+        .batch_execute("SELECT 1 / 0")
+        .unwrap_err();
+    if !error
+        .as_db_error()
+        .unwrap()
+        .message()
+        .contains("durch Null")
+    {
+        return eprintln!("skipped: this PostgreSQL was installed without its translations");
+    }
+    on_every_driver!(tells_errors_apart(&url));
+    #[cfg(feature = "diesel")]
+    tells_an_aborted_transaction(&url);
+}
+
+fn tells_errors_apart<B: LockBackend>(backend: &mut B, url: &str) {
+    let mut other = Client::connect(url, NoTls).unwrap();
+    other.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
+
+    let timeout = Lock::new(&mut *backend, 1)
+        .timeout(Duration::from_millis(5))
+        .run(never);
+    assert!(matches!(timeout, Err(Error::Timeout { .. })), "{timeout:?}");
+    let busy = Lock::new(&mut *backend, 1)
+        .timeout(Duration::ZERO)
+        .run_in_transaction(|_| never(&mut ()));
+    assert!(matches!(busy, Err(Error::Timeout { .. })), "{busy:?}");
+    let canceled = at_the_waiter(url, "pg_cancel_backend", || with_lock(backend, 1, never));
+    assert!(
+        matches!(canceled, Err(Error::Canceled { .. })),
+        "{canceled:?}"
+    );
+
+    let deadlock = with_lock(backend, 2, |conn| {
+        // Ours strikes first: the other's check keeps the server's ten minutes.
+        pglock::Session::send(conn, "SET deadlock_timeout = '10ms'").unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| other.batch_execute("SELECT pg_advisory_lock(2)").unwrap());
+            let mut looker = Client::connect(url, NoTls).unwrap();
+            while !has_waiter(&mut looker) {}
+            with_lock(conn, 1, never).inspect_err(|_| {
+                pglock::Session::send(conn, "SELECT pg_advisory_unlock(2)").unwrap();
+            })
+        })
+    });
+    assert!(
+        matches!(deadlock, Err(Error::Deadlock { .. })),
+        "{deadlock:?}"
+    );
+
+    let lost = at_the_waiter(url, "pg_terminate_backend", || with_lock(backend, 1, never));
+    assert!(
+        matches!(lost, Err(Error::ConnectionLost { .. })),
+        "{lost:?}"
+    );
+}
+
+#[cfg(feature = "diesel")]
+fn tells_an_aborted_transaction(url: &str) {
+    use diesel::connection::{Connection, SimpleConnection};
+
+    let mut connection = diesel::PgConnection::establish(url).unwrap();
+    connection.begin_test_transaction().unwrap();
+    connection.batch_execute("SELECT 1 / 0").unwrap_err();
+    let aborted = pglock::transaction_lock(&mut connection, 3);
+    assert!(
+        matches!(aborted, Err(Error::TransactionAborted { .. })),
+        "{aborted:?}"
+    );
+}
+
+/// Calls a function of the server with whoever waits for a lock.
+fn at_the_waiter<T>(url: &str, function: &str, wait: impl FnOnce() -> T) -> T {
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut client = Client::connect(url, NoTls).unwrap();
+            while !has_waiter(&mut client) {}
+            let call = format!("SELECT {function}(pid) FROM pg_locks WHERE NOT granted");
+            client.batch_execute(&call).unwrap();
+        });
+        wait()
+    })
+}
+
+fn has_waiter(client: &mut Client) -> bool {
+    let query = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    client.query_one(query, &[]).unwrap().get(0)
+}

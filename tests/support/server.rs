@@ -1,0 +1,134 @@
+//! A server of a test's own, for what the shared one must not be put through.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A cluster in a temporary folder, on a socket only. Stopped and removed on drop.
+pub struct Server {
+    dir: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+impl Server {
+    /// Makes the cluster, and does not start it yet.
+    pub fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("pglock-{name}-{}", std::process::id()));
+        let server = Self {
+            dir,
+            environment: Vec::new(),
+        };
+        // The server's user owns all of it: root may not run a server.
+        run(server.command("mkdir").arg(&server.dir));
+        let data = server.dir.join("data");
+        run(server.program("initdb").arg("-D").arg(data).args([
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]));
+        server.configure(&format!(
+            "listen_addresses = ''\nport = 5432\nunix_socket_directories = '{}'\nfsync = off\n",
+            server.dir.display()
+        ));
+        server
+    }
+
+    pub fn dir(&self) -> &PathBuf {
+        &self.dir
+    }
+
+    /// Adds to `postgresql.conf`.
+    pub fn configure(&self, settings: &str) {
+        let path = self.dir.join("data/postgresql.conf");
+        let text = fs::read_to_string(&path).unwrap() + settings;
+        fs::write(path, text).unwrap();
+    }
+
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub fn start(&self) {
+        let log = self.dir.join("log");
+        let data = self.dir.join("data");
+        run(self
+            .program("pg_ctl")
+            .arg("start")
+            .arg("-s")
+            .arg("-D")
+            .arg(data)
+            .arg("-l")
+            .arg(log));
+    }
+
+    pub fn url(&self) -> String {
+        let socket = self.dir.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{socket}:5432/postgres")
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let bin = std::env::var_os("PGBINDIR").map_or_else(pg_config_bindir, PathBuf::from);
+        self.command(bin.join(name))
+    }
+
+    /// A command as the server's user, in a folder that is open to it.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir("/")
+            .env_remove("PGDATA")
+            .env_remove("PGHOST")
+            .env_remove("PGPORT");
+        command.envs(self.environment.iter().cloned());
+        if let Some((user, group)) = servers_user() {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let data = self.dir.join("data");
+        let _ = self
+            .program("pg_ctl")
+            .args(["stop", "-s", "-m", "immediate", "-D"])
+            .arg(data)
+            .output();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn pg_config_bindir() -> PathBuf {
+    let output = Command::new("pg_config").arg("--bindir").output();
+    let output = output.expect("PGBINDIR is not set, and there is no pg_config");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// Whom to become to run a server, if this is root.
+fn servers_user() -> Option<(u32, u32)> {
+    let id = |arguments: &[&str]| -> Option<u32> {
+        let output = Command::new("id").args(arguments).output().ok()?;
+        String::from_utf8_lossy(&output.stdout).trim().parse().ok()
+    };
+    if id(&["-u"]) != Some(0) {
+        return None;
+    }
+    let user = if id(&["-u", "postgres"]).is_some() {
+        "postgres"
+    } else {
+        "nobody"
+    };
+    Some((id(&["-u", user])?, id(&["-g", user])?))
+}
+
+pub fn run(command: &mut Command) -> Output {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output
+}
