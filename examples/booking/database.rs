@@ -1,0 +1,144 @@
+//! The table of bookings, over each of the drivers. No lock in sight.
+
+use std::env;
+
+use anyhow::{Context, Result};
+use diesel::connection::SimpleConnection;
+use diesel::dsl::exists;
+use diesel::prelude::*;
+use pglock::{LockBackend, Session};
+use postgres::{Client, Config, NoTls, Transaction};
+use r2d2_postgres::PostgresConnectionManager;
+
+/// What a buyer asks of a connection, or of a transaction on it.
+pub(crate) trait Seats {
+    fn is_free(&mut self, seat: i32) -> Result<bool>;
+    fn book(&mut self, seat: i32, buyer: i32) -> Result<()>;
+}
+
+/// A connection or a pool, of any driver, whose transactions sell seats too.
+pub(crate) trait Database:
+    LockBackend<Session: Seats + for<'t> Session<Transaction<'t>: Seats>>
+{
+}
+impl<B> Database for B where B: LockBackend<Session: Seats + for<'t> Session<Transaction<'t>: Seats>>
+{}
+
+macro_rules! seats_over_postgres {
+    ($($client:ty),*) => {$(
+        impl Seats for $client {
+            fn is_free(&mut self, seat: i32) -> Result<bool> {
+                let taken = "SELECT EXISTS (SELECT FROM booking WHERE seat = $1)";
+                Ok(!self.query_one(taken, &[&seat])?.get::<_, bool>(0))
+            }
+
+            fn book(&mut self, seat: i32, buyer: i32) -> Result<()> {
+                self.execute("INSERT INTO booking (seat, buyer) VALUES ($1, $2)", &[&seat, &buyer])?;
+                Ok(())
+            }
+        }
+    )*};
+}
+seats_over_postgres!(Client, Transaction<'_>);
+
+diesel::table! {
+    booking (seat, buyer) {
+        seat -> Integer,
+        buyer -> Integer,
+    }
+}
+
+impl Seats for PgConnection {
+    fn is_free(&mut self, seat: i32) -> Result<bool> {
+        let taken = exists(booking::table.filter(booking::seat.eq(seat)));
+        Ok(!diesel::select(taken).get_result::<bool>(self)?)
+    }
+
+    fn book(&mut self, seat: i32, buyer: i32) -> Result<()> {
+        diesel::insert_into(booking::table)
+            .values((booking::seat.eq(seat), booking::buyer.eq(buyer)))
+            .execute(self)?;
+        Ok(())
+    }
+}
+
+/// A connection to the show that is being sold.
+pub(crate) fn postgres(show: i32) -> Result<Client> {
+    config(show)?.connect(NoTls).context(CANNOT_CONNECT)
+}
+
+pub(crate) fn diesel(show: i32) -> Result<PgConnection> {
+    let mut connection = PgConnection::establish(&url()?).context(CANNOT_CONNECT)?;
+    connection.batch_execute(&format!("SET search_path TO {}", schema(show)))?;
+    Ok(connection)
+}
+
+pub(crate) fn pool(show: i32, size: u32) -> Result<r2d2::Pool<PostgresConnectionManager<NoTls>>> {
+    let manager = PostgresConnectionManager::new(config(show)?, NoTls);
+    r2d2::Pool::builder()
+        .max_size(size)
+        .build(manager)
+        .context(CANNOT_CONNECT)
+}
+
+const CANNOT_CONNECT: &str = "cannot connect to the server that DATABASE_URL names";
+
+/// A show has a schema of its own, so that the statements can say just `booking`.
+fn config(show: i32) -> Result<Config> {
+    let mut config: Config = url()?.parse().context("cannot read DATABASE_URL")?;
+    config.options(&format!("-c search_path={}", schema(show)));
+    Ok(config)
+}
+
+fn schema(show: i32) -> String {
+    format!("pglock_booking_{show}")
+}
+
+fn url() -> Result<String> {
+    env::var("DATABASE_URL").ok().context(
+        "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
+         scripts/with-postgres cargo run --example booking --all-features",
+    )
+}
+
+/// The theatre's own view of a show: opens and closes it, and counts what was really booked.
+pub(crate) struct Show {
+    client: Client,
+    pub(crate) id: i32,
+}
+
+impl Show {
+    pub(crate) fn open() -> Result<Self> {
+        let mut client = Client::connect(&url()?, NoTls).context(CANNOT_CONNECT)?;
+        // No other run on this server can have the same number while this connection lives.
+        let id = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+        let schema = schema(id);
+        client.batch_execute(&format!(
+            "DROP SCHEMA IF EXISTS {schema} CASCADE; -- of a run that was killed
+             CREATE SCHEMA {schema};
+             SET search_path TO {schema}"
+        ))?;
+        Ok(Self { client, id })
+    }
+
+    /// Takes back all bookings. The table has no unique constraint, to let overselling show.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.client.batch_execute(
+            "DROP TABLE IF EXISTS booking;
+             CREATE TABLE booking (seat integer NOT NULL, buyer integer NOT NULL)",
+        )?;
+        Ok(())
+    }
+
+    /// The number of seats that have a booking, and of all bookings.
+    pub(crate) fn count(&mut self) -> Result<(i64, i64)> {
+        let counts = "SELECT count(DISTINCT seat), count(*) FROM booking";
+        let row = self.client.query_one(counts, &[])?;
+        Ok((row.get(0), row.get(1)))
+    }
+
+    pub(crate) fn close(mut self) -> Result<()> {
+        let drop = format!("DROP SCHEMA {} CASCADE", schema(self.id));
+        self.client.batch_execute(&drop).context("cannot clean up")
+    }
+}
