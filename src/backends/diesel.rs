@@ -1,5 +1,6 @@
 //! diesel: `PgConnection`.
 
+use diesel::RunQueryDsl;
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -34,6 +35,11 @@ impl Session for PgConnection {
         self.batch_execute(sql).map_err(failure)
     }
 
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
+        let lines = diesel::sql_query(sql).load::<Line>(self).map_err(failure)?;
+        Ok(lines.into_iter().filter_map(|line| line.line).collect())
+    }
+
     fn transact<R>(
         &mut self,
         lock: &str,
@@ -64,6 +70,12 @@ impl Session for PgConnection {
         let _ = self.send(sql::END_SESSION);
         Manager::transaction_manager_status_mut(self).set_in_error();
     }
+}
+
+#[derive(diesel::QueryableByName)]
+struct Line {
+    #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
+    line: Option<String>,
 }
 
 /// diesel's own transactions stay open when a body panics.

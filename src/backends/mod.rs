@@ -117,6 +117,14 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// is gone, [`Failure::Sql`] for any other error.
     fn send(&mut self, sql: &str) -> Result<(), Failure>;
 
+    /// Runs one query whose only column is a text called `line`, and gives its rows. Rows with NULL
+    /// are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Session::send).
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure>;
+
     /// Opens a transaction, or a savepoint inside one, sends `lock` directly after the BEGIN or in
     /// one message before it, runs `body`, and ends the transaction as `body` says: by `commit`,
     /// with RELEASE of a savepoint, or by rolling back, also when `body` panics. `lock` is empty

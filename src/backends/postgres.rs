@@ -42,6 +42,10 @@ impl Session for Client {
         send(self, sql)
     }
 
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
+        query(self, sql)
+    }
+
     fn transact<R>(
         &mut self,
         lock: &str,
@@ -83,6 +87,10 @@ impl Session for Transaction<'_> {
         send(self, sql)
     }
 
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
+        query(self, sql)
+    }
+
     fn transact<R>(
         &mut self,
         _lock: &str,
@@ -105,12 +113,19 @@ impl Session for Transaction<'_> {
 }
 
 fn send(client: &mut impl GenericClient, sql: &str) -> Result<(), Failure> {
+    let answer = query(client, sql)?
+        .iter()
+        .find_map(|text| Answer::read(text));
+    answer.map_or(Ok(()), |answer| Err(Failure::Refused(answer)))
+}
+
+fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {
     let messages = client.simple_query(sql).map_err(failure)?;
-    let answer = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).and_then(Answer::read),
+    let texts = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
     });
-    answer.map_or(Ok(()), |answer| Err(Failure::Refused(answer)))
+    Ok(texts.collect())
 }
 
 fn failure(error: postgres::Error) -> Failure {

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use pglock::{Error, Key, Lock, LockGuard, Mode, Scope, try_with_lock, with_lock};
+use pglock::{Error, Key, Lock, LockGuard, Mode, Scope, Session, try_with_lock, with_lock};
 
 use crate::harness::{Harness, Refusal, on, sql};
 use crate::oracle::{Oracle, Table, unique_key, unique_name};
@@ -253,6 +253,8 @@ pub fn a_guard_holds_says_what_it_is_and_releases<H: Harness>() {
         assert_eq!(LockGuard::scope(&guard), Scope::Session);
         assert!(format!("{guard:?}").contains("Session"), "{guard:?}");
         sql(&mut *guard, "SELECT 1").unwrap();
+        let lines = guard.query("SELECT line FROM (VALUES ('a'), (NULL), ('b')) AS rows (line)");
+        assert_eq!(lines.unwrap(), ["a", "b"]);
         oracle.holder(&key);
         assert!(LockGuard::is_held(&mut guard).unwrap());
         LockGuard::release(guard).unwrap();
