@@ -100,16 +100,23 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Erro
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
     let taken = session.send(&sql::acquire(&request.lock, request.wait(), S::ANSWERS));
-    if let Err(failure @ Failure::Sql { .. }) = &taken {
-        // A driver may return before the server has let go of what the message had; this question
-        // waits for that. And a cancel, unlike a timeout, can hit after the grant.
-        let held = session.send(&sql::held(&request.lock, S::ANSWERS));
-        let certainly_not_taken = failure.is_timeout_or_deadlock();
-        if !certainly_not_taken && !matches!(held, Err(Failure::Refused(_) | Failure::Lost(_))) {
-            session.end();
-        }
+    let Err(failure @ Failure::Sql { .. }) = taken else {
+        return taken;
+    };
+    // A driver may return before the server has let go of what the message had; this question waits
+    // for that. And a cancel, unlike a timeout, can hit after the grant.
+    let question = sql::held(&request.lock, S::ANSWERS);
+    let mut held = session.send(&question);
+    if matches!(held, Err(Failure::Sql { .. })) {
+        held = session.send(&question); // a cancel can hit the question, too
     }
-    taken
+    match held {
+        Ok(()) if !failure.is_timeout_or_deadlock() => session.end(),
+        // Nothing can be asked in a raw transaction that was aborted, and nothing was taken in it.
+        Err(Failure::Sql { .. }) => return Err(failure.without_transaction(true)),
+        _ => {}
+    }
+    Err(failure)
 }
 
 fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {

@@ -79,9 +79,10 @@ pub enum Error {
         source: Option<BoxError>,
     },
 
-    /// A session lock was asked for inside a transaction: it would be released before the COMMIT.
+    /// A lock that is to be released by pglock was asked for inside a transaction that is not
+    /// pglock's: it would be released before the COMMIT. A raw `BEGIN`, unknown to the driver, counts.
     #[error(
-        "cannot take {lock} for the session: a transaction is open, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
+        "cannot take {lock}: a transaction is open already, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
     )]
     InTransaction {
         /// The lock that was not taken.

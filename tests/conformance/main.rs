@@ -52,6 +52,8 @@ macro_rules! outside_a_transaction {
                 several_keys_are_held_together_and_freed_together,
                 a_guard_holds_says_what_it_is_and_releases,
                 a_session_lock_is_refused_in_a_raw_transaction,
+                a_raw_transaction_with_work_in_it_is_left_alone,
+                an_aborted_raw_transaction_is_told,
                 a_transaction_lock_is_refused_outside_a_transaction,
             }
             waiting::{

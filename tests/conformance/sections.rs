@@ -3,9 +3,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use pglock::{Error, Key, Lock, LockGuard, Mode, Scope, Session, try_with_lock, with_lock};
+use pglock::{
+    Answers, Error, Key, Lock, LockGuard, Mode, Scope, Session, try_with_lock, with_lock,
+    with_transaction_lock,
+};
 
-use crate::harness::{Harness, Refusal, on, sql};
+use crate::harness::{Harness, Refusal, holds, on, sql};
 use crate::oracle::{Oracle, Table, unique_key, unique_name};
 
 pub fn every_kind_of_key_is_held_for_the_body_and_free_afterwards<H: Harness>() {
@@ -299,6 +302,47 @@ pub fn a_session_lock_is_refused_in_a_raw_transaction<H: Harness>() {
         oracle.holder(&key);
         on(backend, "COMMIT").unwrap();
         oracle.assert_free(&key);
+    });
+}
+
+/// Committing it would be the caller's to do, and so would rolling it back.
+pub fn a_raw_transaction_with_work_in_it_is_left_alone<H: Harness>() {
+    let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
+    H::with(|backend| {
+        on(backend, &format!("BEGIN; {}", table.insert())).unwrap();
+        let refused = with_transaction_lock(backend, &key, |_| -> Result<(), Error> {
+            panic!("the body must not run")
+        });
+        assert!(
+            matches!(refused, Err(Error::InTransaction { .. })),
+            "{refused:?}"
+        );
+        oracle.assert_free(&key);
+        assert_eq!(table.rows(), 0);
+        on(backend, "COMMIT").unwrap();
+        // A driver that can only answer by errors has lost the work, but not committed it.
+        let kept = crate::SessionOf::<'_, H>::ANSWERS == Answers::Rows;
+        assert_eq!(table.rows(), i64::from(kept));
+    });
+}
+
+pub fn an_aborted_raw_transaction_is_told<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    H::with(|backend| {
+        on(backend, "BEGIN; SELECT 1 / 0").unwrap_err();
+        if holds(backend, "true") {
+            return; // a pool that looks has thrown the connection away
+        }
+        let refused = with_lock(backend, &key, |_| -> Result<(), Error> {
+            panic!("the body must not run")
+        });
+        assert!(
+            matches!(refused, Err(Error::TransactionAborted { .. })),
+            "{refused:?}"
+        );
+        oracle.assert_free(&key);
+        on(backend, "ROLLBACK").unwrap();
+        with_lock(backend, &key, |_| Ok::<_, Error>(())).unwrap();
     });
 }
 
