@@ -11,7 +11,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a lock was not had, was lost, or its work not committed.
 ///
-/// Every variant but [`Error::Body`] and [`Error::NoKeys`] names the lock. After any of them,
+/// Every variant but [`Error::Body`], [`Error::NoKeys`] and [`Error::Inspect`] names the lock. After any of them,
 /// nothing that this acquire asked for is held.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -190,6 +190,14 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// A look at the locks, or an end to a session that has one, failed: see
+    /// [`inspect`](crate::inspect).
+    #[error("cannot inspect the locks of the database: {source}")]
+    Inspect {
+        /// The driver's or the pool's error.
+        source: BoxError,
+    },
+
     /// An error of the body, for bodies that return `pglock::Error`. See [`Error::body`].
     #[error(transparent)]
     Body(BoxError),
@@ -235,7 +243,7 @@ impl Error {
             | Self::NotCommitted { lock, .. }
             | Self::Checkout { lock, .. }
             | Self::Database { lock, .. } => Some(lock),
-            Self::NoKeys | Self::Body(_) => None,
+            Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }
     }
     /// What a failed acquire means.

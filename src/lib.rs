@@ -37,6 +37,7 @@
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
+//! | who holds a lock, who waits, since when | [`inspect`] |
 //!
 //! # Features
 //!
@@ -54,6 +55,7 @@ mod acquire;
 mod backends;
 mod error;
 mod guard;
+pub mod inspect;
 mod key;
 mod lock;
 mod request;
