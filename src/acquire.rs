@@ -1,8 +1,9 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{End, Failure, LockBackend, Session};
+use crate::backends::{Answers, End, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::guard::LockGuard;
+use crate::inspect;
 use crate::request::{Request, Scope};
 use crate::sql;
 
@@ -58,8 +59,18 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
         };
         (result, end)
     });
-    let (result, committed) =
-        ended.map_err(|failure| Error::acquire(lock.clone(), request.timeout, failure))?;
+    let (result, committed) = match ended {
+        Ok(ended) => ended,
+        Err(failure) => {
+            let ask = failure.is_timeout() && request.name_holders == Some(true);
+            let holders = if ask {
+                inspect::culprits(session, lock)
+            } else {
+                Vec::new()
+            };
+            return Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders));
+        }
+    };
     Ok(result.and_then(|value| match committed {
         Ok(()) => Ok(value),
         Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
@@ -88,43 +99,57 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Erro
         (None, true) | (Some(Scope::Transaction), _) => Scope::Transaction,
         (Some(Scope::Session), true) => return Err(Error::InTransaction { lock: lock.clone() }),
     };
-    let taken = match scope {
+    match scope {
         Scope::Session => session_lock(session, request),
         Scope::Transaction => transaction_lock(session, request),
-    };
-    match taken {
-        Ok(()) => Ok(scope),
-        Err(failure) => Err(Error::acquire(lock.clone(), request.timeout, failure)),
-    }
+    }?;
+    Ok(scope)
 }
 
-fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
-    let taken = session.send(&sql::acquire(&request.lock, request.wait(), S::ANSWERS));
-    if let Err(failure @ Failure::Sql { .. }) = &taken {
-        // A driver may return before the server has let go of what the message had; this question
-        // waits for that. And a cancel, unlike a timeout, can hit after the grant.
-        let held = session.send(&sql::held(&request.lock, S::ANSWERS));
+fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
+    let lock = &request.lock;
+    let Err(failure) = session.send(&sql::acquire(lock, request.wait(), S::ANSWERS)) else {
+        return Ok(());
+    };
+    let mut holders = Vec::new();
+    // A driver may return before the server has let go of what the message had; either question
+    // waits for that. And a cancel, unlike a timeout, can hit after the grant.
+    if failure.is_timeout() && request.name_holders != Some(false) {
+        holders = inspect::culprits(session, lock);
+    } else if matches!(failure, Failure::Sql { .. }) {
+        let held = session.send(&sql::held(lock, S::ANSWERS));
         let certainly_not_taken = failure.is_timeout_or_deadlock();
         if !certainly_not_taken && !matches!(held, Err(Failure::Refused(_) | Failure::Lost(_))) {
             session.end();
         }
     }
-    taken
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
 }
 
-fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
+fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
+    let lock = &request.lock;
     let taken = session.send(&sql::acquire_in_transaction(
-        &request.lock,
+        lock,
         request.wait(),
         S::ANSWERS,
     ));
-    match taken {
-        Ok(()) | Err(Failure::Lost(_)) => taken,
-        Err(failure) => match session.send(sql::UNDO) {
-            Ok(()) => Err(failure),
+    let Err(mut failure) = taken else {
+        return Ok(());
+    };
+    let mut holders = Vec::new();
+    if !matches!(failure, Failure::Lost(_)) {
+        let free = S::ANSWERS == Answers::Rows;
+        let undone;
+        if failure.is_timeout() && request.name_holders.unwrap_or(free) {
+            (undone, holders) = inspect::undo_and_culprits(session, lock);
+        } else {
+            undone = session.send(sql::UNDO);
+        }
+        if undone.is_err() {
             // There was no savepoint to go back to: the transaction was aborted before, or there is
             // none.
-            Err(_) => Err(failure.without_transaction(session.in_transaction())),
-        },
+            failure = failure.without_transaction(session.in_transaction());
+        }
     }
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
 }

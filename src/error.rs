@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backends::Failure;
+use crate::inspect::Claim;
 use crate::request::LockInfo;
 use crate::sql::{self, Answer};
 
@@ -17,13 +18,16 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[non_exhaustive]
 pub enum Error {
     /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
-    #[error("{}", timeout_text(.lock, *.waited))]
+    #[error("{}", timeout_text(.lock, *.waited, .holders))]
     Timeout {
         /// The lock that was not had.
         lock: LockInfo,
         /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
         /// the lock had none, and the session's own `lock_timeout` ended the wait.
         waited: Option<Duration>,
+        /// Who held the lock when the wait had ended, ten at most. Empty where that was not asked
+        /// (see [`Lock::name_holders`](crate::Lock::name_holders)), and if they had let go.
+        holders: Vec<Claim>,
         /// The driver's error, unless the server simply said no.
         source: Option<BoxError>,
     },
@@ -246,6 +250,15 @@ impl Error {
             Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }
     }
+
+    /// A timeout, with the names of those who held the lock.
+    pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
+        if let Self::Timeout { holders, .. } = &mut self {
+            *holders = claims;
+        }
+        self
+    }
+
     /// What a failed acquire means.
     pub(crate) fn acquire(lock: LockInfo, waited: Option<Duration>, failure: Failure) -> Self {
         match failure {
@@ -253,6 +266,7 @@ impl Error {
                 Answer::Busy => Self::Timeout {
                     lock,
                     waited,
+                    holders: Vec::new(),
                     source: None,
                 },
                 Answer::InRecovery => Self::InRecovery { lock },
@@ -269,6 +283,7 @@ impl Error {
                 Some(sql::TIMEOUT) => Self::Timeout {
                     lock,
                     waited,
+                    holders: Vec::new(),
                     source: Some(source),
                 },
                 Some(sql::DEADLOCK) => Self::Deadlock { lock, source },
@@ -295,7 +310,13 @@ impl Error {
     }
 }
 
-fn timeout_text(lock: &LockInfo, waited: Option<Duration>) -> String {
+fn timeout_text(lock: &LockInfo, waited: Option<Duration>, holders: &[Claim]) -> String {
+    let held = if holders.is_empty() {
+        "another session holds it".to_owned()
+    } else {
+        let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+        format!("held by {}", names.join(" and "))
+    };
     match waited {
         Some(Duration::ZERO) => {
             format!(
@@ -303,10 +324,10 @@ fn timeout_text(lock: &LockInfo, waited: Option<Duration>) -> String {
             )
         }
         Some(waited) => format!(
-            "timed out after {waited:?} waiting for {lock}: another session holds it; try again, or allow a longer timeout"
+            "timed out after {waited:?} waiting for {lock}: {held}; try again, or allow a longer timeout"
         ),
         None => format!(
-            "timed out waiting for {lock}, by the session's own lock_timeout: another session holds it; try again, or set a timeout on the lock"
+            "timed out waiting for {lock}, by the session's own lock_timeout: {held}; try again, or set a timeout on the lock"
         ),
     }
 }

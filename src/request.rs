@@ -79,6 +79,7 @@ pub(crate) struct Request {
     pub(crate) scope: Option<Scope>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) rollback_on_error: bool,
+    pub(crate) name_holders: Option<bool>,
 }
 
 /// How an acquire waits.
@@ -102,6 +103,7 @@ impl Request {
             scope: None,
             timeout: None,
             rollback_on_error: true,
+            name_holders: None,
         }
     }
 
@@ -109,10 +111,11 @@ impl Request {
         self.timeout.map_or(Wait::Session, Wait::at_most)
     }
 
-    /// The same, but not waiting where no timeout is set.
+    /// The same, but not waiting where no timeout is set, and with a timeout that nobody reads.
     pub(crate) fn or_no_wait(&self) -> Self {
         Self {
             timeout: self.timeout.or(Some(Duration::ZERO)),
+            name_holders: Some(false),
             ..self.clone()
         }
     }

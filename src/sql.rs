@@ -323,7 +323,7 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     rows
 }
 
-fn in_savepoint(statement: &str) -> String {
+pub(crate) fn in_savepoint(statement: &str) -> String {
     format!("SAVEPOINT pglock; {statement}; RELEASE SAVEPOINT pglock")
 }
 
@@ -338,7 +338,7 @@ fn ask(expression: &str, answers: Answers) -> String {
 
 /// Fails with the answer in the error's text, under any `lc_messages`: a number cannot be read from
 /// it.
-fn raise(expression: &str) -> String {
+pub(crate) fn raise(expression: &str) -> String {
     format!("SELECT ('{MARK}' || nullif({expression}, ''))::int")
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pglock::{Error, Key, Mode, inspect, with_lock};
+use pglock::{Error, Key, Lock, Mode, inspect, with_lock};
 use postgres::error::SqlState;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, InTransaction, holds, on};
 use crate::oracle::{Oracle, connect, unique_key, unique_name};
 
 /// A session that can be told from others by its application's name.
@@ -129,7 +129,7 @@ pub fn what_may_not_be_seen_is_none<H: Harness>() {
     let mut admin = connect();
     admin.batch_execute(&format!("CREATE ROLE {role}")).unwrap();
     H::with(|backend| {
-        crate::harness::on(backend, &format!("SET ROLE {role}")).unwrap();
+        on(backend, &format!("SET ROLE {role}")).unwrap();
         let claims = inspect::holders(backend, &key).unwrap();
         assert_eq!(claims[0].pid, Some(pid));
         assert_eq!((&claims[0].state, claims[0].state_for), (&None, None));
@@ -163,4 +163,92 @@ pub fn a_waiter_can_be_canceled_and_a_holder_ended<H: Harness>() {
         assert!(!inspect::terminate(backend, &claims[0]).unwrap());
     });
     assert!(holder.client.batch_execute("SELECT 1").is_err());
+}
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// A key that a session "mailer" holds, which sits idle in a transaction.
+fn taken_by_the_mailer() -> (Oracle, Key) {
+    let (mut mailer, key) = (named("mailer"), unique_key());
+    mailer.client.batch_execute("BEGIN").unwrap();
+    mailer.lock(&key);
+    (mailer, key)
+}
+
+fn assert_names_the_mailer(error: &Error, key: &Key, mailer: i32) {
+    let Error::Timeout { holders, .. } = error else {
+        panic!("{error:?}")
+    };
+    let pids: Vec<_> = holders.iter().map(|holder| holder.pid).collect();
+    assert_eq!(pids, [Some(mailer)]);
+    let text = format!(
+        "timed out after 20ms waiting for {key} (exclusive): held by pid {mailer} \"mailer\", \
+         idle in transaction for 00:00:0"
+    );
+    assert!(error.to_string().starts_with(&text), "{error}");
+}
+
+fn never<S: ?Sized>(_: &mut S) -> Result<(), Error> {
+    panic!("the body must not run")
+}
+
+pub fn a_timeout_names_the_holder<H: Harness>() {
+    let (mut mailer, key) = taken_by_the_mailer();
+    let mailer = pid(&mut mailer);
+    H::with(|backend| {
+        let mut lock = Lock::new(&mut *backend, &key).timeout(SHORT);
+        assert_names_the_mailer(&lock.run(never).unwrap_err(), &key, mailer);
+        let mut lock = lock.name_holders(true);
+        assert_names_the_mailer(&lock.run(never).unwrap_err(), &key, mailer);
+        let error = lock.run_in_transaction(|tx| never(tx)).unwrap_err();
+        assert_names_the_mailer(&error, &key, mailer);
+        let error = lock.name_holders(false).run(never).unwrap_err();
+        assert!(error.to_string().contains("another session"), "{error}");
+
+        let mut free = Lock::new(backend, unique_key()).timeout(SHORT);
+        free.run_in_transaction(|_| Ok::<_, Error>(())).unwrap();
+    });
+}
+
+pub fn a_timeout_in_a_transaction_names_the_holder<H: InTransaction>() {
+    let (mut mailer, key) = taken_by_the_mailer();
+    let mailer = pid(&mut mailer);
+    H::with(|backend| {
+        let mut lock = Lock::new(&mut *backend, &key)
+            .timeout(SHORT)
+            .name_holders(true);
+        assert_names_the_mailer(&lock.run(never).unwrap_err(), &key, mailer);
+        let error = lock.run_in_transaction(|tx| never(tx)).unwrap_err();
+        assert_names_the_mailer(&error, &key, mailer);
+        assert!(holds(backend, "true"), "the transaction is usable");
+    });
+}
+
+/// A table in front of the view makes every look fail.
+const HIDE: &str = "CREATE TEMPORARY TABLE pg_locks ()";
+
+pub fn a_look_that_fails_leaves_the_timeout<H: Harness>() {
+    let (_mailer, key) = taken_by_the_mailer();
+    H::with(|backend| {
+        on(backend, HIDE).unwrap();
+        let mut lock = Lock::new(&mut *backend, &key).timeout(SHORT);
+        let error = lock.run(never).unwrap_err();
+        assert!(error.to_string().contains("another session"), "{error}");
+        let error = lock.name_holders(true).run_in_transaction(|tx| never(tx));
+        assert!(matches!(error, Err(Error::Timeout { .. })), "{error:?}");
+        assert!(holds(backend, "true"));
+    });
+}
+
+pub fn a_look_that_fails_in_a_transaction_leaves_it_usable<H: InTransaction>() {
+    let (_mailer, key) = taken_by_the_mailer();
+    H::with(|backend| {
+        on(backend, HIDE).unwrap();
+        let mut lock = Lock::new(&mut *backend, &key)
+            .timeout(SHORT)
+            .name_holders(true);
+        let error = lock.run(never).unwrap_err();
+        assert!(error.to_string().contains("another session"), "{error}");
+        assert!(holds(backend, "true"));
+    });
 }

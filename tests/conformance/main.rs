@@ -91,6 +91,8 @@ macro_rules! outside_a_transaction {
                 other_databases_are_left_out,
                 what_may_not_be_seen_is_none,
                 a_waiter_can_be_canceled_and_a_holder_ended,
+                a_timeout_names_the_holder,
+                a_look_that_fails_leaves_the_timeout,
             }
         }
     };
@@ -109,6 +111,10 @@ macro_rules! inside_a_transaction {
                 an_aborted_transaction_is_told,
                 an_error_rolls_back_to_the_lock_and_no_further,
                 the_bodys_error_is_the_callers_to_handle,
+            }
+            inspecting::{
+                a_timeout_in_a_transaction_names_the_holder,
+                a_look_that_fails_in_a_transaction_leaves_it_usable,
             }
         }
     };
