@@ -118,6 +118,19 @@ impl Key {
         }
     }
 
+    /// The same key, shown by a name.
+    #[cfg(feature = "compat")]
+    pub(crate) fn known_as(self, name: &str) -> Self {
+        let name = Name {
+            namespace: None,
+            name: Cow::Owned(name.to_owned()),
+        };
+        Self {
+            name: Some(name),
+            ..self
+        }
+    }
+
     /// The key that [`pg_locks`](Key::pg_locks) shows so.
     pub(crate) fn from_pg_locks(classid: u32, objid: u32, objsubid: u16) -> Self {
         match objsubid {

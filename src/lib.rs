@@ -49,10 +49,16 @@
 //! | `diesel` | `diesel::PgConnection` |
 //! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
 //!
+//! | feature | what else |
+//! | --- | --- |
+//! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
+//!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
 mod backends;
+#[cfg(feature = "compat")]
+pub mod compat;
 mod error;
 mod guard;
 pub mod inspect;
