@@ -6,6 +6,7 @@ use crate::guard::LockGuard;
 use crate::inspect;
 use crate::request::{Request, Scope};
 use crate::sql;
+use crate::telemetry::{Hold, Outcome, Wait};
 
 /// Checks out a session and takes the lock on it.
 pub(crate) fn guard<'b, B: LockBackend>(
@@ -13,8 +14,8 @@ pub(crate) fn guard<'b, B: LockBackend>(
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let mut handle = checkout(backend, request)?;
-    let scope = acquire(&mut *handle, request)?;
-    Ok(LockGuard::new(handle, request.lock.clone(), scope))
+    let (scope, hold) = acquire(&mut *handle, request)?;
+    Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
 
 /// Runs the body under a held lock. Its own error is never masked by the release's.
@@ -26,7 +27,7 @@ where
     H: std::ops::DerefMut<Target: Session>,
     E: From<Error>,
 {
-    let value = body(&mut guard)?;
+    let value = LockGuard::run(&mut guard, body)?;
     LockGuard::release(guard)?;
     Ok(value)
 }
@@ -44,37 +45,59 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let at_begin = if session.in_transaction() {
-        acquire(session, request)?;
+    let inside = session.in_transaction();
+    let (mut wait, mut hold) = (None, Hold::not_yet());
+    let at_begin = if inside {
+        (_, hold) = acquire(session, request)?;
         String::new()
     } else {
+        wait = Some(Wait::start(lock, Scope::Transaction));
         sql::acquire_at_begin(lock, request.wait(), answers)
     };
     let ended = session.transact(&at_begin, &sql::commit(answers), |transaction| {
-        let result = body(transaction);
+        if let Some(wait) = wait.take() {
+            hold = wait.acquired();
+        }
+        let result = hold.inside().run(|| body(transaction));
         let end = if result.is_ok() || !request.rollback_on_error {
             End::Commit
         } else {
             End::Rollback
         };
-        (result, end)
+        ((result, end), end)
     });
-    let (result, committed) = match ended {
+    let ((result, end), committed) = match ended {
         Ok(ended) => ended,
-        Err(failure) => {
-            let ask = failure.is_timeout() && request.name_holders == Some(true);
-            let holders = if ask {
-                inspect::culprits(session, lock)
-            } else {
-                Vec::new()
-            };
-            return Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders));
-        }
+        Err(failure) => return Err(not_begun(session, request, failure, wait)),
     };
+    hold.end(match (&committed, end) {
+        _ if inside => Outcome::Kept,
+        (Ok(()), End::Commit) => Outcome::Released,
+        (Ok(()), End::Rollback) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
+        (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
+    });
     Ok(result.and_then(|value| match committed {
         Ok(()) => Ok(value),
         Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
     }))
+}
+
+/// Why a transaction of pglock's own did not begin, or did not get its lock.
+fn not_begun<S: Session>(
+    session: &mut S,
+    request: &Request,
+    failure: Failure,
+    wait: Option<Wait>,
+) -> Error {
+    let mut holders = Vec::new();
+    if failure.is_timeout() && request.name_holders == Some(true) {
+        holders = inspect::culprits(session, &request.lock);
+    }
+    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(holders);
+    if let Some(wait) = wait {
+        wait.failed(&error);
+    }
+    error
 }
 
 fn checkout<'b, B: LockBackend>(
@@ -91,7 +114,7 @@ fn checkout<'b, B: LockBackend>(
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
-fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Error> {
+fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hold), Error> {
     let lock = &request.lock;
     let in_transaction = session.in_transaction();
     let scope = match (request.scope, in_transaction) {
@@ -99,11 +122,18 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Erro
         (None, true) | (Some(Scope::Transaction), _) => Scope::Transaction,
         (Some(Scope::Session), true) => return Err(Error::InTransaction { lock: lock.clone() }),
     };
-    match scope {
+    let wait = Wait::start(lock, scope);
+    let taken = match scope {
         Scope::Session => session_lock(session, request),
         Scope::Transaction => transaction_lock(session, request),
-    }?;
-    Ok(scope)
+    };
+    match taken {
+        Ok(()) => Ok((scope, wait.acquired())),
+        Err(error) => {
+            wait.failed(&error);
+            Err(error)
+        }
+    }
 }
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {

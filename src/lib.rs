@@ -51,6 +51,8 @@
 //!
 //! | feature | what else |
 //! | --- | --- |
+//! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
+//! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
 //!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
@@ -66,6 +68,7 @@ mod key;
 mod lock;
 mod request;
 mod sql;
+mod telemetry;
 mod with;
 
 pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};

@@ -51,6 +51,10 @@ impl LockInfo {
         &self.keys
     }
 
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names(&self.keys)
+    }
+
     /// Exclusive or shared.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -61,14 +65,24 @@ impl LockInfo {
 /// `"stock:ABC" (exclusive)`: the keys as the user named them.
 impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, key) in self.keys.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            write!(f, "{separator}{key}")?;
-        }
+        self.names().fmt(f)?;
         f.write_str(match self.mode {
             Mode::Exclusive => " (exclusive)",
             Mode::Shared => " (shared)",
         })
+    }
+}
+
+/// The keys alone.
+pub(crate) struct Names<'a>(&'a [Key]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, key) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            write!(f, "{separator}{key}")?;
+        }
+        Ok(())
     }
 }
 
