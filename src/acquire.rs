@@ -1,10 +1,12 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{End, Failure, LockBackend, Session};
+use crate::backends::{Answers, End, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::guard::LockGuard;
+use crate::inspect;
 use crate::request::{Request, Scope};
 use crate::sql;
+use crate::telemetry::{Hold, Outcome, Wait};
 
 /// Checks out a session and takes the lock on it.
 pub(crate) fn guard<'b, B: LockBackend>(
@@ -12,8 +14,8 @@ pub(crate) fn guard<'b, B: LockBackend>(
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let mut handle = checkout(backend, request)?;
-    let scope = acquire(&mut *handle, request)?;
-    Ok(LockGuard::new(handle, request.lock.clone(), scope))
+    let (scope, hold) = acquire(&mut *handle, request)?;
+    Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
 
 /// Runs the body under a held lock. Its own error is never masked by the release's.
@@ -25,7 +27,7 @@ where
     H: std::ops::DerefMut<Target: Session>,
     E: From<Error>,
 {
-    let value = body(&mut guard)?;
+    let value = LockGuard::run(&mut guard, body)?;
     LockGuard::release(guard)?;
     Ok(value)
 }
@@ -43,27 +45,59 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let at_begin = if session.in_transaction() {
-        acquire(session, request)?;
+    let inside = session.in_transaction();
+    let (mut wait, mut hold) = (None, Hold::not_yet());
+    let at_begin = if inside {
+        (_, hold) = acquire(session, request)?;
         String::new()
     } else {
+        wait = Some(Wait::start(lock, Scope::Transaction));
         sql::acquire_at_begin(lock, request.wait(), answers)
     };
     let ended = session.transact(&at_begin, &sql::commit(answers), |transaction| {
-        let result = body(transaction);
+        if let Some(wait) = wait.take() {
+            hold = wait.acquired();
+        }
+        let result = hold.inside().run(|| body(transaction));
         let end = if result.is_ok() || !request.rollback_on_error {
             End::Commit
         } else {
             End::Rollback
         };
-        (result, end)
+        ((result, end), end)
     });
-    let (result, committed) =
-        ended.map_err(|failure| Error::acquire(lock.clone(), request.timeout, failure))?;
+    let ((result, end), committed) = match ended {
+        Ok(ended) => ended,
+        Err(failure) => return Err(not_begun(session, request, failure, wait)),
+    };
+    hold.end(match (&committed, end) {
+        _ if inside => Outcome::Kept,
+        (Ok(()), End::Commit) => Outcome::Released,
+        (Ok(()), End::Rollback) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
+        (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
+    });
     Ok(result.and_then(|value| match committed {
         Ok(()) => Ok(value),
         Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
     }))
+}
+
+/// Why a transaction of pglock's own did not begin, or did not get its lock.
+fn not_begun<S: Session>(
+    session: &mut S,
+    request: &Request,
+    failure: Failure,
+    wait: Option<Wait>,
+) -> Error {
+    let mut holders = Vec::new();
+    if failure.is_timeout() && request.name_holders == Some(true) {
+        holders = inspect::culprits(session, &request.lock);
+    }
+    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(holders);
+    if let Some(wait) = wait {
+        wait.failed(&error);
+    }
+    error
 }
 
 fn checkout<'b, B: LockBackend>(
@@ -80,7 +114,7 @@ fn checkout<'b, B: LockBackend>(
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
-fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Error> {
+fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hold), Error> {
     let lock = &request.lock;
     let in_transaction = session.in_transaction();
     let scope = match (request.scope, in_transaction) {
@@ -88,50 +122,70 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Erro
         (None, true) | (Some(Scope::Transaction), _) => Scope::Transaction,
         (Some(Scope::Session), true) => return Err(Error::InTransaction { lock: lock.clone() }),
     };
+    let wait = Wait::start(lock, scope);
     let taken = match scope {
         Scope::Session => session_lock(session, request),
         Scope::Transaction => transaction_lock(session, request),
     };
     match taken {
-        Ok(()) => Ok(scope),
-        Err(failure) => Err(Error::acquire(lock.clone(), request.timeout, failure)),
+        Ok(()) => Ok((scope, wait.acquired())),
+        Err(error) => {
+            wait.failed(&error);
+            Err(error)
+        }
     }
 }
 
-fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
-    let taken = session.send(&sql::acquire(&request.lock, request.wait(), S::ANSWERS));
-    let Err(failure @ Failure::Sql { .. }) = taken else {
-        return taken;
+fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
+    let lock = &request.lock;
+    let Err(mut failure) = session.send(&sql::acquire(lock, request.wait(), S::ANSWERS)) else {
+        return Ok(());
     };
-    // A driver may return before the server has let go of what the message had; this question waits
-    // for that. And a cancel, unlike a timeout, can hit after the grant.
-    let question = sql::held(&request.lock, S::ANSWERS);
-    let mut held = session.send(&question);
-    if matches!(held, Err(Failure::Sql { .. })) {
-        held = session.send(&question); // a cancel can hit the question, too
+    let mut holders = Vec::new();
+    // A driver may return before the server has let go of what the message had; either question
+    // waits for that. And a cancel, unlike a timeout, can hit after the grant.
+    if failure.is_timeout() && request.name_holders != Some(false) {
+        holders = inspect::culprits(session, lock);
+    } else if matches!(failure, Failure::Sql { .. }) {
+        let question = sql::held(lock, S::ANSWERS);
+        let mut held = session.send(&question);
+        if matches!(held, Err(Failure::Sql { .. })) {
+            held = session.send(&question); // a cancel can hit the question, too
+        }
+        match held {
+            Ok(()) if !failure.is_timeout_or_deadlock() => session.end(),
+            // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
+            Err(Failure::Sql { .. }) => failure = failure.without_transaction(true),
+            _ => {}
+        }
     }
-    match held {
-        Ok(()) if !failure.is_timeout_or_deadlock() => session.end(),
-        // Nothing can be asked in a raw transaction that was aborted, and nothing was taken in it.
-        Err(Failure::Sql { .. }) => return Err(failure.without_transaction(true)),
-        _ => {}
-    }
-    Err(failure)
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
 }
 
-fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
+fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
+    let lock = &request.lock;
     let taken = session.send(&sql::acquire_in_transaction(
-        &request.lock,
+        lock,
         request.wait(),
         S::ANSWERS,
     ));
-    match taken {
-        Ok(()) | Err(Failure::Lost(_)) => taken,
-        Err(failure) => match session.send(sql::UNDO) {
-            Ok(()) => Err(failure),
+    let Err(mut failure) = taken else {
+        return Ok(());
+    };
+    let mut holders = Vec::new();
+    if !matches!(failure, Failure::Lost(_)) {
+        let free = S::ANSWERS == Answers::Rows;
+        let undone;
+        if failure.is_timeout() && request.name_holders.unwrap_or(free) {
+            (undone, holders) = inspect::undo_and_culprits(session, lock);
+        } else {
+            undone = session.send(sql::UNDO);
+        }
+        if undone.is_err() {
             // There was no savepoint to go back to: the transaction was aborted before, or there is
             // none.
-            Err(_) => Err(failure.without_transaction(session.in_transaction())),
-        },
+            failure = failure.without_transaction(session.in_transaction());
+        }
     }
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
 }

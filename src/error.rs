@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backends::Failure;
+use crate::inspect::Claim;
 use crate::request::LockInfo;
 use crate::sql::{self, Answer};
 
@@ -11,19 +12,22 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a lock was not had, was lost, or its work not committed.
 ///
-/// Every variant but [`Error::Body`] and [`Error::NoKeys`] names the lock. After any of them,
+/// Every variant but [`Error::Body`], [`Error::NoKeys`] and [`Error::Inspect`] names the lock. After any of them,
 /// nothing that this acquire asked for is held.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
-    #[error("{}", timeout_text(.lock, *.waited))]
+    #[error("{}", timeout_text(.lock, *.waited, .holders))]
     Timeout {
         /// The lock that was not had.
         lock: LockInfo,
         /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
         /// the lock had none, and the session's own `lock_timeout` ended the wait.
         waited: Option<Duration>,
+        /// Who held the lock when the wait had ended, ten at most. Empty where that was not asked
+        /// (see [`Lock::name_holders`](crate::Lock::name_holders)), and if they had let go.
+        holders: Vec<Claim>,
         /// The driver's error, unless the server simply said no.
         source: Option<BoxError>,
     },
@@ -191,6 +195,14 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// A look at the locks, or an end to a session that has one, failed: see
+    /// [`inspect`](crate::inspect).
+    #[error("cannot inspect the locks of the database: {source}")]
+    Inspect {
+        /// The driver's or the pool's error.
+        source: BoxError,
+    },
+
     /// An error of the body, for bodies that return `pglock::Error`. See [`Error::body`].
     #[error(transparent)]
     Body(BoxError),
@@ -236,9 +248,18 @@ impl Error {
             | Self::NotCommitted { lock, .. }
             | Self::Checkout { lock, .. }
             | Self::Database { lock, .. } => Some(lock),
-            Self::NoKeys | Self::Body(_) => None,
+            Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }
     }
+
+    /// A timeout, with the names of those who held the lock.
+    pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
+        if let Self::Timeout { holders, .. } = &mut self {
+            *holders = claims;
+        }
+        self
+    }
+
     /// What a failed acquire means.
     pub(crate) fn acquire(lock: LockInfo, waited: Option<Duration>, failure: Failure) -> Self {
         match failure {
@@ -246,6 +267,7 @@ impl Error {
                 Answer::Busy => Self::Timeout {
                     lock,
                     waited,
+                    holders: Vec::new(),
                     source: None,
                 },
                 Answer::InRecovery => Self::InRecovery { lock },
@@ -262,6 +284,7 @@ impl Error {
                 Some(sql::TIMEOUT) => Self::Timeout {
                     lock,
                     waited,
+                    holders: Vec::new(),
                     source: Some(source),
                 },
                 Some(sql::DEADLOCK) => Self::Deadlock { lock, source },
@@ -288,7 +311,13 @@ impl Error {
     }
 }
 
-fn timeout_text(lock: &LockInfo, waited: Option<Duration>) -> String {
+fn timeout_text(lock: &LockInfo, waited: Option<Duration>, holders: &[Claim]) -> String {
+    let held = if holders.is_empty() {
+        "another session holds it".to_owned()
+    } else {
+        let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+        format!("held by {}", names.join(" and "))
+    };
     match waited {
         Some(Duration::ZERO) => {
             format!(
@@ -296,10 +325,10 @@ fn timeout_text(lock: &LockInfo, waited: Option<Duration>) -> String {
             )
         }
         Some(waited) => format!(
-            "timed out after {waited:?} waiting for {lock}: another session holds it; try again, or allow a longer timeout"
+            "timed out after {waited:?} waiting for {lock}: {held}; try again, or allow a longer timeout"
         ),
         None => format!(
-            "timed out waiting for {lock}, by the session's own lock_timeout: another session holds it; try again, or set a timeout on the lock"
+            "timed out waiting for {lock}, by the session's own lock_timeout: {held}; try again, or set a timeout on the lock"
         ),
     }
 }

@@ -7,6 +7,7 @@ use crate::backends::{Failure, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
 use crate::sql::{self, Answer};
+use crate::telemetry::{Hold, Outcome};
 
 /// A lock that is held, and the connection that it is held on.
 ///
@@ -26,6 +27,7 @@ where
     handle: H,
     lock: LockInfo,
     scope: Scope,
+    hold: Hold,
     released: bool,
 }
 
@@ -33,13 +35,19 @@ impl<H> LockGuard<H>
 where
     H: DerefMut<Target: Session>,
 {
-    pub(crate) fn new(handle: H, lock: LockInfo, scope: Scope) -> Self {
+    pub(crate) fn new(handle: H, lock: LockInfo, scope: Scope, hold: Hold) -> Self {
         Self {
             handle,
             lock,
             scope,
+            hold,
             released: false,
         }
+    }
+
+    /// Runs the body such that its spans are inside that of the hold.
+    pub(crate) fn run<R>(guard: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
+        guard.hold.inside().run(|| body(&mut guard.handle))
     }
 
     /// Which lock this is: its keys and its mode.
@@ -101,7 +109,21 @@ where
     }
 
     fn end(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.released, true) || self.scope == Scope::Transaction {
+        if std::mem::replace(&mut self.released, true) {
+            return Ok(());
+        }
+        let ended = self.unlock();
+        self.hold.end(match &ended {
+            Ok(()) if self.scope == Scope::Transaction => Outcome::Kept,
+            Ok(()) => Outcome::Released,
+            Err(Error::TransactionLeftOpen { .. }) => Outcome::RolledBack,
+            Err(_) => Outcome::Lost,
+        });
+        ended
+    }
+
+    fn unlock(&mut self) -> Result<(), Error> {
+        if self.scope == Scope::Transaction {
             return Ok(());
         }
         let answers = <H::Target as Session>::ANSWERS;

@@ -118,6 +118,27 @@ impl Key {
         }
     }
 
+    /// The same key, shown by a name.
+    #[cfg(feature = "compat")]
+    pub(crate) fn known_as(self, name: &str) -> Self {
+        let name = Name {
+            namespace: None,
+            name: Cow::Owned(name.to_owned()),
+        };
+        Self {
+            name: Some(name),
+            ..self
+        }
+    }
+
+    /// The key that [`pg_locks`](Key::pg_locks) shows so.
+    pub(crate) fn from_pg_locks(classid: u32, objid: u32, objsubid: u16) -> Self {
+        match objsubid {
+            2 => Self::from((classid as i32, objid as i32)),
+            _ => Self::from(((u64::from(classid) << 32) | u64::from(objid)) as i64),
+        }
+    }
+
     /// The key as the arguments of a lock function. Digits in quotes: a bare -9223372036854775808
     /// reads as `numeric`.
     pub(crate) fn arguments(&self) -> String {
@@ -293,6 +314,13 @@ mod tests {
         assert_eq!(Key::from(-1).pg_locks(), (u32::MAX, u32::MAX, 1));
         assert_eq!(Key::from(i64::MIN).pg_locks(), (1 << 31, 0, 1));
         assert_eq!(Key::from((-1, i32::MIN)).pg_locks(), (u32::MAX, 1 << 31, 2));
+        for number in [0, 1, -1, i64::MIN, i64::MAX, 1 << 32, -(1 << 32)] {
+            let (classid, objid, objsubid) = Key::from(number).pg_locks();
+            assert_eq!(Key::from_pg_locks(classid, objid, objsubid), number.into());
+        }
+        let pair = Key::from((i32::MIN, -1));
+        let (classid, objid, objsubid) = pair.pg_locks();
+        assert_eq!(Key::from_pg_locks(classid, objid, objsubid), pair);
     }
 
     #[test]

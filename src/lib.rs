@@ -37,6 +37,7 @@
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
+//! | who holds a lock, who waits, since when | [`inspect`] |
 //!
 //! # Features
 //!
@@ -48,16 +49,26 @@
 //! | `diesel` | `diesel::PgConnection` |
 //! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
 //!
+//! | feature | what else |
+//! | --- | --- |
+//! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
+//! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
+//! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
+//!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
 mod backends;
+#[cfg(feature = "compat")]
+pub mod compat;
 mod error;
 mod guard;
+pub mod inspect;
 mod key;
 mod lock;
 mod request;
 mod sql;
+mod telemetry;
 mod with;
 
 pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};

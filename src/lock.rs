@@ -128,6 +128,18 @@ impl<B> Lock<B> {
         self
     }
 
+    /// Whether [`Error::Timeout`] names the sessions that held the lock. They are asked for when the
+    /// wait has failed, never before.
+    ///
+    /// By default they are wherever that takes no round trip of its own: outside a transaction, and
+    /// with `postgres` also inside one of the caller's. With `true` also where it takes one
+    /// ([`run_in_transaction`](Lock::run_in_transaction)) or two (diesel, inside a transaction of
+    /// the caller's), with `false` nowhere. An attempt that does not wait never asks.
+    pub fn name_holders(mut self, name: bool) -> Self {
+        self.request.name_holders = Some(name);
+        self
+    }
+
     /// Which lock this is: its keys and its mode.
     #[must_use]
     pub fn info(&self) -> &LockInfo {

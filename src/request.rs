@@ -51,6 +51,10 @@ impl LockInfo {
         &self.keys
     }
 
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names(&self.keys)
+    }
+
     /// Exclusive or shared.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -61,14 +65,24 @@ impl LockInfo {
 /// `"stock:ABC" (exclusive)`: the keys as the user named them.
 impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, key) in self.keys.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            write!(f, "{separator}{key}")?;
-        }
+        self.names().fmt(f)?;
         f.write_str(match self.mode {
             Mode::Exclusive => " (exclusive)",
             Mode::Shared => " (shared)",
         })
+    }
+}
+
+/// The keys alone.
+pub(crate) struct Names<'a>(&'a [Key]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, key) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            write!(f, "{separator}{key}")?;
+        }
+        Ok(())
     }
 }
 
@@ -79,6 +93,7 @@ pub(crate) struct Request {
     pub(crate) scope: Option<Scope>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) rollback_on_error: bool,
+    pub(crate) name_holders: Option<bool>,
 }
 
 /// How an acquire waits.
@@ -102,6 +117,7 @@ impl Request {
             scope: None,
             timeout: None,
             rollback_on_error: true,
+            name_holders: None,
         }
     }
 
@@ -109,10 +125,11 @@ impl Request {
         self.timeout.map_or(Wait::Session, Wait::at_most)
     }
 
-    /// The same, but not waiting where no timeout is set.
+    /// The same, but not waiting where no timeout is set, and with a timeout that nobody reads.
     pub(crate) fn or_no_wait(&self) -> Self {
         Self {
             timeout: self.timeout.or(Some(Duration::ZERO)),
+            name_holders: Some(false),
             ..self.clone()
         }
     }

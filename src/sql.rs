@@ -291,28 +291,39 @@ fn suffix(lock: &LockInfo) -> &'static str {
     }
 }
 
-/// VALUES, unlike a plain list, takes any number of keys.
 fn held_expression(lock: &LockInfo) -> String {
     let mode = match lock.mode() {
         Mode::Exclusive => "ExclusiveLock",
         Mode::Shared => "ShareLock",
     };
-    let rows: Vec<_> = lock
-        .keys()
-        .iter()
-        .map(Key::pg_locks)
-        .map(|(c, o, s)| format!("({c}, {o}, {s})"))
-        .collect();
     format!(
-        "CASE WHEN (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() \
-         AND mode = '{mode}' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-         AND (classid, objid, objsubid) IN (VALUES {})) = {} THEN '' ELSE 'not held' END",
-        rows.join(", "),
-        rows.len()
+        "CASE WHEN (SELECT count(*) FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '{mode}' \
+         AND {}) = {} THEN '' ELSE 'not held' END",
+        advisory_rows(lock.keys()),
+        lock.keys().len()
     )
 }
 
-fn in_savepoint(statement: &str) -> String {
+/// Of `pg_locks l`, the rows of these keys in the current database; of no keys, of all. VALUES,
+/// unlike a plain list, takes any number.
+pub(crate) fn advisory_rows(keys: &[Key]) -> String {
+    let mut rows = "l.locktype = 'advisory' \
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        .to_owned();
+    for (i, (classid, objid, objsubid)) in keys.iter().map(Key::pg_locks).enumerate() {
+        rows += match i {
+            0 => " AND (l.classid, l.objid, l.objsubid) IN (VALUES ",
+            _ => ", ",
+        };
+        let _ = write!(rows, "({classid}, {objid}, {objsubid})");
+    }
+    if !keys.is_empty() {
+        rows.push(')');
+    }
+    rows
+}
+
+pub(crate) fn in_savepoint(statement: &str) -> String {
     format!("SAVEPOINT pglock; {statement}; RELEASE SAVEPOINT pglock")
 }
 
@@ -327,7 +338,7 @@ fn ask(expression: &str, answers: Answers) -> String {
 
 /// Fails with the answer in the error's text, under any `lc_messages`: a number cannot be read from
 /// it.
-fn raise(expression: &str) -> String {
+pub(crate) fn raise(expression: &str) -> String {
     format!("SELECT ('{MARK}' || nullif({expression}, ''))::int")
 }
 

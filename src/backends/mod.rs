@@ -118,7 +118,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     fn send(&mut self, sql: &str) -> Result<(), Failure>;
 
     /// Runs one query whose only column is a text called `line`, and gives its rows. Rows with NULL
-    /// are left out.
+    /// are left out. With [`Answers::Rows`] statements that give no rows may stand around it.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     /// [`Session::send`] reads rows, and its errors have an SQLSTATE. An answer is the first column
-    /// of the first row in which it is not empty: see [`Failure::from_row`].
+    /// of the first row in which it is not empty: see [`Answer::read`].
     Rows,
     /// [`Session::send`] can only succeed or fail, with a text: see [`Failure::from_error`].
     Errors,
@@ -186,9 +186,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT)
+    }
+
     /// Whether the wait ended by itself, which never leaves anything held.
     pub(crate) fn is_timeout_or_deadlock(&self) -> bool {
-        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT || state == sql::DEADLOCK)
+        self.is_timeout()
+            || matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::DEADLOCK)
     }
 
     /// The failure of a message that needs a transaction, where there was none or it had been

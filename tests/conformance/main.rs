@@ -12,6 +12,7 @@ mod oracle;
 
 mod harness;
 mod inside;
+mod inspecting;
 mod sections;
 mod transactions;
 mod waiting;
@@ -84,6 +85,17 @@ macro_rules! outside_a_transaction {
                 a_stale_snapshot_is_refused_before_the_body,
                 the_session_scope_contradicts_a_transaction,
             }
+            inspecting::{
+                holders_and_waiters_are_told,
+                every_kind_of_key_is_told_apart,
+                a_key_that_nobody_holds_has_no_holders,
+                a_session_sees_its_own_locks,
+                other_databases_are_left_out,
+                what_may_not_be_seen_is_none,
+                a_waiter_can_be_canceled_and_a_holder_ended,
+                a_timeout_names_the_holder,
+                a_look_that_fails_leaves_the_timeout,
+            }
         }
     };
 }
@@ -101,6 +113,10 @@ macro_rules! inside_a_transaction {
                 an_aborted_transaction_is_told,
                 an_error_rolls_back_to_the_lock_and_no_further,
                 the_bodys_error_is_the_callers_to_handle,
+            }
+            inspecting::{
+                a_timeout_in_a_transaction_names_the_holder,
+                a_look_that_fails_in_a_transaction_leaves_it_usable,
             }
         }
     };

@@ -1,0 +1,141 @@
+//! Keys that other libraries share: how each of them turns a name into the number that PostgreSQL
+//! locks, so that a Rust worker and a Python or Ruby service contend for the same lock.
+//!
+//! ```
+//! use pglock::compat::Scheme;
+//!
+//! let key = Scheme::PostgresqlLock.key("nightly-report");
+//! assert_eq!(key.as_i64(), Some(-5058049524606569111));
+//! assert_eq!(key.to_string(), "\"nightly-report\""); // errors name it as you do
+//! ```
+//!
+//! Both sides must ask for locks that conflict: a session lock keeps a transaction lock of the same
+//! key out, and an exclusive one a shared one. Most of these schemes have fewer safeguards than
+//! pglock's own ([`Key`]): the ones of 31 and 32 bits collide by chance at some ten thousand names.
+
+use std::fmt;
+use std::str::FromStr;
+
+use blake2::Blake2b;
+use blake2::digest::{Digest, consts::U8};
+use hkdf::Hkdf;
+use sha1::Sha1;
+use sha2::Sha256;
+
+use crate::key::Key;
+
+/// A library, or a range of its versions, by the way it makes keys of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// Python, [django-concurrency-safe]: BLAKE2b with 8 bytes of digest, big-endian.
+    ///
+    /// [django-concurrency-safe]: https://pypi.org/project/django-concurrency-safe/
+    DjangoConcurrencySafe,
+    /// Python, [postgresql-lock]: SHA-1 of `str(key)`, so that the number 7 is the name "7"; the
+    /// first 8 bytes, big-endian.
+    ///
+    /// [postgresql-lock]: https://pypi.org/project/postgresql-lock/
+    PostgresqlLock,
+    /// Python, [django-pglocks] up to 1.1: CRC-32 as a signed 32-bit number, widened to a `bigint`.
+    ///
+    /// [django-pglocks]: https://pypi.org/project/django-pglocks/
+    DjangoPglocks,
+    /// Python, [django-pgware], and django-pglocks from 2.0 on: SHA-256, the first 8 bytes,
+    /// big-endian.
+    ///
+    /// [django-pgware]: https://pypi.org/project/django-pgware/
+    DjangoPgware,
+    /// Python, [django-pglock]: SHA-256, the first 8 bytes, little-endian.
+    ///
+    /// [django-pglock]: https://pypi.org/project/django-pglock/
+    DjangoPglock,
+    /// Rust, [sqlx]'s `PgAdvisoryLock::new`: HKDF-SHA256 without salt, the first 8 bytes,
+    /// little-endian.
+    ///
+    /// [sqlx]: https://docs.rs/sqlx/latest/sqlx/postgres/struct.PgAdvisoryLock.html
+    Sqlx,
+    /// Ruby, [with_advisory_lock]: the pair of CRC-32 without its highest bit, and 0.
+    ///
+    /// [with_advisory_lock]: https://rubygems.org/gems/with_advisory_lock
+    WithAdvisoryLock,
+}
+
+impl Scheme {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::DjangoConcurrencySafe,
+        Self::PostgresqlLock,
+        Self::DjangoPglocks,
+        Self::DjangoPgware,
+        Self::DjangoPglock,
+        Self::Sqlx,
+        Self::WithAdvisoryLock,
+    ];
+
+    /// The name of the library, as in its package index; with the version where that tells.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DjangoConcurrencySafe => "django-concurrency-safe",
+            Self::PostgresqlLock => "postgresql-lock",
+            Self::DjangoPglocks => "django-pglocks-1",
+            Self::DjangoPgware => "django-pgware",
+            Self::DjangoPglock => "django-pglock",
+            Self::Sqlx => "sqlx",
+            Self::WithAdvisoryLock => "with_advisory_lock",
+        }
+    }
+
+    /// The key under which the library locks this name. It is shown by its name, as all keys are.
+    #[must_use]
+    pub fn key(self, name: &str) -> Key {
+        let bytes = name.as_bytes();
+        let number = match self {
+            Self::DjangoConcurrencySafe => i64::from_be_bytes(first(&Blake2b::<U8>::digest(bytes))),
+            Self::PostgresqlLock => i64::from_be_bytes(first(&Sha1::digest(bytes))),
+            Self::DjangoPglocks => i64::from(crc32fast::hash(bytes) as i32),
+            Self::DjangoPgware => i64::from_be_bytes(first(&Sha256::digest(bytes))),
+            Self::DjangoPglock => i64::from_le_bytes(first(&Sha256::digest(bytes))),
+            Self::Sqlx => i64::from_le_bytes(sqlx(bytes)),
+            Self::WithAdvisoryLock => {
+                let masked = crc32fast::hash(bytes) & 0x7fff_ffff;
+                return Key::from((masked as i32, 0)).known_as(name);
+            }
+        };
+        Key::from(number).known_as(name)
+    }
+}
+
+fn first(digest: &[u8]) -> [u8; 8] {
+    std::array::from_fn(|i| digest[i])
+}
+
+fn sqlx(name: &[u8]) -> [u8; 8] {
+    let mut key = [0; 8];
+    // Too long an output is the only error, and 8 bytes are none.
+    let _ = Hkdf::<Sha256>::new(None, name).expand(b"SQLx (Rust) Postgres advisory lock", &mut key);
+    key
+}
+
+/// As [`Scheme::name`].
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// No scheme has that name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no key scheme is called {0:?}")]
+pub struct UnknownScheme(String);
+
+impl FromStr for Scheme {
+    type Err = UnknownScheme;
+
+    fn from_str(name: &str) -> Result<Self, UnknownScheme> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|scheme| scheme.name() == name)
+            .ok_or_else(|| UnknownScheme(name.to_owned()))
+    }
+}

@@ -1,0 +1,200 @@
+//! One line of the answer.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::key::Key;
+use crate::request::Mode;
+
+/// What separates the fields of a line; it occurs in none of them.
+const FIELD: char = '\x1f';
+
+/// A session's claim on a lock: it holds it, or waits for it.
+///
+/// The server keeps no record of when a lock was granted. A lock is held for no longer than its
+/// session ([`connected_for`](Claim::connected_for)), and one of a transaction for no longer than
+/// that ([`transaction_for`](Claim::transaction_for)).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Claim {
+    /// The key: under the caller's name where the caller asked for it, otherwise as the number or
+    /// pair that the server knows.
+    pub key: Key,
+    /// Exclusive or shared.
+    pub mode: Mode,
+    /// Whether it is held; otherwise it is waited for.
+    pub granted: bool,
+    /// The server process of the session. `None`: a prepared transaction, which has none.
+    pub pid: Option<i32>,
+    /// Its `application_name`, where one is set.
+    pub application: Option<String>,
+    /// The user who is logged in.
+    pub user: Option<String>,
+    /// The client's IP address. `None` on a Unix socket too.
+    pub client: Option<String>,
+    /// What the session does: `active`, `idle`, `idle in transaction`, ….
+    pub state: Option<String>,
+    /// For how long it has been in that state.
+    pub state_for: Option<Duration>,
+    /// For how long its transaction has been open, if one is.
+    pub transaction_for: Option<Duration>,
+    /// For how long it has been connected.
+    pub connected_for: Option<Duration>,
+    /// For how long it has been waiting, if it does (since PostgreSQL 14).
+    pub waiting_for: Option<Duration>,
+    /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
+    /// prepared transaction. Empty for a holder.
+    pub blocked_by: Vec<i32>,
+}
+
+impl Claim {
+    pub(super) fn read(line: &str, keys: &[Key]) -> Option<Self> {
+        fn seconds(text: &str) -> Option<Duration> {
+            Duration::try_from_secs_f64(text.parse::<f64>().ok()?.max(0.0)).ok()
+        }
+        let fields: Vec<_> = line.split(FIELD).collect();
+        let &[
+            classid,
+            objid,
+            objsubid,
+            mode,
+            granted,
+            pid,
+            application,
+            user,
+            client,
+            state,
+            state_for,
+            transaction_for,
+            connected_for,
+            waiting_for,
+            blocked_by,
+        ] = fields.as_slice()
+        else {
+            return None;
+        };
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let key = Key::from_pg_locks(
+            classid.parse().ok()?,
+            objid.parse().ok()?,
+            objsubid.parse().ok()?,
+        );
+        Some(Self {
+            key: keys
+                .iter()
+                .find(|known| **known == key)
+                .cloned()
+                .unwrap_or(key),
+            mode: match mode {
+                "ShareLock" => Mode::Shared,
+                _ => Mode::Exclusive,
+            },
+            granted: granted == "true",
+            pid: pid.parse().ok(),
+            application: text(application),
+            user: text(user),
+            client: text(client),
+            state: text(state),
+            state_for: seconds(state_for),
+            transaction_for: seconds(transaction_for),
+            connected_for: seconds(connected_for),
+            waiting_for: seconds(waiting_for),
+            blocked_by: blocked_by
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect(),
+        })
+    }
+}
+
+/// `pid 4711 "mailer", idle in transaction for 00:03:12`: who it is, without the key.
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid}")?,
+            None => f.write_str("a prepared transaction")?,
+        }
+        if let Some(application) = &self.application {
+            write!(f, " {application:?}")?;
+        }
+        if let Some(state) = &self.state {
+            write!(f, ", {state}")?;
+        }
+        if let (Some(_), Some(duration)) = (&self.state, self.state_for) {
+            let seconds = duration.as_secs();
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            write!(f, " for {hours:02}:{minutes:02}:{:02}", seconds % 60)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(fields: [&str; 15]) -> String {
+        fields.join("\x1f")
+    }
+
+    #[test]
+    fn a_line_is_read_and_shown() {
+        let line = line([
+            "4294967295",
+            "4294967295",
+            "1",
+            "ShareLock",
+            "true",
+            "4711",
+            "mailer",
+            "app",
+            "::1",
+            "idle in transaction",
+            "192.7",
+            "200",
+            "3600.5",
+            "",
+            "",
+        ]);
+        let claim = Claim::read(&line, &[]).unwrap();
+        assert_eq!(claim.key, Key::from(-1));
+        assert_eq!((claim.mode, claim.granted), (Mode::Shared, true));
+        assert_eq!(claim.connected_for, Some(Duration::from_millis(3_600_500)));
+        assert_eq!((claim.waiting_for, &*claim.blocked_by), (None, &[][..]));
+        assert_eq!(
+            claim.to_string(),
+            "pid 4711 \"mailer\", idle in transaction for 00:03:12"
+        );
+    }
+
+    #[test]
+    fn what_may_not_be_seen_is_left_out() {
+        let line = line([
+            "1",
+            "2",
+            "2",
+            "ExclusiveLock",
+            "false",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "-0.5",
+            "3 0",
+        ]);
+        let claim = Claim::read(&line, &[]).unwrap();
+        assert_eq!(claim.key, Key::from((1, 2)));
+        assert_eq!((claim.pid, &claim.user, &claim.state), (None, &None, &None));
+        assert_eq!(
+            claim.waiting_for,
+            Some(Duration::ZERO),
+            "clocks may step back"
+        );
+        assert_eq!(claim.blocked_by, [3, 0]);
+        assert_eq!(claim.to_string(), "a prepared transaction");
+    }
+}

@@ -1,0 +1,298 @@
+//! Spans and metrics of waiting and holding: the only file that knows `tracing` and `metrics`.
+//!
+//! The core starts a [`Wait`], which ends as a failure or as a [`Hold`], which ends with an
+//! [`Outcome`]. With both features off, all of them are empty.
+
+pub(crate) use watch::{Hold, Wait};
+
+/// How a hold ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Released, or committed with its transaction.
+    Released,
+    /// Its transaction was rolled back.
+    RolledBack,
+    /// Not held any more at its end.
+    Lost,
+    /// Left to a transaction of the caller's, whose end is not known here.
+    Kept,
+}
+
+#[cfg(not(any(feature = "tracing", feature = "metrics")))]
+mod watch {
+    use super::Outcome;
+    use crate::error::Error;
+    use crate::request::{LockInfo, Scope};
+
+    pub(crate) struct Wait;
+    pub(crate) struct Hold;
+    pub(crate) struct Inside;
+
+    impl Wait {
+        pub(crate) fn start(_: &LockInfo, _: Scope) -> Self {
+            Self
+        }
+
+        pub(crate) fn acquired(self) -> Hold {
+            Hold
+        }
+
+        pub(crate) fn failed(self, _: &Error) {}
+    }
+
+    impl Hold {
+        pub(crate) fn not_yet() -> Self {
+            Self
+        }
+
+        pub(crate) fn inside(&self) -> Inside {
+            Inside
+        }
+
+        pub(crate) fn end(&mut self, _: Outcome) {}
+    }
+
+    impl Inside {
+        pub(crate) fn run<T>(self, body: impl FnOnce() -> T) -> T {
+            body()
+        }
+    }
+}
+
+#[cfg(any(feature = "tracing", feature = "metrics"))]
+mod watch {
+    use std::time::Instant;
+
+    use super::Outcome;
+    #[cfg(feature = "metrics")]
+    use super::numbers;
+    #[cfg(feature = "tracing")]
+    use super::spans;
+    use crate::error::Error;
+    use crate::request::{LockInfo, Mode, Scope};
+
+    /// What both have in common: words of which there are few.
+    #[derive(Clone, Copy)]
+    pub(super) struct Labels {
+        pub(super) mode: &'static str,
+        pub(super) scope: &'static str,
+    }
+
+    /// A wait for a lock, short as it may be.
+    pub(crate) struct Wait {
+        since: Instant,
+        labels: Labels,
+        #[cfg(feature = "tracing")]
+        lock: LockInfo,
+        #[cfg(feature = "tracing")]
+        span: tracing::Span,
+    }
+
+    impl Wait {
+        pub(crate) fn start(lock: &LockInfo, scope: Scope) -> Self {
+            let labels = Labels {
+                mode: match lock.mode() {
+                    Mode::Exclusive => "exclusive",
+                    Mode::Shared => "shared",
+                },
+                scope: match scope {
+                    Scope::Session => "session",
+                    Scope::Transaction => "transaction",
+                },
+            };
+            Self {
+                since: Instant::now(),
+                labels,
+                #[cfg(feature = "tracing")]
+                lock: lock.clone(),
+                #[cfg(feature = "tracing")]
+                span: spans::wait(lock, labels),
+            }
+        }
+
+        pub(crate) fn acquired(self) -> Hold {
+            self.end("acquired");
+            Hold(Some(Holding {
+                since: Instant::now(),
+                labels: self.labels,
+                #[cfg(feature = "tracing")]
+                span: spans::hold(&self.lock, self.labels),
+            }))
+        }
+
+        pub(crate) fn failed(self, error: &Error) {
+            let outcome = match error {
+                Error::Timeout { waited, .. } if waited.is_some_and(|waited| waited.is_zero()) => {
+                    "busy"
+                }
+                Error::Timeout { .. } => "timed_out",
+                Error::Deadlock { .. } => "deadlock",
+                Error::Canceled { .. } => "canceled",
+                Error::ConnectionLost { .. } => "connection_lost",
+                _ => "failed",
+            };
+            self.end(outcome);
+            #[cfg(feature = "tracing")]
+            spans::failed(&self.span, outcome);
+        }
+
+        fn end(&self, outcome: &'static str) {
+            #[cfg(feature = "tracing")]
+            spans::end(&self.span, outcome);
+            #[cfg(feature = "metrics")]
+            numbers::waited(self.since.elapsed(), self.labels, outcome);
+            let _ = (self.since, self.labels, outcome); // each feature uses its own
+        }
+    }
+
+    /// A lock that is held, until it is ended. One that nothing ends, as when a body panics, is
+    /// rolled back.
+    pub(crate) struct Hold(Option<Holding>);
+
+    struct Holding {
+        since: Instant,
+        labels: Labels,
+        #[cfg(feature = "tracing")]
+        span: tracing::Span,
+    }
+
+    impl Hold {
+        pub(crate) fn not_yet() -> Self {
+            Self(None)
+        }
+
+        pub(crate) fn inside(&self) -> Inside {
+            Inside {
+                #[cfg(feature = "tracing")]
+                span: match &self.0 {
+                    Some(holding) => holding.span.clone(),
+                    None => tracing::Span::none(),
+                },
+            }
+        }
+
+        pub(crate) fn end(&mut self, outcome: Outcome) {
+            let Some(holding) = self.0.take() else {
+                return;
+            };
+            let word = match outcome {
+                Outcome::Released => "released",
+                Outcome::RolledBack => "rolled_back",
+                Outcome::Lost => "lost",
+                Outcome::Kept => "kept",
+            };
+            #[cfg(feature = "tracing")]
+            spans::end(&holding.span, word);
+            #[cfg(feature = "tracing")]
+            if outcome == Outcome::Lost {
+                spans::failed(&holding.span, word);
+            }
+            #[cfg(feature = "metrics")]
+            if outcome != Outcome::Kept {
+                numbers::held(holding.since.elapsed(), holding.labels, word);
+            }
+            let _ = (holding.since, holding.labels, word); // each feature uses its own
+        }
+    }
+
+    impl Drop for Hold {
+        fn drop(&mut self) {
+            self.end(Outcome::RolledBack);
+        }
+    }
+
+    /// What spans and events of the body are inside of.
+    pub(crate) struct Inside {
+        #[cfg(feature = "tracing")]
+        span: tracing::Span,
+    }
+
+    impl Inside {
+        pub(crate) fn run<T>(self, body: impl FnOnce() -> T) -> T {
+            #[cfg(feature = "tracing")]
+            let _entered = self.span.enter();
+            body()
+        }
+    }
+}
+
+/// Named as the semantic conventions of OpenTelemetry are:
+/// <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>
+#[cfg(feature = "tracing")]
+mod spans {
+    use tracing::field::Empty;
+    use tracing::{Span, info_span};
+
+    use super::watch::Labels;
+    use crate::request::LockInfo;
+
+    macro_rules! lock_span {
+        ($name:literal, $operation:literal, $lock:ident, $labels:ident) => {
+            info_span!(
+                target: "pglock",
+                $name,
+                otel.kind = "client",
+                db.system.name = "postgresql",
+                db.operation.name = $operation,
+                pglock.key = %$lock.names(),
+                pglock.mode = $labels.mode,
+                pglock.scope = $labels.scope,
+                pglock.outcome = Empty,
+                error.type = Empty,
+                otel.status_code = Empty,
+            )
+        };
+    }
+
+    pub(super) fn wait(lock: &LockInfo, labels: Labels) -> Span {
+        lock_span!("pglock.wait", "acquire", lock, labels)
+    }
+
+    pub(super) fn hold(lock: &LockInfo, labels: Labels) -> Span {
+        lock_span!("pglock.hold", "hold", lock, labels)
+    }
+
+    pub(super) fn end(span: &Span, outcome: &'static str) {
+        span.record("pglock.outcome", outcome);
+    }
+
+    /// A lock that is busy is no error, and neither is a timeout that the caller had set.
+    pub(super) fn failed(span: &Span, outcome: &'static str) {
+        span.record("error.type", outcome);
+        if !matches!(outcome, "busy" | "timed_out") {
+            span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+/// Labels of a bounded number: the key is none.
+#[cfg(feature = "metrics")]
+mod numbers {
+    use std::time::Duration;
+
+    use metrics::{counter, histogram};
+
+    use super::watch::Labels;
+
+    pub(super) fn waited(time: Duration, labels: Labels, outcome: &'static str) {
+        let Labels { mode, scope } = labels;
+        histogram!("pglock_wait_seconds", "mode" => mode, "scope" => scope, "outcome" => outcome)
+            .record(time);
+        let counter = match outcome {
+            "acquired" => "pglock_acquired_total",
+            "timed_out" => "pglock_timed_out_total",
+            "deadlock" => "pglock_deadlock_total",
+            _ => return,
+        };
+        counter!(counter, "mode" => mode, "scope" => scope).increment(1);
+    }
+
+    pub(super) fn held(time: Duration, labels: Labels, outcome: &'static str) {
+        let Labels { mode, scope } = labels;
+        histogram!("pglock_hold_seconds", "mode" => mode, "scope" => scope, "outcome" => outcome)
+            .record(time);
+        if outcome == "lost" {
+            counter!("pglock_lost_total", "mode" => mode, "scope" => scope).increment(1);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The keys of other libraries: their published values, and the libraries themselves at work.
+
+#[path = "support/oracle.rs"]
+#[allow(dead_code)] // no test that includes it uses all of it
+mod oracle;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use oracle::{Oracle, connect, unique_name};
+use pglock::compat::Scheme;
+use pglock::{Error, Key, try_with_lock, with_lock};
+use serde_json::Value;
+
+/// The scheme's name in the data file, which names Python and Ruby modules.
+fn in_file(name: &str) -> Scheme {
+    match name {
+        "django_pglocks" => Scheme::DjangoPglocks,
+        "with_advisory_lock" => Scheme::WithAdvisoryLock,
+        name => name.replace('_', "-").parse().unwrap(),
+    }
+}
+
+/// Frozen: the other side computes them too.
+#[test]
+fn keys_are_those_that_the_libraries_print() {
+    let file: Value = serde_json::from_str(include_str!("data/key-vectors.json")).unwrap();
+    let mut checked = 0;
+    for (name, values) in file["vectors"].as_object().unwrap() {
+        for (scheme, number) in values.as_object().unwrap() {
+            let key = in_file(scheme).key(name);
+            assert_eq!(key.as_i64(), number.as_i64(), "{scheme} of {name:?}");
+            assert_eq!(key.to_string(), Key::from(name).to_string());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 25, "only {checked} vectors");
+    let schemes = file["schemes"].as_object().unwrap();
+    assert_eq!(schemes.len(), Scheme::ALL.len());
+    assert!(
+        schemes
+            .keys()
+            .all(|name| Scheme::ALL.contains(&in_file(name)))
+    );
+}
+
+#[test]
+fn with_advisory_locks_keys_are_pairs() {
+    let key = |name| Scheme::WithAdvisoryLock.key(name).as_pair();
+    assert_eq!(key(""), Some((0, 0)));
+    // CRC-32's own check value is 0xcbf43926.
+    assert_eq!(key("123456789"), Some((0x4bf4_3926, 0)));
+}
+
+/// A Python library that holds a lock, or tries to have it.
+struct Python(Child);
+
+impl Python {
+    fn start(action: &str, scheme: Scheme, name: &str) -> Self {
+        let python = std::env::var_os("PGLOCK_PYTHON")
+            .expect("PGLOCK_PYTHON: run this test by scripts/test-python-compat");
+        let child = Command::new(python)
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/support/python_locks.py"
+            ))
+            .args([action, scheme.name(), name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    fn says(&mut self) -> String {
+        let mut line = String::new();
+        let stdout = self.0.stdout.as_mut().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn goes_on(&mut self) {
+        writeln!(self.0.stdin.as_mut().unwrap()).unwrap();
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "starts Python's libraries: run scripts/test-python-compat"]
+fn python_libraries_and_pglock_keep_each_other_out() {
+    let libraries = [
+        Scheme::DjangoConcurrencySafe,
+        Scheme::PostgresqlLock,
+        Scheme::DjangoPglocks,
+        Scheme::DjangoPgware,
+        Scheme::DjangoPglock,
+    ];
+    let (mut oracle, mut client) = (Oracle::new(), connect());
+    for scheme in libraries {
+        let name = unique_name("żółć 🔒");
+        let key = scheme.key(&name);
+        let try_it = || Python::start("try", scheme, &name).says();
+
+        let mut holder = Python::start("hold", scheme, &name);
+        assert_eq!(holder.says(), "held", "{scheme}");
+        assert_eq!(oracle.held(&key), ["ExclusiveLock"], "{scheme}");
+        let refused = try_with_lock(&mut client, &key, |_| Ok::<_, Error>(()));
+        assert!(refused.unwrap().is_none(), "{scheme} holds {key}");
+        thread::scope(|threads| {
+            let waiter = threads.spawn(|| with_lock(&mut client, &key, |_| Ok::<_, Error>(())));
+            oracle.wait_for_waiter(&key);
+            holder.goes_on();
+            assert_eq!(holder.says(), "released");
+            waiter.join().unwrap().unwrap();
+        });
+
+        let tried = with_lock(&mut client, &key, |_| Ok::<_, Error>(try_it()));
+        assert_eq!(tried.unwrap(), "busy", "{scheme}");
+        assert_eq!(try_it(), "free", "{scheme}");
+        println!("{scheme} and pglock keep each other out");
+    }
+}

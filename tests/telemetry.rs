@@ -1,0 +1,218 @@
+//! What is told of waiting and holding, by spans and by metrics.
+
+#[path = "support/oracle.rs"]
+#[allow(dead_code)] // no test that includes it uses all of it
+mod oracle;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use oracle::{Oracle, connect, unique_key};
+use pglock::{Error, Key, Lock, LockGuard, transaction_lock, try_with_lock, with_lock};
+use postgres::{Client, Transaction};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Subscriber, subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// What each of the tests below looks at: one hold of each kind, and the ways not to get there.
+fn everything_that_happens(free: &Key, taken: &Key) {
+    let (mut client, mut other) = (connect(), Oracle::new());
+    other.lock(taken);
+    let ok = |_: &mut Client| Ok::<_, Error>(());
+
+    with_lock(&mut client, free, ok).unwrap();
+    assert!(try_with_lock(&mut client, taken, ok).unwrap().is_none());
+    let mut timed = Lock::new(&mut client, taken).shared().timeout(SHORT);
+    timed.run(ok).unwrap_err();
+    timed
+        .run_in_transaction(|_| Ok::<_, Error>(()))
+        .unwrap_err();
+    Lock::new(&mut client, free)
+        .run_in_transaction(|_| Ok::<_, Error>(()))
+        .unwrap();
+    let fails = |_: &mut Transaction<'_>| Err::<(), _>(Error::body("no"));
+    Lock::new(&mut client, free)
+        .run_in_transaction(fails)
+        .unwrap_err();
+    transaction_lock(&mut client.transaction().unwrap(), free).unwrap();
+    let gives_it_away = |conn: &mut Client| Ok::<_, Error>(conn.batch_execute("DISCARD ALL")?);
+    with_lock(&mut client, free, gives_it_away).unwrap_err();
+    let mut lock = Lock::new(&mut client, free);
+    LockGuard::release(lock.acquire().unwrap()).unwrap();
+}
+
+#[test]
+fn metrics_count_by_mode_scope_and_outcome() {
+    Spans::global();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        everything_that_happens(&unique_key(), &unique_key());
+    });
+    let told: BTreeMap<_, _> = snapshotter
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .map(|(key, _, _, value)| {
+            let key = key.key();
+            let labels: Vec<_> = key.labels().map(metrics::Label::value).collect();
+            let count = match value {
+                DebugValue::Counter(count) => count,
+                DebugValue::Histogram(times) => {
+                    assert!(times.iter().all(|time| (0.0..30.0).contains(&time.0)));
+                    times.len() as u64
+                }
+                DebugValue::Gauge(_) => unreachable!("pglock has no gauges"),
+            };
+            (format!("{} {}", key.name(), labels.join(" ")), count)
+        })
+        .collect();
+    let told: Vec<_> = told.iter().map(|(key, n)| format!("{key}: {n}")).collect();
+    assert_eq!(
+        told,
+        [
+            "pglock_acquired_total exclusive session: 3",
+            "pglock_acquired_total exclusive transaction: 3",
+            "pglock_hold_seconds exclusive session lost: 1",
+            "pglock_hold_seconds exclusive session released: 2",
+            "pglock_hold_seconds exclusive transaction released: 1",
+            "pglock_hold_seconds exclusive transaction rolled_back: 1",
+            "pglock_lost_total exclusive session: 1",
+            "pglock_timed_out_total shared session: 1",
+            "pglock_timed_out_total shared transaction: 1",
+            "pglock_wait_seconds exclusive session acquired: 3",
+            "pglock_wait_seconds exclusive session busy: 1",
+            "pglock_wait_seconds exclusive transaction acquired: 3",
+            "pglock_wait_seconds shared session timed_out: 1",
+            "pglock_wait_seconds shared transaction timed_out: 1",
+        ]
+    );
+}
+
+#[test]
+fn spans_tell_key_mode_scope_and_outcome() {
+    let (spans, free, taken) = (Spans::global(), &unique_key(), &unique_key());
+    everything_that_happens(free, taken);
+    let mut told = spans.closed();
+    told.retain(|span| [free.to_string(), taken.to_string()].contains(&span.fields["pglock.key"]));
+    let told: Vec<_> = told.iter().map(Told::told).collect();
+    let expected = [
+        format!("pglock.wait {free} exclusive session acquired"),
+        format!("pglock.hold {free} exclusive session released"),
+        format!("pglock.wait {taken} exclusive session busy"),
+        format!("pglock.wait {taken} shared session timed_out"),
+        format!("pglock.wait {taken} shared transaction timed_out"),
+        format!("pglock.wait {free} exclusive transaction acquired"),
+        format!("pglock.hold {free} exclusive transaction released"),
+        format!("pglock.wait {free} exclusive transaction acquired"),
+        format!("pglock.hold {free} exclusive transaction rolled_back"),
+        format!("pglock.wait {free} exclusive transaction acquired"),
+        format!("pglock.hold {free} exclusive transaction kept"),
+        format!("pglock.wait {free} exclusive session acquired"),
+        format!("pglock.hold {free} exclusive session lost ERROR"),
+        format!("pglock.wait {free} exclusive session acquired"),
+        format!("pglock.hold {free} exclusive session released"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn the_bodys_spans_are_inside_the_hold() {
+    let (spans, key) = (Spans::global(), unique_key());
+    with_lock(&mut connect(), &key, |_| {
+        tracing::info_span!("body", pglock.key = %key).in_scope(|| {});
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    let body = spans.closed().into_iter().find(|span| span.name == "body");
+    assert_eq!(body.unwrap().parent, Some("pglock.hold"));
+}
+
+/// A layer that keeps the spans of pglock, in the order in which they end.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<Told>>>);
+
+#[derive(Clone, Default)]
+struct Told {
+    name: &'static str,
+    parent: Option<&'static str>,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Spans {
+    /// One for all tests: what a thread's own subscriber wants to see is cached for all threads.
+    fn global() -> &'static Self {
+        static SPANS: LazyLock<Spans> = LazyLock::new(|| {
+            let spans = Spans::default();
+            let subscriber = tracing_subscriber::registry().with(spans.clone());
+            subscriber::set_global_default(subscriber).unwrap();
+            spans
+        });
+        &SPANS
+    }
+
+    fn closed(&self) -> Vec<Told> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Told {
+    fn told(&self) -> String {
+        assert_eq!(self.fields["db.system.name"], "postgresql");
+        let mut text = self.name.to_owned();
+        for field in [
+            "pglock.key",
+            "pglock.mode",
+            "pglock.scope",
+            "pglock.outcome",
+        ] {
+            text = text + " " + &self.fields[field];
+        }
+        match self.fields.get("otel.status_code") {
+            Some(status) => text + " " + status,
+            None => text,
+        }
+    }
+}
+
+impl Visit for Told {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.fields.insert(field.name(), format!("{value:?}"));
+    }
+}
+
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        let mut told = Told {
+            name: span.name(),
+            parent: span.parent().map(|parent| parent.name()),
+            ..Told::default()
+        };
+        attributes.record(&mut told);
+        span.extensions_mut().insert(told);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        values.record(span.extensions_mut().get_mut::<Told>().unwrap());
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        let told = span.extensions().get::<Told>().unwrap().clone();
+        if told.fields.contains_key("pglock.key") {
+            self.0.lock().unwrap().push(told);
+        }
+    }
+}
