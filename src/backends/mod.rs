@@ -154,7 +154,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     /// [`Session::send`] reads rows, and its errors have an SQLSTATE. An answer is the first column
-    /// of the first row in which it is not empty: see [`Failure::from_row`].
+    /// of the first row in which it is not empty.
     Rows,
     /// [`Session::send`] can only succeed or fail, with a text: see [`Failure::from_error`].
     Errors,
