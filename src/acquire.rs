@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::request::{Request, Scope};
 use crate::sql;
+use crate::target::Target;
 
 /// Checks out a session and takes the lock on it.
 pub(crate) fn guard<'b, B: LockBackend>(
@@ -14,6 +15,19 @@ pub(crate) fn guard<'b, B: LockBackend>(
     let mut handle = checkout(backend, request)?;
     let scope = acquire(&mut *handle, request)?;
     Ok(LockGuard::new(handle, request.lock.clone(), scope))
+}
+
+/// Takes the lock for the caller's transaction, which alone ends it.
+pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    request: &Request,
+) -> Result<(), Error> {
+    let request = Request {
+        scope: Some(Scope::Transaction),
+        ..request.clone()
+    };
+    let mut handle = checkout(backend, &request)?;
+    acquire(&mut *handle, &request).map(drop)
 }
 
 /// Runs the body under a held lock. Its own error is never masked by the release's.
@@ -66,12 +80,17 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
     }))
 }
 
-fn checkout<'b, B: LockBackend>(
+fn checkout<'b, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &Request,
 ) -> Result<B::Handle<'b>, Error> {
-    if request.lock.keys().is_empty() {
-        return Err(Error::NoKeys);
+    match request.lock.target() {
+        Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
+        target if target.has_nul() => {
+            let lock = request.lock.clone();
+            return Err(Error::NulByte { lock });
+        }
+        _ => {}
     }
     backend.session().map_err(|source| Error::Checkout {
         lock: request.lock.clone(),
