@@ -323,7 +323,7 @@ impl Error {
 }
 
 /// An error and its sources: the postgres crate says just "db error", and the reason in the source.
-fn all_of(error: &BoxError) -> String {
+pub(crate) fn all_of(error: &BoxError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

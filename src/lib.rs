@@ -39,6 +39,7 @@
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
+//! | no lock, but a save that notices a change by others | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //!
 //! # Features
@@ -59,6 +60,7 @@ mod error;
 mod guard;
 mod key;
 mod lock;
+pub mod optimistic;
 mod request;
 mod sql;
 mod target;

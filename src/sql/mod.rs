@@ -15,8 +15,12 @@ use crate::key::Key;
 use crate::request::{LockInfo, Mode, Wait};
 
 mod targets;
+mod versions;
 
 pub(crate) use targets::first_free;
+pub(crate) use versions::trigger;
+#[cfg(feature = "postgres")]
+pub(crate) use versions::{delete, update, version};
 
 /// What the server says when it does not do what a statement asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

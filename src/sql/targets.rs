@@ -102,20 +102,20 @@ fn conditions(columns: &Columns) -> String {
     conditions.join(" AND ")
 }
 
-fn table_name(name: &TableName) -> String {
+pub(super) fn table_name(name: &TableName) -> String {
     match &name.schema {
         Some(schema) => format!("{}.{}", identifier(schema), identifier(&name.table)),
         None => identifier(&name.table),
     }
 }
 
-fn identifier(name: &str) -> String {
+pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// An escape string means the same whatever `standard_conforming_strings` says, and without a
 /// dollar sign it cannot end the block that it stands in.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let text = text
         .replace('\\', r"\\")
         .replace('\'', "''")
