@@ -6,6 +6,7 @@ use crate::guard::LockGuard;
 use crate::inspect;
 use crate::request::{Request, Scope};
 use crate::sql;
+use crate::target::Target;
 use crate::telemetry::{Hold, Outcome, Wait};
 
 /// Checks out a session and takes the lock on it.
@@ -16,6 +17,21 @@ pub(crate) fn guard<'b, B: LockBackend>(
     let mut handle = checkout(backend, request)?;
     let (scope, hold) = acquire(&mut *handle, request)?;
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
+}
+
+/// Takes the lock for the caller's transaction, which alone ends it.
+pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    request: &Request,
+) -> Result<(), Error> {
+    let request = Request {
+        scope: Some(Scope::Transaction),
+        ..request.clone()
+    };
+    let mut handle = checkout(backend, &request)?;
+    let (_, hold) = acquire(&mut *handle, &request)?;
+    hold.end(Outcome::Kept);
+    Ok(())
 }
 
 /// Runs the body under a held lock. Its own error is never masked by the release's.
@@ -90,7 +106,7 @@ fn not_begun<S: Session>(
     wait: Option<Wait>,
 ) -> Error {
     let mut holders = Vec::new();
-    if failure.is_timeout() && request.name_holders == Some(true) {
+    if failure.is_timeout() && request.names_holders(false) {
         holders = inspect::culprits(session, &request.lock);
     }
     let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(holders);
@@ -100,12 +116,17 @@ fn not_begun<S: Session>(
     error
 }
 
-fn checkout<'b, B: LockBackend>(
+fn checkout<'b, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &Request,
 ) -> Result<B::Handle<'b>, Error> {
-    if request.lock.keys().is_empty() {
-        return Err(Error::NoKeys);
+    match request.lock.target() {
+        Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
+        target if target.has_nul() => {
+            let lock = request.lock.clone();
+            return Err(Error::NulByte { lock });
+        }
+        _ => {}
     }
     backend.session().map_err(|source| Error::Checkout {
         lock: request.lock.clone(),
@@ -144,7 +165,7 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
     let mut holders = Vec::new();
     // A driver may return before the server has let go of what the message had; either question
     // waits for that. And a cancel, unlike a timeout, can hit after the grant.
-    if failure.is_timeout() && request.name_holders != Some(false) {
+    if failure.is_timeout() && request.names_holders(true) {
         holders = inspect::culprits(session, lock);
     } else if matches!(failure, Failure::Sql { .. }) {
         let question = sql::held(lock, S::ANSWERS);
@@ -176,7 +197,7 @@ fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<()
     if !matches!(failure, Failure::Lost(_)) {
         let free = S::ANSWERS == Answers::Rows;
         let undone;
-        if failure.is_timeout() && request.name_holders.unwrap_or(free) {
+        if failure.is_timeout() && request.names_holders(free) {
             (undone, holders) = inspect::undo_and_culprits(session, lock);
         } else {
             undone = session.send(sql::UNDO);

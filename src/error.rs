@@ -124,9 +124,35 @@ pub enum Error {
     /// The transaction is REPEATABLE READ or SERIALIZABLE: it would read from a snapshot that is
     /// older than the lock.
     #[error(
-        "refused to take {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; take the lock first (with_lock), then begin the transaction"
+        "refused to take {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; lock a key first (with_lock), then begin the transaction, or use READ COMMITTED"
     )]
     StaleSnapshot {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// No row matches, or the one that did was deleted while its lock was waited for.
+    #[error("cannot take {lock}: there is no such row")]
+    NoSuchRow {
+        /// The lock that was not taken.
+        lock: LockInfo,
+    },
+
+    /// The row has changed since the snapshot of the transaction, which is REPEATABLE READ or
+    /// SERIALIZABLE, or has moved to another partition (SQLSTATE 40001).
+    #[error(
+        "cannot take {lock}: it has changed since this transaction's snapshot; run the whole transaction again"
+    )]
+    Changed {
+        /// The lock that was not taken.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// A name or a value has a NUL byte, which no text in PostgreSQL can hold. Nothing was sent.
+    #[error("cannot take {lock}: a name or a value contains a NUL byte")]
+    NulByte {
         /// The lock that was not taken.
         lock: LockInfo,
     },
@@ -165,7 +191,7 @@ pub enum Error {
 
     /// The body returned Ok, but its work was not committed: an SQL error that it had swallowed, or
     /// the COMMIT itself failed.
-    #[error("the work under {lock} was not committed but rolled back: {source}")]
+    #[error("the work under {lock} was not committed but rolled back: {}", all_of(.source))]
     NotCommitted {
         /// The lock; it went with the transaction.
         lock: LockInfo,
@@ -187,7 +213,7 @@ pub enum Error {
     NoKeys,
 
     /// Any other error of the server or the driver in an acquire.
-    #[error("cannot take {lock}: {source}")]
+    #[error("cannot take {lock}: {}", all_of(.source))]
     Database {
         /// The lock that was not taken.
         lock: LockInfo,
@@ -215,11 +241,14 @@ impl Error {
         Self::Body(error.into())
     }
 
-    /// Whether somebody else was in the way, so that the same call may succeed later: a timeout or
-    /// a deadlock.
+    /// Whether somebody else was in the way, so that the same call may succeed later: a timeout,
+    /// a deadlock, or a row that has changed.
     #[must_use]
     pub fn is_contention(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::Deadlock { .. })
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Deadlock { .. } | Self::Changed { .. }
+        )
     }
 
     /// Whether a section ran that may not have been protected to its end.
@@ -242,6 +271,9 @@ impl Error {
             | Self::WrongScope { lock }
             | Self::TransactionAborted { lock, .. }
             | Self::StaleSnapshot { lock }
+            | Self::NoSuchRow { lock }
+            | Self::Changed { lock, .. }
+            | Self::NulByte { lock }
             | Self::InRecovery { lock }
             | Self::LockTableFull { lock, .. }
             | Self::TransactionLeftOpen { lock, .. }
@@ -273,6 +305,7 @@ impl Error {
                 Answer::InRecovery => Self::InRecovery { lock },
                 Answer::InTransaction => Self::InTransaction { lock },
                 Answer::StaleSnapshot => Self::StaleSnapshot { lock },
+                Answer::NoSuchRow => Self::NoSuchRow { lock },
                 Answer::NotHeld => Self::LockLost { lock, source: None },
             },
             Failure::Lost(source) => Self::ConnectionLost {
@@ -290,6 +323,7 @@ impl Error {
                 Some(sql::DEADLOCK) => Self::Deadlock { lock, source },
                 Some(sql::CANCELED) => Self::Canceled { lock, source },
                 Some(sql::OUT_OF_MEMORY) => Self::LockTableFull { lock, source },
+                Some(sql::SERIALIZATION_FAILURE) => Self::Changed { lock, source },
                 Some(sql::NO_TRANSACTION) => Self::NotInTransaction { lock },
                 Some(sql::IN_FAILED_TRANSACTION) => Self::TransactionAborted { lock, source },
                 _ => Self::Database { lock, source },
@@ -309,6 +343,20 @@ impl Error {
             Failure::Refused(_) => Self::LockLost { lock, source: None },
         }
     }
+}
+
+/// An error and its sources: the postgres crate says just "db error", and the reason in the source.
+pub(crate) fn all_of(error: &BoxError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let reason = source.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        next = source.source();
+    }
+    text
 }
 
 fn timeout_text(lock: &LockInfo, waited: Option<Duration>, holders: &[Claim]) -> String {

@@ -25,8 +25,9 @@
 //! ends. Inside one it is a transaction lock, released by COMMIT or ROLLBACK: releasing it sooner
 //! would let others in before they can see what was written.
 //!
-//! These are [advisory locks]: they keep out whoever asks for the same key, and nobody else. Rows
-//! and tables stay open to code that does not ask.
+//! A lock on a key is an [advisory lock]: it keeps out whoever asks for the same key, and nobody
+//! else. Rows and tables stay open to code that does not ask; to keep that out too, lock the [`Row`]
+//! or the [`Table`] itself.
 //!
 //! # What to use
 //!
@@ -36,6 +37,9 @@
 //! | the same, only if nobody else is at it | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
+//! | a row or a table, against everybody | [`Row`], [`Table`] |
+//! | any free row among several | [`FirstFree`] |
+//! | no lock, but a save that notices a change by others | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | who holds a lock, who waits, since when | [`inspect`] |
 //!
@@ -55,7 +59,7 @@
 //! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
 //!
-//! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+//! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
 mod backends;
@@ -66,8 +70,10 @@ mod guard;
 pub mod inspect;
 mod key;
 mod lock;
+pub mod optimistic;
 mod request;
 mod sql;
+mod target;
 mod telemetry;
 mod with;
 
@@ -77,6 +83,7 @@ pub use guard::LockGuard;
 pub use key::Key;
 pub use lock::Lock;
 pub use request::{LockInfo, Mode, Scope};
+pub use target::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,

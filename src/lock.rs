@@ -1,6 +1,7 @@
 //! `Lock<B>`: what to lock and how, and the ways to run under it.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::acquire::{self, transact, under};
@@ -9,8 +10,9 @@ use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, Request, Scope};
+use crate::target::{IntoTarget, Target};
 
-/// A lock on a key, or on several, over a connection or a pool.
+/// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///
 /// Exclusive, waiting for as long as it takes, for the session outside a transaction and for the
 /// transaction inside one: that is the default, and each of it can be set. A `Lock` is not held by
@@ -39,17 +41,14 @@ use crate::request::{LockInfo, Mode, Request, Scope};
 /// `Lock::new` takes its backend by value, so that a lock can own its pool. A `&mut` parameter of
 /// yours is therefore moved in; write `&mut *conn` to use it again afterwards.
 #[must_use = "a lock does nothing until it is run or acquired"]
-pub struct Lock<B> {
+pub struct Lock<B, T = Key> {
     backend: B,
     request: Request,
+    target: PhantomData<fn() -> T>,
 }
 
+/// Several keys, and the scope of a lock.
 impl<B> Lock<B> {
-    /// A lock on one key.
-    pub fn new(backend: B, key: impl Into<Key>) -> Self {
-        Self::all(backend, [key])
-    }
-
     /// A lock on several keys at once. Duplicates are one key.
     ///
     /// They are taken in one statement and in one order, whatever the order here: two such locks
@@ -75,7 +74,36 @@ impl<B> Lock<B> {
     pub fn all(backend: B, keys: impl IntoIterator<Item = impl Into<Key>>) -> Self {
         Self {
             backend,
-            request: Request::new(keys.into_iter().map(Into::into).collect()),
+            request: Request::on_keys(keys.into_iter().map(Into::into).collect()),
+            target: PhantomData,
+        }
+    }
+
+    /// Insists on a scope. By default it is what the one rule says: the session outside a
+    /// transaction, the transaction inside one. A scope that does not fit is an error.
+    ///
+    /// A raw `BEGIN` is unknown to the driver; [`Scope::Transaction`] takes the lock in it all the
+    /// same.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.request.scope = Some(scope);
+        self
+    }
+}
+
+/// What is locked, and how.
+impl<B, T> Lock<B, T> {
+    /// A lock on a key, a [`Row`](crate::Row) or a [`Table`](crate::Table).
+    ///
+    /// Rows and tables are locked for a transaction and no longer: a lock on one has only the
+    /// transaction forms.
+    pub fn new(backend: B, target: impl IntoTarget<Target = T>) -> Self
+    where
+        T: Into<Target>,
+    {
+        Self {
+            backend,
+            request: Request::new(target.into_target().into()),
+            target: PhantomData,
         }
     }
 
@@ -92,16 +120,6 @@ impl<B> Lock<B> {
     /// Sets the mode. Defaults to [`Mode::Exclusive`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.request.lock = self.request.lock.with_mode(mode);
-        self
-    }
-
-    /// Insists on a scope. By default it is what the one rule says: the session outside a
-    /// transaction, the transaction inside one. A scope that does not fit is an error.
-    ///
-    /// A raw `BEGIN` is unknown to the driver; [`Scope::Transaction`] takes the lock in it all the
-    /// same.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.request.scope = Some(scope);
         self
     }
 
@@ -134,19 +152,21 @@ impl<B> Lock<B> {
     /// By default they are wherever that takes no round trip of its own: outside a transaction, and
     /// with `postgres` also inside one of the caller's. With `true` also where it takes one
     /// ([`run_in_transaction`](Lock::run_in_transaction)) or two (diesel, inside a transaction of
-    /// the caller's), with `false` nowhere. An attempt that does not wait never asks.
+    /// the caller's), with `false` nowhere. An attempt that does not wait never asks, and neither does
+    /// a lock on a row or a table.
     pub fn name_holders(mut self, name: bool) -> Self {
         self.request.name_holders = Some(name);
         self
     }
 
-    /// Which lock this is: its keys and its mode.
+    /// Which lock this is: its target and its mode.
     #[must_use]
     pub fn info(&self) -> &LockInfo {
         &self.request.lock
     }
 }
 
+/// The forms for keys, whose locks can be the session's.
 impl<B: LockBackend> Lock<B> {
     /// Acquires the lock, runs the body with the connection, and releases the lock.
     ///
@@ -206,6 +226,42 @@ impl<B: LockBackend> Lock<B> {
         }
     }
 
+    /// Acquires the lock and gives a guard, for sections that are no closure.
+    ///
+    /// # Errors
+    ///
+    /// After each of them, nothing is held, and a transaction of the caller's is as it was.
+    ///
+    /// - [`Error::Timeout`], [`Error::Deadlock`], [`Error::Canceled`]: the wait ended without the
+    ///   lock.
+    /// - [`Error::ConnectionLost`], [`Error::Checkout`]: there was no connection to lock on.
+    /// - [`Error::InTransaction`], [`Error::NotInTransaction`]: the scope that was set, or a raw
+    ///   `BEGIN`, is in the way.
+    /// - [`Error::StaleSnapshot`], [`Error::TransactionAborted`]: the caller's transaction cannot
+    ///   use the lock.
+    /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
+    ///   give it.
+    /// - [`Error::NoKeys`]: there is nothing to lock.
+    pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
+        acquire::guard(&mut self.backend, &self.request)
+    }
+
+    /// A guard if the lock is free, or becomes free within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire), but for the timeout.
+    pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
+        match acquire::guard(&mut self.backend, &self.request.or_no_wait()) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The transaction forms, for every target.
+impl<B: LockBackend, L> Lock<B, L> {
     /// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
     /// type.
     ///
@@ -219,6 +275,7 @@ impl<B: LockBackend> Lock<B> {
     ///   not run.
     /// - Those of the body; the work is rolled back, unless
     ///   [`rollback_on_error`](Lock::rollback_on_error) says otherwise.
+    /// - [`Error::NoSuchRow`], [`Error::Changed`] and [`Error::NulByte`], for rows and tables.
     /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
     ///   [`Error::ConnectionLost`] at
     ///   the COMMIT. [`Error::LockLost`]: the body ended the transaction itself.
@@ -272,42 +329,9 @@ impl<B: LockBackend> Lock<B> {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// Acquires the lock and gives a guard, for sections that are no closure.
-    ///
-    /// # Errors
-    ///
-    /// After each of them, nothing is held, and a transaction of the caller's is as it was.
-    ///
-    /// - [`Error::Timeout`], [`Error::Deadlock`], [`Error::Canceled`]: the wait ended without the
-    ///   lock.
-    /// - [`Error::ConnectionLost`], [`Error::Checkout`]: there was no connection to lock on.
-    /// - [`Error::InTransaction`], [`Error::NotInTransaction`]: the scope that was set, or a raw
-    ///   `BEGIN`, is in the way.
-    /// - [`Error::StaleSnapshot`], [`Error::TransactionAborted`]: the caller's transaction cannot
-    ///   use the lock.
-    /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
-    ///   give it.
-    /// - [`Error::NoKeys`]: there is nothing to lock.
-    pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
-        acquire::guard(&mut self.backend, &self.request)
-    }
-
-    /// A guard if the lock is free, or becomes free within the timeout, where one is set.
-    ///
-    /// # Errors
-    ///
-    /// As [`acquire`](Lock::acquire), but for the timeout.
-    pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
-        match acquire::guard(&mut self.backend, &self.request.or_no_wait()) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
 }
 
-impl<B> fmt::Debug for Lock<B> {
+impl<B, T> fmt::Debug for Lock<B, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lock")
             .field("request", &self.request)

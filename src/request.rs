@@ -1,10 +1,10 @@
 //! What is asked for: which lock, in which mode and scope, and for how long to wait.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::target::{Table, TableMode, Target};
 
 /// Whether a lock keeps everybody out, or only those who want it exclusively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -25,34 +25,36 @@ pub enum Scope {
     Transaction,
 }
 
-/// Which lock: its keys and its mode. Every error names it, and a guard has it.
+/// Which lock: its target and its mode. Every error names it, and a guard has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockInfo {
-    keys: Arc<[Key]>,
+    target: Target,
     mode: Mode,
 }
 
 impl LockInfo {
-    pub(crate) fn new(keys: Vec<Key>, mode: Mode) -> Self {
-        Self {
-            keys: keys.into(),
-            mode,
-        }
+    pub(crate) fn new(target: Target, mode: Mode) -> Self {
+        Self { target, mode }
     }
 
-    /// The same keys in another mode.
+    /// The same target in another mode.
     pub(crate) fn with_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// The keys, in the order in which they are taken.
+    /// What is locked.
     #[must_use]
-    pub fn keys(&self) -> &[Key] {
-        &self.keys
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
-    pub(crate) fn names(&self) -> Names<'_> {
-        Names(&self.keys)
+    /// The keys, in the order in which they are taken. A lock on a row or a table has none.
+    #[must_use]
+    pub fn keys(&self) -> &[Key] {
+        match &self.target {
+            Target::Keys(keys) => keys,
+            _ => &[],
+        }
     }
 
     /// Exclusive or shared.
@@ -60,29 +62,27 @@ impl LockInfo {
     pub fn mode(&self) -> Mode {
         self.mode
     }
-}
 
-/// `"stock:ABC" (exclusive)`: the keys as the user named them.
-impl fmt::Display for LockInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.names().fmt(f)?;
-        f.write_str(match self.mode {
-            Mode::Exclusive => " (exclusive)",
-            Mode::Shared => " (shared)",
+    pub(crate) fn table_mode(&self, table: &Table) -> TableMode {
+        table.mode.unwrap_or(match self.mode {
+            Mode::Exclusive => TableMode::Exclusive,
+            Mode::Shared => TableMode::Share,
         })
     }
 }
 
-/// The keys alone.
-pub(crate) struct Names<'a>(&'a [Key]);
-
-impl fmt::Display for Names<'_> {
+/// `"stock:ABC" (exclusive)`, `row id = 42 of "seat" (shared)`: the target as the user named it.
+impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, key) in self.0.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            write!(f, "{separator}{key}")?;
+        write!(f, "{} (", self.target)?;
+        match (&self.target, self.mode) {
+            (Target::Table(table), _) if table.mode.is_some() => {
+                write!(f, "{}", self.table_mode(table))?;
+            }
+            (_, Mode::Exclusive) => f.write_str("exclusive")?,
+            (_, Mode::Shared) => f.write_str("shared")?,
         }
-        Ok(())
+        f.write_str(")")
     }
 }
 
@@ -109,16 +109,26 @@ pub(crate) enum Wait {
 }
 
 impl Request {
-    pub(crate) fn new(mut keys: Vec<Key>) -> Self {
-        keys.sort_unstable();
-        keys.dedup();
+    pub(crate) fn new(target: Target) -> Self {
         Self {
-            lock: LockInfo::new(keys, Mode::default()),
+            lock: LockInfo::new(target, Mode::default()),
             scope: None,
             timeout: None,
             rollback_on_error: true,
             name_holders: None,
         }
+    }
+
+    /// On several keys, in one order and each of them once.
+    pub(crate) fn on_keys(mut keys: Vec<Key>) -> Self {
+        keys.sort_unstable();
+        keys.dedup();
+        Self::new(Target::Keys(keys.into()))
+    }
+
+    /// Whether a timeout asks who held the lock. Of a row or a table, nobody can tell.
+    pub(crate) fn names_holders(&self, by_default: bool) -> bool {
+        !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)
     }
 
     pub(crate) fn wait(&self) -> Wait {
@@ -161,13 +171,13 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_and_taken_once() {
-        let one = Request::new(vec![
+        let one = Request::on_keys(vec![
             Key::from(2),
             Key::from(1),
             Key::from(2),
             Key::from((0, 1)),
         ]);
-        let other = Request::new(vec![Key::from((0, 1)), Key::from(1), Key::from(2)]);
+        let other = Request::on_keys(vec![Key::from((0, 1)), Key::from(1), Key::from(2)]);
         assert_eq!(one.lock, other.lock);
         assert_eq!(one.lock.keys().len(), 3);
     }

@@ -234,7 +234,7 @@ mod spans {
                 otel.kind = "client",
                 db.system.name = "postgresql",
                 db.operation.name = $operation,
-                pglock.key = %$lock.names(),
+                pglock.key = %$lock.target(),
                 pglock.mode = $labels.mode,
                 pglock.scope = $labels.scope,
                 pglock.outcome = Empty,

@@ -1,10 +1,12 @@
 //! The short forms: a function a use, with the defaults of [`Lock`].
 
+use crate::acquire;
 use crate::backends::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::request::Scope;
+use crate::request::Request;
+use crate::target::IntoTarget;
 
 /// Acquires the lock, runs the body with the connection, releases the lock. Waits for as long as it
 /// takes.
@@ -113,14 +115,14 @@ where
 /// Those of [`Lock::run_in_transaction`].
 pub fn with_transaction_lock<B, T, E>(
     backend: &mut B,
-    key: impl Into<Key>,
+    target: impl IntoTarget,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<T, E>
 where
     B: LockBackend + ?Sized,
     E: From<Error>,
 {
-    Lock::new(backend, key).run_in_transaction(body)
+    Lock::new(backend, target).run_in_transaction(body)
 }
 
 /// [`with_transaction_lock`] only if the lock is free; `None` if another session holds it. It never
@@ -131,14 +133,14 @@ where
 /// Those of [`Lock::try_run_in_transaction`].
 pub fn try_with_transaction_lock<B, T, E>(
     backend: &mut B,
-    key: impl Into<Key>,
+    target: impl IntoTarget,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<Option<T>, E>
 where
     B: LockBackend + ?Sized,
     E: From<Error>,
 {
-    Lock::new(backend, key).try_run_in_transaction(body)
+    Lock::new(backend, target).try_run_in_transaction(body)
 }
 
 /// Takes the lock for the transaction that the caller opened: it is held until that transaction
@@ -169,16 +171,13 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`Lock::acquire`]; after them, the transaction goes on as it was.
-pub fn transaction_lock<B>(backend: &mut B, key: impl Into<Key>) -> Result<(), Error>
+/// Those of [`Lock::acquire`], and for rows and tables [`Error::NoSuchRow`], [`Error::Changed`] and
+/// [`Error::NulByte`]; after them, the transaction goes on as it was.
+pub fn transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<(), Error>
 where
     B: TransactionBackend + ?Sized,
 {
-    // The guard of a transaction lock has nothing to release.
-    Lock::new(backend, key)
-        .scope(Scope::Transaction)
-        .acquire()
-        .map(drop)
+    acquire::for_transaction(backend, &Request::new(target.into_target().into()))
 }
 
 /// [`transaction_lock`] only if the lock is free; `false` if another session holds it. It never
@@ -186,13 +185,15 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`Lock::try_acquire`]; after them, the transaction goes on as it was.
-pub fn try_transaction_lock<B>(backend: &mut B, key: impl Into<Key>) -> Result<bool, Error>
+/// Those of [`transaction_lock`], but for the timeout; after them, the transaction goes on as it was.
+pub fn try_transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<bool, Error>
 where
     B: TransactionBackend + ?Sized,
 {
-    Lock::new(backend, key)
-        .scope(Scope::Transaction)
-        .try_acquire()
-        .map(|guard| guard.is_some())
+    let request = Request::new(target.into_target().into()).or_no_wait();
+    match acquire::for_transaction(backend, &request) {
+        Ok(()) => Ok(true),
+        Err(Error::Timeout { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

@@ -107,9 +107,12 @@ fn failure(error: DieselError) -> Failure {
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
             _,
         ) => Failure::Lost(error.into()),
-        DieselError::DatabaseError(_, ref server) => {
+        DieselError::DatabaseError(ref kind, ref server) => {
             let message = server.message().to_owned();
-            Failure::from_error(None, &message, error)
+            // The only SQLSTATE of interest that diesel tells.
+            let serialization = matches!(kind, DatabaseErrorKind::SerializationFailure);
+            let sqlstate = serialization.then_some(sql::SERIALIZATION_FAILURE);
+            Failure::from_error(sqlstate, &message, error)
         }
         _ => Failure::from_error(None, "", error),
     }

@@ -4,8 +4,8 @@
 //!
 //! A statement asks for something and its *answer* is a text: empty for yes, else one of the words
 //! of [`Answer`]. The functions that lock never stand in a query with a FROM clause (the planner
-//! may call them more than once, or for rows that a filter drops), and nothing but numbers comes
-//! from the user.
+//! may call them more than once, or for rows that a filter drops). Nothing but numbers comes into SQL
+//! from a key; the names and values of rows and tables are quoted in `targets`.
 
 use std::fmt::{self, Write as _};
 
@@ -13,6 +13,14 @@ use crate::backends::{Answers, Failure};
 use crate::error::BoxError;
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, Wait};
+
+mod targets;
+mod versions;
+
+pub(crate) use targets::first_free;
+pub(crate) use versions::trigger;
+#[cfg(feature = "postgres")]
+pub(crate) use versions::{delete, update, version};
 
 /// What the server says when it does not do what a statement asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +36,21 @@ pub enum Answer {
     StaleSnapshot,
     /// The server is a standby.
     InRecovery,
+    /// There is no row to lock.
+    NoSuchRow,
 }
 
 /// Marks, in the text of an error, an answer that came as an error.
 const MARK: &str = "pglock:";
 
 impl Answer {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
         Self::StaleSnapshot,
         Self::InRecovery,
+        Self::NoSuchRow,
     ];
 
     const fn word(self) -> &'static str {
@@ -49,6 +60,7 @@ impl Answer {
             Self::InTransaction => "in transaction",
             Self::StaleSnapshot => "stale snapshot",
             Self::InRecovery => "in recovery",
+            Self::NoSuchRow => "no such row",
         }
     }
 
@@ -70,6 +82,7 @@ impl fmt::Display for Answer {
 // The SQLSTATEs that pglock tells apart:
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 pub(crate) const TIMEOUT: &str = "55P03";
+pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
 pub(crate) const DEADLOCK: &str = "40P01";
 pub(crate) const CANCELED: &str = "57014";
 pub(crate) const OUT_OF_MEMORY: &str = "53200";
@@ -131,6 +144,9 @@ pub(crate) fn acquire(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
 /// An answer comes as an error here, so that nothing of several keys stays held; [`UNDO`] must
 /// follow a failure.
 pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
+    if let Some(statement) = targets::acquire(lock, wait, "") {
+        return in_savepoint(&statement);
+    }
     let asked = format!(
         "CASE {IN_RECOVERY} {STALE_SNAPSHOT} ELSE {} END",
         transaction_lock(lock, wait)
@@ -149,11 +165,22 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answe
 /// transaction that has written already is the caller's own, by a raw BEGIN of which the driver
 /// does not know: it would be committed with ours.
 pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
+    if let Some(statement) = targets::acquire(lock, wait, HAS_WRITTEN) {
+        return statement;
+    }
     let asked = format!(
-        "CASE {IN_RECOVERY} WHEN pg_current_xact_id_if_assigned() IS NOT NULL THEN 'in transaction' {STALE_SNAPSHOT} ELSE {} END",
+        "CASE {IN_RECOVERY} {HAS_WRITTEN} {STALE_SNAPSHOT} ELSE {} END",
         transaction_lock(lock, wait)
     );
     carry(&[asked], answers)
+}
+
+/// What [`acquire_at_begin`] checks, for a transaction that locks later.
+pub(crate) fn begin(answers: Answers) -> String {
+    carry(
+        &[format!("CASE {IN_RECOVERY} {HAS_WRITTEN} ELSE '' END")],
+        answers,
+    )
 }
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
@@ -217,6 +244,8 @@ const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
 /// Only in a message's implicit transaction does the transaction start with the statement. This
 /// sees a raw BEGIN, of which no driver knows. (Simple query protocol only.)
 const OPEN_TRANSACTION: &str = "WHEN now() <> statement_timestamp() THEN 'in transaction'";
+
+const HAS_WRITTEN: &str = "WHEN pg_current_xact_id_if_assigned() IS NOT NULL THEN 'in transaction'";
 
 /// Above READ COMMITTED the snapshot of the statement that waits for the lock is the snapshot of
 /// all that follow.
@@ -342,10 +371,8 @@ pub(crate) fn raise(expression: &str) -> String {
     format!("SELECT ('{MARK}' || nullif({expression}, ''))::int")
 }
 
-/// Expressions one after the other, each a statement of its own.
-///
-/// A driver without rows has no SQLSTATE either, so there a block catches every error and carries
-/// its SQLSTATE in the text of one of its own. OTHERS alone would not catch a cancel.
+/// Expressions one after the other, each a statement of its own. A driver without rows has no
+/// SQLSTATE either, so there they stand in a [`block`].
 fn carry(expressions: &[String], answers: Answers) -> String {
     match answers {
         Answers::Rows => {
@@ -360,11 +387,17 @@ fn carry(expressions: &[String], answers: Answers) -> String {
             for expression in expressions {
                 let _ = write!(body, "IF answer = '' THEN answer := {expression}; END IF; ");
             }
-            format!(
-                "DO $pglock$ DECLARE answer text := ''; BEGIN \
-                 BEGIN {body}EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; \
-                 IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
-            )
+            block("", &body)
         }
     }
+}
+
+/// A block that fails with its `answer` as the error's text. It catches every error, and carries
+/// the SQLSTATE in the text of one of its own. OTHERS alone would not catch a cancel.
+fn block(declarations: &str, body: &str) -> String {
+    format!(
+        "DO $pglock$ DECLARE answer text := ''; {declarations}BEGIN \
+         BEGIN {body}EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; \
+         IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
+    )
 }

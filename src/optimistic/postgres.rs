@@ -1,0 +1,166 @@
+//! Versions with the `postgres` crate.
+
+use postgres::GenericClient;
+use postgres::error::SqlState;
+use postgres::types::{ToSql, Type};
+
+use super::{Error, Version, next, refusal};
+use crate::sql;
+use crate::target::TableName;
+
+/// Columns and their values, which are parameters as the `postgres` crate takes them.
+pub type Columns<'a> = [(&'a str, &'a (dyn ToSql + Sync))];
+
+/// A table with a version column.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use postgres::{Client, NoTls};
+/// use pglock::optimistic::{self, postgres::Versioned};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// # client.batch_execute("CREATE TEMP TABLE seat (id int PRIMARY KEY, buyer text, version int NOT NULL DEFAULT 1); INSERT INTO seat VALUES (42)")?;
+/// let seats = Versioned::new("seat", "version");
+/// let read = 1;
+/// let saved = seats.update(&mut client, &[("id", &42)], read, &[("buyer", &"ada")])?;
+/// assert_eq!(saved, 2);
+///
+/// let stale = seats.update(&mut client, &[("id", &42)], read, &[("buyer", &"bob")]);
+/// assert!(matches!(stale, Err(optimistic::Error::Conflict { expected: 1, actual: 2, .. })));
+/// seats.delete(&mut client, &[("id", &42)], saved)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Names are quoted, and taken exactly as they are given.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Versioned {
+    table: TableName,
+    column: String,
+}
+
+impl Versioned {
+    /// A table, and the column that holds its rows' versions.
+    pub fn new(table: impl Into<TableName>, version_column: impl Into<String>) -> Self {
+        Self {
+            table: table.into(),
+            column: version_column.into(),
+        }
+    }
+
+    /// Changes the row with this key, if it still has this version. Returns the new version.
+    ///
+    /// Two round trips, and one more on a conflict. `key` names the columns of a unique key.
+    ///
+    /// # Errors
+    ///
+    /// Each variant of [`Error`]; nothing has been written then.
+    pub fn update<V: Version>(
+        &self,
+        client: &mut impl GenericClient,
+        key: &Columns<'_>,
+        version: V,
+        changes: &Columns<'_>,
+    ) -> Result<V, Error> {
+        if changes.is_empty() {
+            return Err(Error::NoChanges {
+                table: self.table.to_string(),
+            });
+        }
+        let next = next(version, || self.table.to_string())?;
+        let columns = changes.iter().map(|(column, _)| *column);
+        let sql = sql::update(&self.table, &self.column, &names(key), columns);
+        let parameters = changes.iter().chain(key).map(|(_, value)| *value);
+        let saved = self.save(client, &sql, parameters.collect(), key, version.into())?;
+        Ok(V::try_from(saved).unwrap_or(next))
+    }
+
+    /// Deletes the row with this key, if it still has this version. Round trips as
+    /// [`update`](Versioned::update).
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Versioned::update), but for [`Error::NoChanges`].
+    pub fn delete<V: Version>(
+        &self,
+        client: &mut impl GenericClient,
+        key: &Columns<'_>,
+        version: V,
+    ) -> Result<(), Error> {
+        let sql = sql::delete(&self.table, &self.column, &names(key));
+        let parameters = key.iter().map(|(_, value)| *value).collect();
+        self.save(client, &sql, parameters, key, version.into())?;
+        Ok(())
+    }
+
+    fn save(
+        &self,
+        client: &mut impl GenericClient,
+        sql: &str,
+        parameters: Vec<&(dyn ToSql + Sync)>,
+        key: &Columns<'_>,
+        expected: i64,
+    ) -> Result<i64, Error> {
+        let table = || self.table.to_string();
+        if key.is_empty() {
+            return Err(Error::NoKey { table: table() });
+        }
+        if sql.contains('\0') {
+            return Err(Error::NulByte { table: table() });
+        }
+        let statement = client.prepare(sql)?;
+        let mut parameters = parameters;
+        let narrow = i32::try_from(expected).ok(); // of no `integer`: NULL, and no row has that
+        parameters.push(match *statement.columns()[0].type_() {
+            Type::INT4 => &narrow,
+            Type::INT8 => &expected,
+            ref other => {
+                return Err(Error::VersionType {
+                    table: table(),
+                    found: other.to_string(),
+                });
+            }
+        });
+        match client.query(&statement, &parameters)?.first() {
+            Some(row) => read(row).ok_or_else(|| Error::NullVersion { table: table() }),
+            None => {
+                let found = self.version(client, key)?;
+                Err(refusal(table(), expected, found))
+            }
+        }
+    }
+
+    fn version(
+        &self,
+        client: &mut impl GenericClient,
+        key: &Columns<'_>,
+    ) -> Result<Option<Option<i64>>, Error> {
+        let sql = sql::version(&self.table, &self.column, &names(key));
+        let parameters: Vec<_> = key.iter().map(|(_, value)| *value).collect();
+        Ok(client.query(&sql, &parameters)?.first().map(read))
+    }
+}
+
+fn names<'a>(columns: &Columns<'a>) -> Vec<&'a str> {
+    columns.iter().map(|(column, _)| *column).collect()
+}
+
+fn read(row: &postgres::Row) -> Option<i64> {
+    if *row.columns()[0].type_() == Type::INT4 {
+        row.get::<_, Option<i32>>(0).map(i64::from)
+    } else {
+        row.get(0)
+    }
+}
+
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Self {
+        if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) {
+            Self::Serialization(error.into())
+        } else {
+            Self::Database(error.into())
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
+
+use super::{IN_RECOVERY, STALE_SNAPSHOT, block};
+use crate::request::{LockInfo, Mode, Wait};
+use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
+
+/// Locks a row or a table in a transaction; `None` for keys. `refusal` is one more case in which
+/// not to.
+///
+/// A block on every driver: it can look at the number of rows, and in its errors the mark comes
+/// first, which a text of the caller's could otherwise forge.
+pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<String> {
+    // Above READ COMMITTED, a row that has changed is an error; a table would be read as it was.
+    let (statement, stale, check) = match lock.target() {
+        Target::Row(row) => (lock_row(row, lock.mode(), wait), "", NO_ROW),
+        Target::Table(table) => (lock_table(table, lock, wait), STALE_SNAPSHOT, ""),
+        Target::Keys(_) | Target::FirstFree(_) => return None,
+    };
+    let execute = format!("EXECUTE {}; {check}", literal(&statement));
+    let locked = match timeout(wait) {
+        None => execute,
+        Some(millis) => format!(
+            "PERFORM set_config('lock_timeout', '{millis}', true); {execute}\
+             PERFORM set_config('lock_timeout', kept, true); "
+        ),
+    };
+    Some(block(
+        "kept text := current_setting('lock_timeout'); found bigint; ",
+        &format!(
+            "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
+             IF answer = '' THEN {locked}END IF; "
+        ),
+    ))
+}
+
+const NO_ROW: &str =
+    "GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF; ";
+
+/// The id of the first free row, as a line.
+pub(crate) fn first_free(pick: &FirstFree) -> String {
+    let mut sql = format!(
+        "SELECT {}::text AS line FROM {}",
+        identifier(&pick.id),
+        table_name(&pick.table)
+    );
+    if !pick.columns.is_empty() {
+        sql += &format!(" WHERE {}", conditions(&pick.columns));
+    }
+    if !pick.order.is_empty() {
+        let order: Vec<_> = pick.order.iter().map(|column| identifier(column)).collect();
+        sql += &format!(" ORDER BY {}", order.join(", "));
+    }
+    sql + " LIMIT 1 FOR UPDATE SKIP LOCKED"
+}
+
+/// The lock on the table, which comes before the lock on the row, knows no NOWAIT: for an attempt
+/// that does not wait it gets the shortest timeout that there is.
+fn timeout(wait: Wait) -> Option<i32> {
+    match wait {
+        Wait::No => Some(1),
+        Wait::Session => None,
+        Wait::Millis(millis) => Some(millis),
+    }
+}
+
+fn no_wait(wait: Wait) -> &'static str {
+    match wait {
+        Wait::No => " NOWAIT",
+        Wait::Session | Wait::Millis(_) => "",
+    }
+}
+
+fn lock_row(row: &Row, mode: Mode, wait: Wait) -> String {
+    let strength = match mode {
+        Mode::Shared => "SHARE",
+        Mode::Exclusive if row.no_key_update => "NO KEY UPDATE",
+        Mode::Exclusive => "UPDATE",
+    };
+    format!(
+        "SELECT FROM {} WHERE {} FOR {strength}{}",
+        table_name(&row.table),
+        conditions(&row.columns),
+        no_wait(wait)
+    )
+}
+
+fn lock_table(table: &Table, lock: &LockInfo, wait: Wait) -> String {
+    format!(
+        "LOCK TABLE {} IN {} MODE{}",
+        table_name(&table.name),
+        lock.table_mode(table),
+        no_wait(wait)
+    )
+}
+
+/// Literals without a type: the server reads each as its column's.
+fn conditions(columns: &Columns) -> String {
+    let conditions: Vec<_> = columns
+        .iter()
+        .map(|(column, value)| format!("{} = {}", identifier(column), literal(value)))
+        .collect();
+    conditions.join(" AND ")
+}
+
+pub(super) fn table_name(name: &TableName) -> String {
+    match &name.schema {
+        Some(schema) => format!("{}.{}", identifier(schema), identifier(&name.table)),
+        None => identifier(&name.table),
+    }
+}
+
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An escape string means the same whatever `standard_conforming_strings` says, and without a
+/// dollar sign it cannot end the block that it stands in.
+pub(super) fn literal(text: &str) -> String {
+    let text = text
+        .replace('\\', r"\\")
+        .replace('\'', "''")
+        .replace('$', r"\x24");
+    format!("E'{text}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stay_texts() {
+        assert_eq!(identifier(r#"a".b\"#), r#""a"".b\""#);
+        assert_eq!(literal(r"it's $tag$ \'"), r"E'it''s \x24tag\x24 \\'''");
+    }
+
+    #[test]
+    fn no_dollar_of_the_callers_is_left_in_a_block() {
+        let row = Row::new(("$pglock$", "$$"), "$1", "$pglock$; DROP TABLE seat");
+        let lock = LockInfo::new(row.into(), Mode::Exclusive);
+        let sql = acquire(&lock, Wait::Session, "").unwrap();
+        assert_eq!(sql.matches('$').count(), 4, "{sql}");
+    }
+}

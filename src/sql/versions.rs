@@ -1,0 +1,82 @@
+//! Rows with a version column. The names are quoted here, the values are parameters.
+
+use super::targets::{identifier, literal, table_name};
+use crate::target::TableName;
+
+/// Numbers its parameters in this order: the changes, the key, the version.
+#[cfg(feature = "postgres")]
+pub(crate) fn update<'c>(
+    table: &TableName,
+    version: &str,
+    key: &[&str],
+    changes: impl Iterator<Item = &'c str>,
+) -> String {
+    let mut sql = format!("UPDATE {} SET ", table_name(table));
+    let mut number = 0;
+    for column in changes {
+        number += 1;
+        sql += &format!("{} = ${number}, ", identifier(column));
+    }
+    let version = identifier(version);
+    sql + &format!(
+        "{version} = {version} + 1{}",
+        checked(&version, key, number)
+    )
+}
+
+/// The key, then the version.
+#[cfg(feature = "postgres")]
+pub(crate) fn delete(table: &TableName, version: &str, key: &[&str]) -> String {
+    let checked = checked(&identifier(version), key, 0);
+    format!("DELETE FROM {}{checked}", table_name(table))
+}
+
+#[cfg(feature = "postgres")]
+fn checked(version: &str, key: &[&str], first: usize) -> String {
+    format!(
+        "{} AND {version} = ${} RETURNING {version}",
+        found(key, first),
+        first + key.len() + 1
+    )
+}
+
+/// A statement of its own: one that has waited for another writer still has the snapshot from
+/// before.
+#[cfg(feature = "postgres")]
+pub(crate) fn version(table: &TableName, version: &str, key: &[&str]) -> String {
+    format!(
+        "SELECT {} FROM {}{}",
+        identifier(version),
+        table_name(table),
+        found(key, 0)
+    )
+}
+
+#[cfg(feature = "postgres")]
+fn found(key: &[&str], first: usize) -> String {
+    let conditions: Vec<_> = key
+        .iter()
+        .zip(first + 1..)
+        .map(|(column, number)| format!("{} = ${number}", identifier(column)))
+        .collect();
+    format!(" WHERE {}", conditions.join(" AND "))
+}
+
+/// Runs as often as one likes. CREATE OR REPLACE TRIGGER would need PostgreSQL 14.
+pub(crate) fn trigger(table: &TableName, column: &str) -> String {
+    let column_name = identifier(column);
+    let name = identifier(&format!("pglock_bump_{column}"));
+    let function = match &table.schema {
+        Some(schema) => format!("{}.{name}", identifier(schema)),
+        None => name.clone(),
+    };
+    let body = literal(&format!(
+        "BEGIN NEW.{column_name} := coalesce(OLD.{column_name}, 0) + 1; RETURN NEW; END"
+    ));
+    let table = table_name(table);
+    format!(
+        "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS {body};\n\
+         DROP TRIGGER IF EXISTS {name} ON {table};\n\
+         CREATE TRIGGER {name} BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}();\n"
+    )
+}

@@ -1,0 +1,275 @@
+//! What can be locked: keys, rows and tables.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::Key;
+
+mod first_free;
+mod row;
+mod table;
+
+pub use first_free::FirstFree;
+pub use row::Row;
+pub use table::{Table, TableMode};
+
+/// What a lock is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// Advisory keys, in the order in which they are taken.
+    Keys(Arc<[Key]>),
+    /// Rows of a table.
+    Row(Arc<Row>),
+    /// A whole table.
+    Table(Arc<Table>),
+    /// The first row of a table that nobody else has locked.
+    FirstFree(Arc<FirstFree>),
+}
+
+/// What [`Lock::new`](crate::Lock::new) takes: anything that is a [`Key`], a [`Row`] or a
+/// [`Table`]. Implement it for a type of your own that stands for a row.
+///
+/// ```
+/// use pglock::{IntoTarget, Row};
+///
+/// struct Seat { id: i64 }
+///
+/// impl IntoTarget for &Seat {
+///     type Target = Row;
+///
+///     fn into_target(self) -> Row {
+///         Row::new("seat", "id", self.id)
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that pglock can lock",
+    note = "a key is a name (`&str`, `String`, `key!`), an `i64` or a pair of `i32`; a row is a `Row`, a table a `Table`"
+)]
+pub trait IntoTarget {
+    /// The kind of target: it decides how the [`Lock`](crate::Lock) can be used.
+    type Target: Into<Target>;
+
+    /// The target.
+    fn into_target(self) -> Self::Target;
+}
+
+impl<K: Into<Key>> IntoTarget for K {
+    type Target = Key;
+
+    fn into_target(self) -> Key {
+        self.into()
+    }
+}
+
+impl From<Key> for Target {
+    fn from(key: Key) -> Self {
+        Self::Keys([key].into())
+    }
+}
+
+macro_rules! targets {
+    ($($kind:ident),*) => {$(
+        impl From<$kind> for Target {
+            fn from(target: $kind) -> Self {
+                Self::$kind(Arc::new(target))
+            }
+        }
+    )*};
+}
+targets!(Row, Table, FirstFree);
+
+macro_rules! into_targets {
+    ($($kind:ident),*) => {$(
+        impl IntoTarget for $kind {
+            type Target = $kind;
+
+            fn into_target(self) -> $kind {
+                self
+            }
+        }
+
+        impl IntoTarget for &$kind {
+            type Target = $kind;
+
+            fn into_target(self) -> $kind {
+                self.clone()
+            }
+        }
+    )*};
+}
+into_targets!(Row, Table);
+
+impl Target {
+    /// Whether a name or a value holds a NUL, which PostgreSQL has in no text.
+    pub(crate) fn has_nul(&self) -> bool {
+        let nul = |text: &str| text.contains('\0');
+        let any = |columns: &Columns| {
+            columns
+                .iter()
+                .any(|(column, value)| nul(column) || nul(value))
+        };
+        match self {
+            Self::Keys(_) => false,
+            Self::Row(row) => row.table.has_nul() || any(&row.columns),
+            Self::Table(table) => table.name.has_nul(),
+            Self::FirstFree(pick) => {
+                pick.table.has_nul()
+                    || nul(&pick.id)
+                    || any(&pick.columns)
+                    || pick.order.iter().any(|column| nul(column))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keys(keys) => {
+                for (i, key) in keys.iter().enumerate() {
+                    let separator = if i == 0 { "" } else { ", " };
+                    write!(f, "{separator}{key}")?;
+                }
+                Ok(())
+            }
+            Self::Row(row) => {
+                f.write_str("row ")?;
+                conditions(f, &row.columns)?;
+                write!(f, " of {}", row.table)
+            }
+            Self::Table(table) => write!(f, "table {}", table.name),
+            Self::FirstFree(pick) => {
+                write!(f, "the first free row of {}", pick.table)?;
+                if !pick.columns.is_empty() {
+                    f.write_str(" with ")?;
+                }
+                conditions(f, &pick.columns)
+            }
+        }
+    }
+}
+
+pub(crate) type Columns = Vec<(String, String)>;
+
+fn conditions(f: &mut fmt::Formatter<'_>, columns: &Columns) -> fmt::Result {
+    for (i, (column, value)) in columns.iter().enumerate() {
+        let separator = if i == 0 { "" } else { ", " };
+        write!(f, "{separator}{} = {}", Shown(column), Shown(value))?;
+    }
+    Ok(())
+}
+
+/// As it is where that is unmistakable, else in quotes, so that it is safe in a log.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_alphanumeric() || "_-.:".contains(c);
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            f.write_str(self.0)
+        } else {
+            write!(f, "{:?}", self.0)
+        }
+    }
+}
+
+/// The name of a table, exactly as the catalogue has it: it is quoted, so dots, upper case and
+/// quotes stand for themselves.
+///
+/// From a text it is one identifier, found along the [`search_path`]; from a pair a schema and a
+/// table in it.
+///
+/// ```
+/// use pglock::TableName;
+///
+/// assert_eq!(TableName::from("seat").to_string(), "\"seat\"");
+/// assert_eq!(TableName::from(("app", "seat")).to_string(), "\"app\".\"seat\"");
+/// assert_ne!(TableName::from("app.seat"), TableName::from(("app", "seat")));
+/// ```
+///
+/// [`search_path`]: https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TableName {
+    pub(crate) schema: Option<String>,
+    pub(crate) table: String,
+}
+
+impl TableName {
+    pub(crate) fn has_nul(&self) -> bool {
+        let mut names = self.schema.iter().chain([&self.table]);
+        names.any(|name| name.contains('\0'))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema:?}.")?;
+        }
+        write!(f, "{:?}", self.table)
+    }
+}
+
+impl From<String> for TableName {
+    fn from(table: String) -> Self {
+        Self {
+            schema: None,
+            table,
+        }
+    }
+}
+
+impl From<&str> for TableName {
+    fn from(table: &str) -> Self {
+        Self::from(table.to_owned())
+    }
+}
+
+impl<S: Into<String>, T: Into<String>> From<(S, T)> for TableName {
+    fn from((schema, table): (S, T)) -> Self {
+        Self {
+            schema: Some(schema.into()),
+            table: table.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::Lock;
+    use crate::request::{LockInfo, Mode};
+
+    #[test]
+    fn a_bare_number_is_still_a_key() {
+        assert_eq!(Lock::new((), 5).info().keys(), [Key::from(5)]);
+        assert_eq!(Lock::new((), (1, 2)).info().keys(), [Key::from((1, 2))]);
+    }
+
+    #[test]
+    fn targets_are_shown_as_they_were_written() {
+        let shown = |target: Target, mode| LockInfo::new(target, mode).to_string();
+        let row = Row::new("seat", "id", 42).and("day", "a\n\0'");
+        assert_eq!(
+            shown(row.into(), Mode::Exclusive),
+            r#"row id = 42, day = "a\n\0'" of "seat" (exclusive)"#
+        );
+        let table = Table::new(("app", "seat"));
+        assert_eq!(
+            shown(table.clone().into(), Mode::Shared),
+            r#"table "app"."seat" (shared)"#
+        );
+        let table = table.in_mode(TableMode::RowShare);
+        assert_eq!(
+            shown(table.into(), Mode::Shared),
+            r#"table "app"."seat" (ROW SHARE)"#
+        );
+        let free = FirstFree::new("job", "id").with("state", "new");
+        assert_eq!(
+            shown(free.into(), Mode::Exclusive),
+            r#"the first free row of "job" with state = new (exclusive)"#
+        );
+    }
+}

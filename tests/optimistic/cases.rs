@@ -1,0 +1,222 @@
+//! What a save does, and what it never does.
+
+use std::thread;
+use std::time::Duration;
+
+use backon::{BlockingRetryable, ConstantBuilder};
+use pglock::optimistic::{Error, trigger_sql};
+
+use crate::driver::{Driver, House};
+use crate::oracle::{Oracle, wait_until};
+
+const INT: &str = "int NOT NULL DEFAULT 1";
+const FREE: [&str; 3] = ["(1,,0,1)", "(2,,0,1)", "(3,,0,1)"];
+
+fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
+    let error = result.unwrap_err();
+    assert!(error.is_conflict(), "{error:?}");
+    let Error::Conflict {
+        expected, actual, ..
+    } = error
+    else {
+        panic!("{error:?}")
+    };
+    (expected, actual)
+}
+
+pub fn a_save_raises_the_version_and_changes_no_other_column<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
+    assert_eq!(conn.save_visits(1, 2, 7).unwrap(), 3);
+    assert_eq!(house.rows(), ["(1,ada,7,3)", FREE[1], FREE[2]]);
+
+    let house = House::new("bigint NOT NULL DEFAULT 5000000000");
+    let mut conn = D::open(&house);
+    assert_eq!(
+        conn.save_wide(1, 5_000_000_000, "ada").unwrap(),
+        5_000_000_001
+    );
+    assert_eq!(conflict(conn.save_wide(1, 1, "bob")), (1, 5_000_000_001));
+}
+
+pub fn a_stale_save_changes_nothing_and_conflicts_again<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    conn.save(1, 1, "ada").unwrap();
+    for _ in 0..2 {
+        assert_eq!(conflict(conn.save(1, 1, "bob")), (1, 2));
+        assert_eq!(house.rows(), ["(1,ada,0,2)", FREE[1], FREE[2]]);
+    }
+    let text = conn.save(1, 1, "bob").unwrap_err().to_string();
+    assert!(
+        text.contains("\"seat\" was read at version 1, and is at version 2 now"),
+        "{text}"
+    );
+}
+
+/// The other has saved and not committed: the save waits, and then sees what was committed.
+pub fn a_save_that_waited_for_another_conflicts<D: Driver>() {
+    let house = House::new(INT);
+    let (mut conn, mut other) = (D::open(&house), Oracle::new());
+    let save = format!(
+        "UPDATE {}.seat SET buyer = 'ada', version = 2 WHERE id = 1",
+        house.schema
+    );
+    other
+        .client
+        .batch_execute(&format!("BEGIN; {save}"))
+        .unwrap();
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            let waiter = "SELECT FROM pg_locks \
+                          WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+            wait_until("a waiter", || other.client.query_opt(waiter, &[]).unwrap());
+            other.client.batch_execute("COMMIT").unwrap();
+        });
+        assert_eq!(conflict(conn.save(1, 1, "bob")), (1, 2));
+    });
+    assert_eq!(house.rows()[0], "(1,ada,0,2)");
+}
+
+pub fn a_missing_row_is_told_and_never_inserted<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    let results = [conn.save(4, 1, "ada").map(drop), conn.delete(4, 1)];
+    for result in results {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, Error::NotFound { expected: 1, .. }),
+            "{error:?}"
+        );
+        assert!(!error.is_conflict());
+    }
+    assert_eq!(house.rows(), FREE);
+}
+
+pub fn a_delete_is_checked<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    let saved = conn.save(1, 1, "ada").unwrap();
+    assert_eq!(conflict(conn.delete(1, 1)), (1, 2));
+    assert_eq!(house.rows().len(), 3);
+    conn.delete(1, saved).unwrap();
+    assert_eq!(house.rows(), [FREE[1], FREE[2]]);
+    let gone = conn.delete(1, saved);
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
+}
+
+pub fn no_increment_is_lost<D: Driver>() {
+    const THREADS: i32 = 25;
+    const EACH: i32 = 5;
+    let house = House::new(INT);
+    let increment = || {
+        let mut conn = D::open(&house);
+        for _ in 0..EACH {
+            let save = || {
+                let (visits, version) = conn.read(1);
+                conn.save_visits(1, version, visits + 1)
+            };
+            save.retry(
+                ConstantBuilder::new()
+                    .with_delay(Duration::from_millis(1))
+                    .with_jitter()
+                    .without_max_times(),
+            )
+            .when(Error::is_conflict)
+            .call()
+            .unwrap();
+        }
+    };
+    thread::scope(|threads| {
+        for _ in 0..THREADS {
+            threads.spawn(increment);
+        }
+    });
+    assert_eq!(
+        D::open(&house).read(1),
+        (THREADS * EACH, THREADS * EACH + 1)
+    );
+}
+
+pub fn a_null_version_is_told<D: Driver>() {
+    let house = House::new("int");
+    let mut conn = D::open(&house);
+    let before = house.rows();
+    let results = [conn.save(1, 1, "ada").map(drop), conn.delete(1, 1)];
+    for result in results {
+        assert!(
+            matches!(result, Err(Error::NullVersion { .. })),
+            "{result:?}"
+        );
+    }
+    assert_eq!(house.rows(), before);
+}
+
+pub fn a_column_of_another_type_is_told<D: Driver>() {
+    for version in ["text DEFAULT '1'", "boolean DEFAULT true", "uuid"] {
+        let house = House::new(version);
+        let mut conn = D::open(&house);
+        let before = house.rows();
+        let results = [conn.save(1, 1, "ada").map(drop), conn.delete(1, 1)];
+        for result in results {
+            let wrong = matches!(result, Err(Error::Database(_) | Error::VersionType { .. }));
+            assert!(wrong, "{version}: {result:?}");
+        }
+        assert_eq!(house.rows(), before);
+    }
+}
+
+pub fn a_version_that_can_go_no_higher_is_told<D: Driver>() {
+    let house = House::new("int NOT NULL DEFAULT 2147483647");
+    let mut conn = D::open(&house);
+    let before = house.rows();
+    let error = conn.save(1, i32::MAX, "ada").unwrap_err();
+    assert!(matches!(error, Error::LastVersion { .. }), "{error:?}");
+    assert_eq!(house.rows(), before);
+}
+
+pub fn an_empty_list_of_changes_is_told<D: Driver>() {
+    let house = House::new(INT);
+    let result = D::open(&house).save_nothing(1, 1);
+    assert!(matches!(result, Err(Error::NoChanges { .. })), "{result:?}");
+    assert_eq!(house.rows(), FREE);
+}
+
+pub fn a_serialization_failure_is_a_conflict<D: Driver>() {
+    let house = House::new(INT);
+    let (mut conn, mut other) = (D::open(&house), D::open(&house));
+    conn.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM seat")
+        .unwrap();
+    other.save(1, 1, "ada").unwrap();
+    let error = conn.save(1, 1, "bob").unwrap_err();
+    assert!(matches!(error, Error::Serialization(_)), "{error:?}");
+    assert!(error.is_conflict());
+    conn.run("ROLLBACK").unwrap();
+    assert_eq!(house.rows()[0], "(1,ada,0,2)");
+}
+
+pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    conn.run("BEGIN").unwrap();
+    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
+    conn.run("ROLLBACK").unwrap();
+    assert_eq!(house.rows(), FREE);
+    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
+}
+
+pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    let trigger = trigger_sql((house.schema.as_str(), "seat"), "version");
+    conn.run(&trigger).unwrap();
+    conn.run(&trigger).unwrap();
+    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2, "once");
+    conn.run("UPDATE seat SET visits = 1 WHERE id = 1").unwrap();
+    conn.run("UPDATE seat SET visits = 2, version = 1 WHERE id = 1")
+        .unwrap();
+    assert_eq!(conflict(conn.save(1, 2, "bob")), (2, 4));
+    assert_eq!(house.rows()[0], "(1,ada,2,4)");
+    assert_eq!(conflict(conn.delete(1, 2)), (2, 4));
+}

@@ -1,0 +1,42 @@
+//! Versions, on both drivers.
+
+#[path = "../support/oracle.rs"]
+#[allow(dead_code)] // each test uses a part
+mod oracle;
+
+mod cases;
+mod driver;
+mod names;
+
+macro_rules! on_both {
+    ($($case:ident,)*) => {
+        mod postgres_crate {$(
+            #[test]
+            fn $case() {
+                crate::cases::$case::<postgres::Client>();
+            }
+        )*}
+        mod diesel_crate {$(
+            #[test]
+            fn $case() {
+                crate::cases::$case::<diesel::PgConnection>();
+            }
+        )*}
+    };
+}
+
+on_both! {
+    a_save_raises_the_version_and_changes_no_other_column,
+    a_stale_save_changes_nothing_and_conflicts_again,
+    a_save_that_waited_for_another_conflicts,
+    a_missing_row_is_told_and_never_inserted,
+    a_delete_is_checked,
+    no_increment_is_lost,
+    a_null_version_is_told,
+    a_column_of_another_type_is_told,
+    a_version_that_can_go_no_higher_is_told,
+    an_empty_list_of_changes_is_told,
+    a_serialization_failure_is_a_conflict,
+    a_rolled_back_save_leaves_the_old_version,
+    the_trigger_raises_the_version_once_for_everybody,
+}

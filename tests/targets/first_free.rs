@@ -1,0 +1,130 @@
+//! The first free row, in a transaction that pglock opens.
+
+use std::thread;
+
+use pglock::{Error, FirstFree};
+
+use crate::harness::{Harness, on, sql};
+use crate::oracle::{Oracle, connect};
+use crate::seats::Seats;
+
+fn free(seats: &Seats) -> FirstFree {
+    FirstFree::new(seats.name.as_str(), "id").order_by("id")
+}
+
+/// A thousand rows, eight workers, each row once.
+pub fn each_row_goes_to_one_worker<H: Harness>() {
+    const ROWS: usize = 1_000;
+    let seats = Seats::new();
+    connect()
+        .batch_execute(&format!(
+            "INSERT INTO {0} (id) SELECT generate_series(4, {ROWS}); \
+             UPDATE {0} SET buyer = 'nobody'",
+            seats.name
+        ))
+        .unwrap();
+    let work = || {
+        let mut mine = Vec::new();
+        H::with(|backend| {
+            let free = free(&seats).with("buyer", "nobody");
+            let mut take = || {
+                free.run_in_transaction(backend, |tx, id| {
+                    let id: i32 = id.parse().unwrap();
+                    sql(tx, &seats.book(id, "somebody"))?;
+                    Ok::<_, Error>(id)
+                })
+                .unwrap()
+            };
+            while let Some(id) = take() {
+                mine.push(id);
+            }
+        });
+        mine
+    };
+    let taken: Vec<Vec<i32>> = thread::scope(|threads| {
+        let workers: Vec<_> = (0..8).map(|_| threads.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    let mut all = taken.concat();
+    all.sort_unstable();
+    assert!(all.into_iter().eq(1..=1_000));
+}
+
+pub fn locked_rows_are_passed_over<H: Harness>() {
+    let seats = Seats::new();
+    let mut holder = seats.holder();
+    H::with(|backend| {
+        let taken = free(&seats).run_in_transaction(backend, |_, id| {
+            assert!(!seats.is_free(2, "UPDATE"));
+            assert!(seats.is_free(3, "UPDATE"));
+            Ok::<_, Error>(id.to_owned())
+        });
+        assert_eq!(taken.unwrap().as_deref(), Some("2"));
+        holder.run(&format!("SELECT FROM {} FOR UPDATE", seats.name));
+        let taken = free(&seats).run_in_transaction(backend, |_, _| -> Result<(), Error> {
+            panic!("no row is free")
+        });
+        assert!(taken.unwrap().is_none());
+    });
+}
+
+pub fn an_error_gives_the_row_back<H: Harness>() {
+    let seats = Seats::new();
+    H::with(|backend| {
+        let error = free(&seats).run_in_transaction(backend, |tx, _| {
+            sql(tx, &seats.book(1, "ada"))?;
+            Err::<(), _>(Error::body("no"))
+        });
+        assert!(matches!(error, Err(Error::Body(_))), "{error:?}");
+        assert_eq!(seats.buyer(1), None);
+        assert!(seats.is_free(1, "UPDATE"));
+        let error = free(&seats).run_in_transaction(backend, |tx, _| {
+            let _ = sql(tx, "SELECT 1 / 0");
+            Ok::<_, Error>(())
+        });
+        assert!(
+            matches!(error, Err(Error::NotCommitted { .. })),
+            "{error:?}"
+        );
+    });
+}
+
+pub fn what_is_wrong_is_told<H: Harness>() {
+    let seats = Seats::new();
+    H::with(|backend| {
+        let mut refused = |free: FirstFree| {
+            let taken = free.run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+            taken.unwrap_err()
+        };
+        let error = refused(free(&seats).with("it's", "\\"));
+        assert!(matches!(error, Error::Database { .. }), "{error:?}");
+        let shown = format!(
+            "cannot take the first free row of \"{}\" with \"it's\" = \"\\\\\" (exclusive): ",
+            seats.name
+        );
+        assert!(error.to_string().starts_with(&shown), "{error}");
+        let error = refused(free(&seats).order_by("\0"));
+        assert!(matches!(error, Error::NulByte { .. }), "{error:?}");
+        let taken = free(&seats).run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        assert!(taken.unwrap().is_some());
+    });
+}
+
+/// It would be committed with ours.
+pub fn a_raw_transaction_is_left_alone<H: Harness>() {
+    let seats = Seats::new();
+    H::with(|backend| {
+        on(backend, &format!("BEGIN; {}", seats.book(3, "ada"))).unwrap();
+        let error = free(&seats).run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        assert!(
+            matches!(error, Err(Error::InTransaction { .. })),
+            "{error:?}"
+        );
+        assert_eq!(seats.buyer(3), None);
+        let _ = on(backend, "ROLLBACK");
+    });
+    assert!(seats.modes(&mut Oracle::new()).is_empty());
+}
