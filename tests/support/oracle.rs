@@ -98,6 +98,29 @@ impl Oracle {
         })
     }
 
+    /// Waits until exactly so many wait for the key.
+    pub fn wait_for_waiters(&mut self, key: &Key, count: usize) {
+        wait_until(&format!("{count} waiters for {key:?}"), || {
+            let waiters = self.rows(key).into_iter().filter(|row| !row.granted);
+            (waiters.count() == count).then_some(())
+        });
+    }
+
+    /// Holds the key until somebody waits for it; then replaces what is in the table by one row, and
+    /// releases.
+    pub fn write_when_waited_for(&mut self, key: &Key, table: &Table, wait: impl FnOnce()) {
+        self.lock(key);
+        let replace = format!("DELETE FROM {}; {}", table.name, table.insert());
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                self.wait_for_waiter(key);
+                self.client.batch_execute(&replace).unwrap();
+                self.unlock(key);
+            });
+            wait();
+        });
+    }
+
     pub fn lock(&mut self, key: &Key) {
         self.call("pg_advisory_lock", key);
     }
@@ -130,6 +153,11 @@ impl Oracle {
         self.client
             .execute("SELECT pg_terminate_backend($1)", &[&pid])
             .unwrap();
+        self.wait_for_end(pid);
+    }
+
+    /// Waits until another session is gone.
+    pub fn wait_for_end(&mut self, pid: i32) {
         wait_until("the end of a session", || {
             let alive = self
                 .client
@@ -168,6 +196,11 @@ impl Table {
 
     pub fn insert(&self) -> String {
         format!("INSERT INTO {} VALUES (1)", self.name)
+    }
+
+    /// A statement that fails unless it sees that many rows.
+    pub fn assert_rows(&self, rows: u32) -> String {
+        format!("SELECT 1 / (count(*) = {rows})::int FROM {}", self.name)
     }
 
     pub fn rows(&self) -> i64 {
