@@ -357,3 +357,39 @@ fn carry(expressions: &[String], answers: Answers) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::request::Request;
+
+    /// Every statement that takes a lock, for one key and for several.
+    fn acquires() -> Vec<String> {
+        let mut statements = Vec::new();
+        for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
+            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
+                let mut request = Request::new(keys.clone());
+                request.timeout = timeout;
+                let (lock, wait) = (&request.lock, request.wait());
+                for answers in [Answers::Rows, Answers::Errors] {
+                    statements.push(acquire(lock, wait, answers));
+                    statements.push(acquire_in_transaction(lock, wait, answers));
+                    statements.push(acquire_at_begin(lock, wait, answers));
+                    statements.push(release(lock, answers));
+                }
+            }
+        }
+        statements
+    }
+
+    #[test]
+    fn lock_calls_have_no_from_clause() {
+        for statement in acquires() {
+            let statement = statement.replace("extract(epoch FROM", "");
+            assert!(statement.contains("pg_"), "{statement}");
+            assert!(!statement.contains("FROM"), "{statement}");
+        }
+    }
+}
