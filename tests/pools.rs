@@ -3,7 +3,6 @@
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
 #[path = "support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

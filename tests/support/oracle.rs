@@ -1,5 +1,7 @@
 //! What the lock state is, said by a second connection and `pg_locks`, not by pglock.
 
+#![allow(dead_code)] // no test that includes it uses all of it
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,6 +90,20 @@ impl Oracle {
         assert_eq!(self.rows(key), [], "{key:?} is still held or waited for");
     }
 
+    /// For what the server only sees by and by, such as a connection that was cut.
+    pub fn wait_until_free(&mut self, key: &Key) {
+        wait_until(&format!("the end of all locks on {key:?}"), || {
+            self.rows(key).is_empty().then_some(())
+        });
+    }
+
+    /// Waits until the key is held.
+    pub fn wait_for_holder(&mut self, key: &Key) {
+        wait_until(&format!("a holder of {key:?}"), || {
+            (!self.held(key).is_empty()).then_some(())
+        });
+    }
+
     /// Waits until somebody waits for the key, and says who.
     pub fn wait_for_waiter(&mut self, key: &Key) -> i32 {
         wait_until(&format!("a waiter for {key:?}"), || {
@@ -164,6 +180,13 @@ impl Oracle {
                 .query_opt("SELECT FROM pg_stat_activity WHERE pid = $1", &[&pid]);
             alive.unwrap().is_none().then_some(())
         });
+    }
+
+    /// The sessions that call themselves by a name.
+    pub fn sessions_of(&mut self, application: &str) -> Vec<i32> {
+        let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
+        let rows = self.client.query(query, &[&application]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     pub fn cancel(&mut self, pid: i32) {
