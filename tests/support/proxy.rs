@@ -147,8 +147,10 @@ impl Proxy {
 
     /// Cuts every connection that there is now.
     pub(crate) fn cut(&self) {
-        for socket in self.shared.sockets.lock().unwrap().iter().flatten() {
-            let _ = socket.shutdown(Shutdown::Both);
+        for sockets in self.shared.sockets.lock().unwrap().iter_mut() {
+            for socket in sockets.drain(..) {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
         }
     }
 
