@@ -29,7 +29,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         ..request.clone()
     };
     let mut handle = checkout(backend, &request)?;
-    let (_, hold) = acquire(&mut *handle, &request)?;
+    let (_, mut hold) = acquire(&mut *handle, &request)?;
     hold.end(Outcome::Kept);
     Ok(())
 }

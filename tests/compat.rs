@@ -1,7 +1,6 @@
 //! The keys of other libraries: their published values, and the libraries themselves at work.
 
 #[path = "support/oracle.rs"]
-#[allow(dead_code)] // no test that includes it uses all of it
 mod oracle;
 
 use std::io::{BufRead, BufReader, Write};

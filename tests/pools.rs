@@ -3,7 +3,6 @@
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
 #[path = "support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -235,6 +234,39 @@ where
         assert!(std::error::Error::source(&error).is_some());
         assert!(!error.is_contention());
     }
+    assert_eq!(held_by(application), 0);
+}
+
+with_each_manager!(waiters_that_use_the_pool_up_are_told_and_end);
+
+/// The holder needs a second connection, and the waiters have the rest: an error within the pool's
+/// timeout, after which the waiters go on.
+fn waiters_that_use_the_pool_up_are_told_and_end<M>(manager: M, application: &str)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let pool = Pool::builder()
+        .max_size(3)
+        .connection_timeout(Duration::from_secs(1))
+        .build(manager)
+        .unwrap();
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    std::thread::scope(|threads| {
+        let held = with_lock(&mut &pool, &key, |_| {
+            let wait = || with_lock(&mut &pool, &key, |_| Ok::<_, Error>(()));
+            let waiters = [threads.spawn(wait), threads.spawn(wait)];
+            oracle.wait_for_waiters(&key, waiters.len());
+            let refused = with_lock(&mut &pool, unique_key(), |_| Ok::<_, Error>(()));
+            assert!(
+                matches!(refused, Err(Error::Checkout { .. })),
+                "{refused:?}"
+            );
+            Ok::<_, Error>(waiters)
+        });
+        for waiter in held.unwrap() {
+            waiter.join().unwrap().unwrap();
+        }
+    });
     assert_eq!(held_by(application), 0);
 }
 

@@ -99,6 +99,62 @@ fn fills_the_lock_table<B: LockBackend>(backend: &mut B, url: &str) {
     with_lock(backend, 1, |_| Ok::<_, Error>(())).unwrap();
 }
 
+#[test]
+fn a_crash_of_the_server_is_told_and_outlived() {
+    let server = Server::new("crash");
+    server.start();
+    Client::connect(&server.url(), NoTls)
+        .unwrap()
+        .batch_execute("CREATE TABLE work (n int)")
+        .unwrap();
+    #[cfg(feature = "postgres")]
+    outlives_a_crash(&server, || Client::connect(&server.url(), NoTls).unwrap());
+    #[cfg(feature = "diesel")]
+    outlives_a_crash(&server, || {
+        <diesel::PgConnection as diesel::Connection>::establish(&server.url()).unwrap()
+    });
+    #[cfg(all(feature = "r2d2", feature = "diesel"))]
+    {
+        let pool = diesel_pool(&server.url());
+        outlives_a_crash(&server, || pool.clone());
+    }
+}
+
+/// What was committed before it is there, and what was not is not.
+fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
+    let insert = "INSERT INTO work VALUES (1)";
+    let outcome = with_lock(&mut fresh(), "key", |conn| {
+        pglock::Session::send(conn, insert).unwrap();
+        server.crash();
+        Ok::<_, Error>(())
+    });
+    assert!(
+        matches!(outcome, Err(Error::LockLost { .. })),
+        "{outcome:?}"
+    );
+    server.start();
+    let outcome = with_transaction_lock(&mut fresh(), "key", |tx| {
+        pglock::Session::send(tx, insert).unwrap();
+        server.crash();
+        Ok::<_, Error>(())
+    });
+    let lost = matches!(
+        outcome,
+        Err(Error::ConnectionLost {
+            committing: true,
+            ..
+        })
+    );
+    assert!(lost, "{outcome:?}");
+    server.start();
+    with_lock(&mut fresh(), "key", |_| Ok::<_, Error>(())).unwrap();
+    let url = server.url();
+    assert_eq!(granted(&url), 0);
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    let taken = client.execute("DELETE FROM work", &[]).unwrap();
+    assert_eq!(taken, 1, "the row that was committed");
+}
+
 /// The text of a server's errors tells nothing: only SQLSTATEs do, and diesel has none.
 #[test]
 fn errors_are_told_apart_in_german() {

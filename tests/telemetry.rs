@@ -1,7 +1,6 @@
 //! What is told of waiting and holding, by spans and by metrics.
 
 #[path = "support/oracle.rs"]
-#[allow(dead_code)] // no test that includes it uses all of it
 mod oracle;
 
 use std::collections::BTreeMap;

@@ -107,6 +107,11 @@ fn failure(error: DieselError) -> Failure {
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
             _,
         ) => Failure::Lost(error.into()),
+        // libpq's own texts, unlike the server's, end with a newline, and tell of a connection that is
+        // lost. diesel does not see that if a last notice, as of a crash, was read after a failed write.
+        DieselError::DatabaseError(_, ref server) if server.message().ends_with('\n') => {
+            Failure::Lost(error.into())
+        }
         DieselError::DatabaseError(ref kind, ref server) => {
             let message = server.message().to_owned();
             // The only SQLSTATE of interest that diesel tells.

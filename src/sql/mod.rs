@@ -393,11 +393,49 @@ fn carry(expressions: &[String], answers: Answers) -> String {
 }
 
 /// A block that fails with its `answer` as the error's text. It catches every error, and carries
-/// the SQLSTATE in the text of one of its own. OTHERS alone would not catch a cancel.
+/// the SQLSTATE in the text of one of its own. OTHERS alone would not catch a cancel. PL/pgSQL sees
+/// an interrupt at the beginning of a statement: the idle assignment is there for a timeout that
+/// fires in the instant of the grant, so that it is seen before the handler is left behind.
 fn block(declarations: &str, body: &str) -> String {
     format!(
         "DO $pglock$ DECLARE answer text := ''; {declarations}BEGIN \
-         BEGIN {body}EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; \
+         BEGIN {body}answer := answer; EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; \
          IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::request::Request;
+
+    /// Every statement that takes a lock, for one key and for several.
+    fn acquires() -> Vec<String> {
+        let mut statements = Vec::new();
+        for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
+            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
+                let mut request = Request::on_keys(keys.clone());
+                request.timeout = timeout;
+                let (lock, wait) = (&request.lock, request.wait());
+                for answers in [Answers::Rows, Answers::Errors] {
+                    statements.push(acquire(lock, wait, answers));
+                    statements.push(acquire_in_transaction(lock, wait, answers));
+                    statements.push(acquire_at_begin(lock, wait, answers));
+                    statements.push(release(lock, answers));
+                }
+            }
+        }
+        statements
+    }
+
+    #[test]
+    fn lock_calls_have_no_from_clause() {
+        for statement in acquires() {
+            let statement = statement.replace("extract(epoch FROM", "");
+            assert!(statement.contains("pg_"), "{statement}");
+            assert!(!statement.contains("FROM"), "{statement}");
+        }
+    }
 }

@@ -92,7 +92,10 @@ mod diesel_backends {
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             let mut connection = PgConnection::establish(&url()).unwrap();
             connection.begin_test_transaction().unwrap();
-            f(&mut connection)
+            let result = f(&mut connection);
+            // The end of the connection would roll back too, but nobody waits for that.
+            sql(&mut connection, "ROLLBACK").unwrap();
+            result
         }
     }
 }
@@ -183,7 +186,10 @@ mod diesel_pools {
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             let mut connection = diesel_pool().get().unwrap();
             connection.begin_test_transaction().unwrap();
-            f(&mut connection)
+            let result = f(&mut connection);
+            // The end of the connection would roll back too, but nobody waits for that.
+            sql(&mut *connection, "ROLLBACK").unwrap();
+            result
         }
     }
 }

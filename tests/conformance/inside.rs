@@ -7,7 +7,7 @@ use std::time::Duration;
 use pglock::{Error, Lock, LockGuard, Scope, transaction_lock, try_transaction_lock, with_lock};
 
 use crate::harness::{InTransaction, Refusal, holds, on, sql};
-use crate::oracle::{Oracle, unique_key};
+use crate::oracle::{Oracle, Table, unique_key};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -47,6 +47,16 @@ pub fn a_lock_is_held_until_the_transaction_ends<H: InTransaction>() {
     for key in &keys {
         oracle.assert_free(key);
     }
+}
+
+/// Even if the transaction had read before it waited.
+pub fn a_transaction_that_waited_sees_what_was_committed<H: InTransaction>() {
+    let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
+    H::with(|backend| {
+        on(backend, &table.assert_rows(0)).unwrap();
+        oracle.write_when_waited_for(&key, &table, || transaction_lock(backend, &key).unwrap());
+        on(backend, &table.assert_rows(1)).unwrap();
+    });
 }
 
 pub fn a_refused_acquire_leaves_the_transaction_as_it_was<H: InTransaction>() {

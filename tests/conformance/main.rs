@@ -10,6 +10,8 @@
 #[path = "../support/oracle.rs"]
 mod oracle;
 
+mod ambient;
+mod counts;
 mod harness;
 mod inside;
 mod inspecting;
@@ -57,6 +59,18 @@ macro_rules! outside_a_transaction {
                 an_aborted_raw_transaction_is_told,
                 a_transaction_lock_is_refused_outside_a_transaction,
             }
+            counts::{
+                a_lock_is_taken_exactly_once,
+                a_failed_try_is_not_counted,
+                the_two_key_spaces_never_meet,
+                two_shared_holders_that_both_want_more_are_told,
+                waiters_are_let_in_as_they_came,
+            }
+            ambient::{
+                no_setting_changes_what_a_lock_does,
+                a_section_that_idles_too_long_is_told,
+                a_transaction_that_idles_too_long_is_told,
+            }
             waiting::{
                 a_try_on_a_held_key_is_none_and_holds_nothing,
                 a_timeout_is_told_and_holds_nothing,
@@ -73,6 +87,7 @@ macro_rules! outside_a_transaction {
             transactions::{
                 work_is_committed_with_the_lock,
                 the_next_holder_sees_the_commit,
+                a_transaction_that_waited_sees_what_was_committed,
                 an_error_rolls_the_work_back,
                 an_error_commits_the_work_where_that_was_asked_for,
                 a_panic_rolls_the_work_back,
@@ -105,6 +120,7 @@ macro_rules! inside_a_transaction {
         promises! { $backend, $harness:
             inside::{
                 a_lock_is_held_until_the_transaction_ends,
+                a_transaction_that_waited_sees_what_was_committed,
                 a_refused_acquire_leaves_the_transaction_as_it_was,
                 other_ends_of_the_wait_leave_the_transaction_usable,
                 a_deadlock_leaves_the_transaction_usable,

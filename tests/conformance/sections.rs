@@ -69,17 +69,8 @@ pub fn shared_holders_share_and_keep_exclusive_ones_out<H: Harness>() {
 pub fn a_second_section_waits_for_the_first_and_sees_its_writes<H: Harness>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
     H::with(|backend| {
-        std::thread::scope(|threads| {
-            oracle.lock(&key);
-            threads.spawn(|| {
-                oracle.wait_for_waiter(&key);
-                oracle.client.batch_execute(&table.insert()).unwrap();
-                oracle.unlock(&key);
-            });
-            with_lock(backend, &key, |conn| {
-                sql(conn, &format!("SELECT 1 / count(*) FROM {}", table.name))
-            })
-            .unwrap();
+        oracle.write_when_waited_for(&key, &table, || {
+            with_lock(backend, &key, |conn| sql(conn, &table.assert_rows(1))).unwrap();
         });
     });
 }

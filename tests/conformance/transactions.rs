@@ -45,6 +45,23 @@ pub fn the_next_holder_sees_the_commit<H: Harness>() {
     });
 }
 
+/// The read is a statement of its own, after the wait: its snapshot is younger than the lock.
+pub fn a_transaction_that_waited_sees_what_was_committed<H: Harness>() {
+    let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
+    H::with(|backend| {
+        for timeout in [None, Some(Duration::from_secs(60))] {
+            let mut lock = Lock::new(&mut *backend, &key);
+            if let Some(timeout) = timeout {
+                lock = lock.timeout(timeout);
+            }
+            oracle.write_when_waited_for(&key, &table, || {
+                lock.run_in_transaction(|tx| sql(tx, &table.assert_rows(1)))
+                    .unwrap();
+            });
+        }
+    });
+}
+
 pub fn an_error_rolls_the_work_back<H: Harness>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
     H::with(|backend| {

@@ -1,5 +1,7 @@
 //! What the lock state is, said by a second connection and `pg_locks`, not by pglock.
 
+#![allow(dead_code)] // no test that includes it uses all of it
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,6 +90,20 @@ impl Oracle {
         assert_eq!(self.rows(key), [], "{key:?} is still held or waited for");
     }
 
+    /// For what the server only sees by and by, such as a connection that was cut.
+    pub fn wait_until_free(&mut self, key: &Key) {
+        wait_until(&format!("the end of all locks on {key:?}"), || {
+            self.rows(key).is_empty().then_some(())
+        });
+    }
+
+    /// Waits until the key is held.
+    pub fn wait_for_holder(&mut self, key: &Key) {
+        wait_until(&format!("a holder of {key:?}"), || {
+            (!self.held(key).is_empty()).then_some(())
+        });
+    }
+
     /// Waits until somebody waits for the key, and says who.
     pub fn wait_for_waiter(&mut self, key: &Key) -> i32 {
         wait_until(&format!("a waiter for {key:?}"), || {
@@ -96,6 +112,29 @@ impl Oracle {
                 .find(|row| !row.granted)
                 .map(|row| row.pid)
         })
+    }
+
+    /// Waits until exactly so many wait for the key.
+    pub fn wait_for_waiters(&mut self, key: &Key, count: usize) {
+        wait_until(&format!("{count} waiters for {key:?}"), || {
+            let waiters = self.rows(key).into_iter().filter(|row| !row.granted);
+            (waiters.count() == count).then_some(())
+        });
+    }
+
+    /// Holds the key until somebody waits for it; then replaces what is in the table by one row, and
+    /// releases.
+    pub fn write_when_waited_for(&mut self, key: &Key, table: &Table, wait: impl FnOnce()) {
+        self.lock(key);
+        let replace = format!("DELETE FROM {}; {}", table.name, table.insert());
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                self.wait_for_waiter(key);
+                self.client.batch_execute(&replace).unwrap();
+                self.unlock(key);
+            });
+            wait();
+        });
     }
 
     pub fn lock(&mut self, key: &Key) {
@@ -130,12 +169,24 @@ impl Oracle {
         self.client
             .execute("SELECT pg_terminate_backend($1)", &[&pid])
             .unwrap();
+        self.wait_for_end(pid);
+    }
+
+    /// Waits until another session is gone.
+    pub fn wait_for_end(&mut self, pid: i32) {
         wait_until("the end of a session", || {
             let alive = self
                 .client
                 .query_opt("SELECT FROM pg_stat_activity WHERE pid = $1", &[&pid]);
             alive.unwrap().is_none().then_some(())
         });
+    }
+
+    /// The sessions that call themselves by a name.
+    pub fn sessions_of(&mut self, application: &str) -> Vec<i32> {
+        let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
+        let rows = self.client.query(query, &[&application]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     pub fn cancel(&mut self, pid: i32) {
@@ -168,6 +219,11 @@ impl Table {
 
     pub fn insert(&self) -> String {
         format!("INSERT INTO {} VALUES (1)", self.name)
+    }
+
+    /// A statement that fails unless it sees that many rows.
+    pub fn assert_rows(&self, rows: u32) -> String {
+        format!("SELECT 1 / (count(*) = {rows})::int FROM {}", self.name)
     }
 
     pub fn rows(&self) -> i64 {

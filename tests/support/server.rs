@@ -64,6 +64,13 @@ impl Server {
             .arg(log));
     }
 
+    /// Stops it without a farewell, as a crash does.
+    pub fn crash(&self) {
+        let data = self.dir.join("data");
+        let stop = ["stop", "-s", "-m", "immediate", "-D"];
+        run(self.program("pg_ctl").args(stop).arg(data));
+    }
+
     pub fn url(&self) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}:5432/postgres")

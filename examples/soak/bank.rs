@@ -1,0 +1,131 @@
+//! The accounts, the log of who was in, and the verdict.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use pglock::{Key, key};
+use postgres::{Client, NoTls};
+
+use crate::tally::Tally;
+
+pub const ACCOUNTS: i32 = 6;
+const BALANCE: i64 = 1_000;
+pub const TOTAL: i64 = ACCOUNTS as i64 * BALANCE;
+
+/// The lock of an account.
+pub fn account_key(run: i32, account: i32) -> Key {
+    key!("soak:{run}:account:{account}")
+}
+
+pub fn schema(run: i32) -> String {
+    format!("pglock_soak_{run}")
+}
+
+/// How the sessions of a run call themselves.
+pub fn application(run: i32) -> String {
+    format!("soak_{run}")
+}
+
+pub struct Bank {
+    client: Client,
+    pub run: i32,
+}
+
+impl Bank {
+    pub fn open(url: &str) -> Result<Self> {
+        let mut client = Client::connect(url, NoTls).context("cannot connect")?;
+        // No other run has the same number, and so the same schema, while this connection lives.
+        let run = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+        let schema = schema(run);
+        client.batch_execute(&format!(
+            "DROP SCHEMA IF EXISTS {schema} CASCADE;
+             CREATE SCHEMA {schema};
+             SET search_path TO {schema};
+             CREATE TABLE account (id int PRIMARY KEY, giro bigint NOT NULL, savings bigint NOT NULL);
+             INSERT INTO account SELECT id, {BALANCE}, 0 FROM generate_series(1, {ACCOUNTS}) AS id;
+             CREATE SEQUENCE section;
+             CREATE UNLOGGED TABLE log (
+                 section bigint, account int, exclusive boolean NOT NULL,
+                 entered timestamptz NOT NULL DEFAULT clock_timestamp(), left_ timestamptz,
+                 PRIMARY KEY (section, account))"
+        ))?;
+        Ok(Self { client, run })
+    }
+
+    /// Each statement that writes, or each transaction, moves money and makes none.
+    pub fn check_sum(&mut self, tally: &mut Tally) -> Result<()> {
+        let query = "SELECT sum(giro + savings)::bigint FROM account";
+        let sum: i64 = self.client.query_one(query, &[])?.get(0);
+        tally.count("checks: of the sum");
+        if sum != TOTAL {
+            tally.violation("the sum has changed");
+        }
+        Ok(())
+    }
+
+    /// What must be true when all processes have ended.
+    pub fn close(mut self) -> Result<Tally> {
+        let mut tally = Tally::default();
+        self.check_sum(&mut tally)?;
+        self.check_overlaps(&mut tally)?;
+        self.check_locks(&mut tally)?;
+        let schema = schema(self.run);
+        self.client
+            .batch_execute(&format!("DROP SCHEMA {schema} CASCADE"))?;
+        Ok(tally)
+    }
+
+    /// Entry and exit were logged by the session that held the lock, so it held it in between, and
+    /// at each moment that was logged, whatever became of it later.
+    fn check_overlaps(&mut self, tally: &mut Tally) -> Result<()> {
+        let query = "
+            WITH seen AS (
+                SELECT exclusive, entered,
+                       max(left_) OVER earlier AS any_left,
+                       max(left_) FILTER (WHERE exclusive) OVER earlier AS exclusive_left
+                FROM log
+                WINDOW earlier AS (PARTITION BY account ORDER BY entered, section
+                                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+            SELECT count(*), count(*) FILTER (WHERE NOT exclusive),
+                   count(*) FILTER (WHERE exclusive_left > entered),
+                   count(*) FILTER (WHERE exclusive AND any_left > entered)
+            FROM seen";
+        let row = self.client.query_one(query, &[])?;
+        for (column, what) in [
+            (0, "checks: holds logged"),
+            (1, "checks: shared ones among them"),
+        ] {
+            tally.count_many(what, row.get::<_, i64>(column).unsigned_abs());
+        }
+        if row.get::<_, i64>(2) > 0 {
+            tally.violation("somebody came in beside an exclusive holder");
+        }
+        if row.get::<_, i64>(3) > 0 {
+            tally.violation("an exclusive holder came in beside another");
+        }
+        Ok(())
+    }
+
+    /// The server may need a moment to notice the end of connections that were cut.
+    fn check_locks(&mut self, tally: &mut Tally) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let query = "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory'";
+            let rows = self.client.query(query, &[])?;
+            let left = (1..=ACCOUNTS).filter(|account| {
+                let (classid, objid, _) = account_key(self.run, *account).pg_locks();
+                rows.iter()
+                    .any(|row| (row.get::<_, u32>(0), row.get::<_, u32>(1)) == (classid, objid))
+            });
+            let left = left.count();
+            if left == 0 {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(30) {
+                tally.violation("a lock is left");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

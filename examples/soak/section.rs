@@ -1,0 +1,242 @@
+//! A critical section: which accounts, how locked, and what goes wrong in it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use pglock::{Error, Failure, Key, Lock, LockBackend, LockGuard, Session};
+
+use crate::bank::{ACCOUNTS, TOTAL, account_key};
+use crate::random::Random;
+
+#[derive(Debug)]
+pub struct Section {
+    run: i32,
+    accounts: Vec<i32>,
+    shared: bool,
+    in_transaction: bool,
+    timeout: Option<Duration>,
+    trouble: Trouble,
+    sleep_millis: u64,
+    amount: i64,
+}
+
+/// What a body does of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    No,
+    Error,
+    Panic,
+}
+
+/// What became of a section.
+#[derive(Debug)]
+pub enum Fate {
+    Ended(Result<(), Error>),
+    /// And held nothing afterwards.
+    TimedOut,
+    Refused,
+    Panicked,
+    /// A promise was broken.
+    Failed(String),
+}
+
+impl Section {
+    pub fn choose(random: &mut Random, run: i32) -> Self {
+        let account = |random: &mut Random| 1 + random.below(ACCOUNTS as u64) as i32;
+        let shared = random.one_in(8);
+        let accounts = match random.below(4) {
+            _ if shared => (1..=ACCOUNTS).collect(),
+            0 | 1 => vec![account(random)],
+            2 => vec![account(random), account(random)],
+            _ => vec![account(random), account(random), account(random)],
+        };
+        let trouble = match random.below(20) {
+            0 => Trouble::Panic,
+            1 => Trouble::Error,
+            _ => Trouble::No,
+        };
+        let timeout = match random.below(4) {
+            0 => Some(Duration::ZERO),
+            1 => Some(Duration::from_millis(1 + random.below(10))),
+            2 => Some(Duration::from_secs(5)),
+            _ => None,
+        };
+        Self {
+            run,
+            accounts,
+            shared,
+            in_transaction: random.one_in(2),
+            timeout,
+            trouble,
+            sleep_millis: random.below(4),
+            amount: random.below(100) as i64,
+        }
+    }
+
+    pub fn run<B: LockBackend>(&self, backend: &mut B) -> Fate {
+        let caught = catch_unwind(AssertUnwindSafe(|| self.run_once(backend)));
+        match caught {
+            Ok(Err(Error::Timeout { .. })) => Fate::TimedOut,
+            Ok(Err(Error::Body(error))) if error.is::<Refused>() => Fate::Refused,
+            Ok(Err(Error::Body(error))) if error.is::<Broken>() => Fate::Failed(error.to_string()),
+            Ok(ended) => Fate::Ended(ended),
+            Err(panic) if panic.is::<Trouble>() => Fate::Panicked,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn run_once<B: LockBackend>(&self, backend: &mut B) -> Result<(), Error> {
+        let keys: Vec<Key> = self
+            .accounts
+            .iter()
+            .map(|account| account_key(self.run, *account))
+            .collect();
+        // On one session from here on, so that it can be asked afterwards.
+        let mut session = backend.session().map_err(Error::body)?;
+        let mut lock = Lock::all(&mut *session, keys);
+        if self.shared {
+            lock = lock.shared();
+        }
+        if let Some(timeout) = self.timeout {
+            lock = lock.timeout(timeout);
+        }
+        let outcome = if self.in_transaction {
+            lock.run_in_transaction(|tx| self.body(tx))
+        } else if self.amount % 2 == 0 {
+            lock.run(|conn| self.body(conn))
+        } else {
+            lock.acquire().and_then(|mut guard| {
+                self.body(&mut *guard)?;
+                LockGuard::release(guard)
+            })
+        };
+        drop(lock);
+        if matches!(outcome, Err(Error::Timeout { .. })) {
+            holds_nothing(&mut *session)?;
+        }
+        outcome
+    }
+
+    /// Logs its entry, reads, moves money, logs its exit: all on the session that holds the lock.
+    fn body<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        let accounts = self.accounts.iter().map(ToString::to_string);
+        let accounts = accounts.collect::<Vec<_>>().join(",");
+        let section = one(
+            conn,
+            &format!(
+                "WITH section AS MATERIALIZED (SELECT nextval('section') AS id), entry AS (
+                     INSERT INTO log (section, account, exclusive)
+                     SELECT DISTINCT section.id, a, {} FROM section, unnest(ARRAY[{accounts}]) AS a)
+                 SELECT id::text AS line FROM section",
+                !self.shared
+            ),
+        )?;
+        if self.shared {
+            self.audit(conn)?;
+        } else {
+            self.transfer(conn)?;
+        }
+        let left = "UPDATE log SET left_ = clock_timestamp() WHERE section =";
+        send(conn, &format!("{left} {section}"))
+    }
+
+    /// One account at a time: a writer beside this would be seen.
+    fn audit<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        let mut sum = 0;
+        for account in &self.accounts {
+            sum += balance(conn, "giro + savings", *account)?;
+        }
+        if sum == TOTAL {
+            self.make_trouble()
+        } else {
+            Err(Error::body(Broken("an audit saw a transfer in progress")))
+        }
+    }
+
+    /// Reads, thinks, writes: without the lock, a transfer between the two would be lost.
+    fn transfer<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        let (from, to) = (self.accounts[0], self.accounts[self.accounts.len() - 1]);
+        let giro = balance(conn, "giro", from)?;
+        let (column, target) = if from == to {
+            ("savings", balance(conn, "savings", to)?)
+        } else {
+            ("giro", balance(conn, "giro", to)?)
+        };
+        if self.sleep_millis > 0 {
+            send(conn, &format!("SELECT pg_sleep(0.00{})", self.sleep_millis))?;
+        }
+        let minus = format!("giro = {}", giro - self.amount);
+        let plus = format!("{column} = {}", target + self.amount);
+        if from == to {
+            self.make_trouble()?;
+            return send(
+                conn,
+                &format!("UPDATE account SET {minus}, {plus} WHERE id = {from}"),
+            );
+        }
+        // Outside a transaction the message is one, and so nothing is done by half.
+        let minus = format!("UPDATE account SET {minus} WHERE id = {from}");
+        let plus = format!("UPDATE account SET {plus} WHERE id = {to}");
+        if self.in_transaction {
+            send(conn, &minus)?;
+            self.make_trouble()?;
+            send(conn, &plus)
+        } else {
+            self.make_trouble()?;
+            send(conn, &format!("{minus}; {plus}"))
+        }
+    }
+
+    fn make_trouble(&self) -> Result<(), Error> {
+        match self.trouble {
+            Trouble::No => Ok(()),
+            Trouble::Error => Err(Error::body(Refused)),
+            Trouble::Panic => resume_unwind(Box::new(Trouble::Panic)),
+        }
+    }
+}
+
+/// The error of a body that goes wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the body says no")]
+struct Refused;
+
+/// What a body saw that it never should.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Broken(&'static str);
+
+/// After a timeout. A session that is lost meanwhile holds nothing, too.
+fn holds_nothing<S: Session>(session: &mut S) -> Result<(), Error> {
+    let held = "SELECT count(*)::text AS line FROM pg_locks \
+                WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()";
+    if one(session, held)? == "0" {
+        Ok(())
+    } else {
+        Err(Error::body(Broken("a lock is held after a timeout")))
+    }
+}
+
+fn balance<S: Session>(conn: &mut S, what: &str, account: i32) -> Result<i64, Error> {
+    let query = format!("SELECT ({what})::text AS line FROM account WHERE id = {account}");
+    one(conn, &query)?.parse().map_err(Error::body)
+}
+
+fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
+    let lines = conn.query(query).map_err(failed)?;
+    lines
+        .into_iter()
+        .next()
+        .ok_or_else(|| Error::body("no row"))
+}
+
+fn send<S: Session>(conn: &mut S, text: &str) -> Result<(), Error> {
+    conn.send(text).map_err(failed)
+}
+
+fn failed(failure: Failure) -> Error {
+    match failure {
+        Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
+        Failure::Refused(answer) => Error::body(answer.to_string()),
+    }
+}

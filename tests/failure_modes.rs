@@ -1,0 +1,66 @@
+//! `docs/failure-modes.md` does not rot: every row is there, and every test that it names exists.
+
+use std::fs;
+use std::path::Path;
+
+const TABLE: &str = include_str!("../docs/failure-modes.md");
+const ROWS: usize = 33;
+
+/// The cells of each row that begins with a number.
+fn rows() -> impl Iterator<Item = Vec<&'static str>> {
+    TABLE
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<_>| cells.len() > 2 && cells[1].parse::<usize>().is_ok())
+}
+
+/// `a::b::c` is the function `c` in `tests/a/b.rs`, `tests/a.rs` or `src/a.rs`.
+fn exists(test: &str) -> bool {
+    let mut path: Vec<_> = test.split("::").collect();
+    let function = path.pop().unwrap();
+    let files = match path.as_slice() {
+        [file] | [file, "tests"] => vec![format!("tests/{file}.rs"), format!("src/{file}.rs")],
+        [folder, file] => vec![format!("tests/{folder}/{file}.rs")],
+        _ => vec![],
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    files
+        .iter()
+        .filter_map(|file| fs::read_to_string(root.join(file)).ok())
+        .any(|source| {
+            let start = format!("fn {function}");
+            source
+                .match_indices(&start)
+                .any(|(at, _)| source[at + start.len()..].starts_with(['(', '<']))
+        })
+}
+
+#[test]
+fn every_row_names_a_test_that_exists() {
+    let mut numbers: Vec<usize> = Vec::new();
+    for cells in rows() {
+        let [_, number, _, does, tests, on, _] = cells.as_slice() else {
+            panic!("{cells:?} has not five cells");
+        };
+        numbers.push(number.parse().unwrap());
+        let tests: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        let missing: Vec<_> = tests.iter().filter(|test| !exists(test)).collect();
+        assert!(
+            missing.is_empty(),
+            "row {number}: no such test: {missing:?}"
+        );
+        assert!(
+            tests.is_empty() == does.starts_with("not yet built"),
+            "row {number} has no test, or has one and says otherwise"
+        );
+        assert!(!on.is_empty(), "row {number} does not say where");
+    }
+    assert_eq!(numbers, (1..=ROWS).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_does_not_exist_is_noticed() {
+    assert!(exists("failure_modes::exists"));
+    assert!(!exists("failure_modes::exist"));
+    assert!(!exists("nowhere::exists"));
+}

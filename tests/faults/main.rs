@@ -1,0 +1,14 @@
+//! Faults for real, at chosen points of a section: the connection is cut, the session terminated or
+//! cancelled, the client killed.
+
+#![cfg(any(feature = "postgres", feature = "diesel"))]
+
+#[path = "../support/oracle.rs"]
+mod oracle;
+#[path = "../support/proxy.rs"]
+mod proxy;
+
+mod backends;
+mod processes;
+mod section;
+mod wire;

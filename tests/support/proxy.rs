@@ -1,0 +1,322 @@
+//! A TCP proxy in front of the server of `DATABASE_URL`, which counts round trips, can add the delay
+//! of a network, and can do something at a chosen point of a conversation, such as to cut it.
+
+#![allow(dead_code)] // no test that includes it uses all of it
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use postgres::config::{Host, SslMode};
+use postgres::{Client, Config, NoTls};
+
+/// Runs until it is dropped, which also cuts the connections through it: let it outlive its
+/// clients.
+pub(crate) struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    server: Config,
+    one_way: Duration,
+    round_trips: AtomicUsize,
+    /// A clone of every socket, to cut it; `None` once the proxy is closed.
+    sockets: Mutex<Option<Vec<TcpStream>>>,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// Where in a conversation a fault happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// The server has not seen the request.
+    Before,
+    /// The server has answered, and the client has not seen it.
+    After,
+    /// The client has seen the half of it.
+    MidReply,
+}
+
+/// How a conversation goes on after a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// As if nothing had been.
+    GoOn,
+    /// Not at all: both sides see the connection closed.
+    Cut,
+}
+
+struct Fault {
+    marker: String,
+    point: Point,
+    act: Box<dyn FnOnce() -> Then + Send>,
+}
+
+impl Proxy {
+    pub(crate) fn start() -> Self {
+        Self::with_delay(Duration::ZERO)
+    }
+
+    /// Makes a round trip take that much longer, half of it each way.
+    pub(crate) fn with_delay(round_trip: Duration) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("a bound listener").port();
+        let shared = Arc::new(Shared {
+            server: server(),
+            one_way: round_trip / 2,
+            round_trips: AtomicUsize::new(0),
+            sockets: Mutex::new(Some(Vec::new())),
+            fault: Mutex::new(None),
+        });
+        let accepting = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&listener, &shared)
+        });
+        Self {
+            port,
+            shared,
+            accepting: Some(accepting),
+        }
+    }
+
+    /// How to come through the proxy with the `postgres` crate.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::new();
+        config
+            .host("127.0.0.1")
+            .port(self.port)
+            .ssl_mode(SslMode::Disable);
+        let server = &self.shared.server;
+        server.get_user().map(|user| config.user(user));
+        server.get_dbname().map(|name| config.dbname(name));
+        server.get_password().map(|word| config.password(word));
+        config
+    }
+
+    /// The same for libpq, as its `keyword='value'` text.
+    pub(crate) fn url(&self) -> String {
+        let server = &self.shared.server;
+        let password = server.get_password().map(String::from_utf8_lossy);
+        let given = [
+            ("user", server.get_user()),
+            ("dbname", server.get_dbname()),
+            ("password", password.as_deref()),
+        ];
+        let mut url = format!(
+            "host=127.0.0.1 port={} sslmode=disable gssencmode=disable",
+            self.port
+        );
+        for (keyword, value) in given {
+            if let Some(value) = value {
+                let value = value.replace('\\', r"\\").replace('\'', r"\'");
+                url += &format!(" {keyword}='{value}'");
+            }
+        }
+        url
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.config().connect(NoTls).expect("a way to the server")
+    }
+
+    /// Calls `act`, once, when the next request whose text contains `marker` is at that point. A
+    /// stall is an `act` that takes its time.
+    pub(crate) fn at(
+        &self,
+        marker: &str,
+        point: Point,
+        act: impl FnOnce() -> Then + Send + 'static,
+    ) {
+        *self.shared.fault.lock().unwrap() = Some(Fault {
+            marker: marker.to_owned(),
+            point,
+            act: Box::new(act),
+        });
+    }
+
+    /// Whether the fault that was last set is still to come.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.shared.fault.lock().unwrap().is_some()
+    }
+
+    /// Cuts every connection that there is now.
+    pub(crate) fn cut(&self) {
+        for sockets in self.shared.sockets.lock().unwrap().iter_mut() {
+            for socket in sockets.drain(..) {
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
+    /// The round trips of all clients so far, without those of connecting.
+    pub(crate) fn round_trips(&self) -> usize {
+        self.shared.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// The round trips of what `work` does.
+    pub(crate) fn count(&self, work: impl FnOnce()) -> usize {
+        let before = self.round_trips();
+        work();
+        self.round_trips() - before
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let sockets = self.shared.sockets.lock().unwrap().take();
+        for socket in sockets.into_iter().flatten() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)); // wakes the accept
+        let _ = self.accepting.take().map(JoinHandle::join);
+    }
+}
+
+/// The server itself, for what must not go through the proxy.
+pub(crate) fn server() -> Config {
+    let url = std::env::var("DATABASE_URL")
+        .expect("DATABASE_URL: run the tests under scripts/with-postgres");
+    url.parse().expect("DATABASE_URL names a server")
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut threads = Vec::new();
+    while let Ok((client, _)) = listener.accept() {
+        let Ok(server) = shared.connect() else {
+            continue; // the client sees its connection closed
+        };
+        if !shared.keep(&client) || !shared.keep(&server) {
+            break;
+        }
+        let (from_client, to_client) = (client.try_clone().unwrap(), client);
+        let (from_server, to_server) = (server.try_clone().unwrap(), server);
+        let (up, down) = (Arc::clone(shared), Arc::clone(shared));
+        // The fault that the next reply of this connection meets.
+        let next = Arc::new(Mutex::new(None));
+        let next_reply = Arc::clone(&next);
+        threads.push(thread::spawn(move || {
+            let _ = up.requests(from_client, &to_server, &next);
+            let _ = to_server.shutdown(Shutdown::Both);
+        }));
+        threads.push(thread::spawn(move || {
+            let _ = down.replies(from_server, &to_client, &next_reply);
+            let _ = to_client.shutdown(Shutdown::Both);
+        }));
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+impl Shared {
+    fn connect(&self) -> io::Result<TcpStream> {
+        let port = self.server.get_ports().first().copied().unwrap_or(5432);
+        match &self.server.get_hosts()[0] {
+            Host::Tcp(host) => TcpStream::connect((host.as_str(), port)),
+            // Reads, writes and shuts down as any other stream socket does.
+            Host::Unix(directory) => {
+                UnixStream::connect(directory.join(format!(".s.PGSQL.{port}")))
+                    .map(|socket| TcpStream::from(OwnedFd::from(socket)))
+            }
+        }
+    }
+
+    /// False when the proxy is closed.
+    fn keep(&self, socket: &TcpStream) -> bool {
+        let _ = socket.set_nodelay(true); // a unix socket has no such option
+        let mut sockets = self.sockets.lock().unwrap();
+        let kept = sockets.as_mut().zip(socket.try_clone().ok());
+        kept.map(|(sockets, socket)| sockets.push(socket)).is_some()
+    }
+
+    /// From client to server, message by message. A request is counted before it is passed on, so
+    /// that whoever has a reply finds it counted.
+    fn requests(
+        &self,
+        client: TcpStream,
+        mut server: &TcpStream,
+        next_reply: &Mutex<Option<Fault>>,
+    ) -> io::Result<()> {
+        let mut client = BufReader::new(client);
+        let (mut started, mut flight) = (false, Vec::new());
+        loop {
+            // The messages up to the startup message have no type:
+            // https://www.postgresql.org/docs/current/protocol-message-formats.html
+            let start = flight.len();
+            let header = if started { 5 } else { 4 };
+            flight.resize(start + header, 0);
+            client.read_exact(&mut flight[start..])?;
+            let length = u32::from_be_bytes(*flight.last_chunk().unwrap()) as usize;
+            let body = flight.len();
+            flight.resize(body - 4 + length, 0);
+            client.read_exact(&mut flight[body..])?;
+            if !started {
+                started = flight[body..].starts_with(&[0, 3]); // a request for TLS has 1234 there
+            } else if awaits_reply(flight[start]) {
+                self.round_trips.fetch_add(1, Ordering::SeqCst);
+            }
+            match self.fault_of(&flight[body..]) {
+                Some(fault) if fault.point == Point::Before => go_on((fault.act)())?,
+                Some(fault) => *next_reply.lock().unwrap() = Some(fault),
+                None => {}
+            }
+            if client.buffer().is_empty() {
+                thread::sleep(self.one_way);
+                server.write_all(&flight)?;
+                flight.clear();
+            }
+        }
+    }
+
+    /// Takes the fault, if it is this message's.
+    fn fault_of(&self, message: &[u8]) -> Option<Fault> {
+        let text = String::from_utf8_lossy(message);
+        let mut fault = self.fault.lock().unwrap();
+        fault.take_if(|fault| text.contains(&fault.marker))
+    }
+
+    fn replies(
+        &self,
+        mut server: TcpStream,
+        mut client: &TcpStream,
+        next: &Mutex<Option<Fault>>,
+    ) -> io::Result<()> {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let length = server.read(&mut buffer)?;
+            if length == 0 {
+                return Ok(());
+            }
+            thread::sleep(self.one_way);
+            let mut passed = 0;
+            if let Some(fault) = next.lock().unwrap().take() {
+                if fault.point == Point::MidReply {
+                    passed = length / 2;
+                    client.write_all(&buffer[..passed])?;
+                }
+                go_on((fault.act)())?;
+            }
+            client.write_all(&buffer[passed..length])?;
+        }
+    }
+}
+
+/// An error ends the connection's thread, and with it both directions.
+fn go_on(then: Then) -> io::Result<()> {
+    match then {
+        Then::GoOn => Ok(()),
+        Then::Cut => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+/// Query, Sync, FunctionCall and Flush: after them a client waits. (The `postgres` crate does not
+/// wait for the Sync with which it closes a prepared statement; it counts nevertheless.)
+fn awaits_reply(message: u8) -> bool {
+    matches!(message, b'Q' | b'S' | b'F' | b'H')
+}
