@@ -159,7 +159,7 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hol
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
     let lock = &request.lock;
-    let Err(mut failure) = session.send(&sql::acquire(lock, request.wait(), S::ANSWERS)) else {
+    let Err(mut failure) = sql::lock(session, lock, request.wait()) else {
         return Ok(());
     };
     let mut holders = Vec::new();

@@ -126,23 +126,21 @@ where
         if self.scope == Scope::Transaction {
             return Ok(());
         }
-        let answers = <H::Target as Session>::ANSWERS;
-        let lock = self.lock.clone();
-        let release = sql::release(&lock, answers);
-        let mut outcome = self.handle.send(&release);
+        let (session, lock) = (&mut *self.handle, self.lock.clone());
+        let mut outcome = sql::unlock(session, &lock);
         if matches!(&outcome, Err(failure) if failure.may_pass()) {
-            outcome = self.handle.send(&release);
+            outcome = sql::unlock(session, &lock);
         }
         match outcome {
             Ok(()) => Ok(()),
             Err(failure @ (Failure::Refused(Answer::InTransaction) | Failure::Sql { .. })) => {
-                match self.handle.send(&sql::rollback_and_release(&lock, answers)) {
+                match sql::rollback_and_unlock(session, &lock) {
                     Ok(()) => Err(Error::TransactionLeftOpen {
                         lock,
                         source: failure.into_source(),
                     }),
                     Err(failure) => {
-                        self.handle.end();
+                        session.end();
                         Err(Error::LockLost {
                             lock,
                             source: failure.into_source(),

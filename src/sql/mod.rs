@@ -14,9 +14,11 @@ use crate::error::BoxError;
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, Wait};
 
+mod session;
 mod targets;
 mod versions;
 
+pub(crate) use session::{lock, rollback_and_unlock, unlock};
 pub(crate) use targets::first_free;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
@@ -115,29 +117,6 @@ fn is_connection_loss(sqlstate: &str) -> bool {
         || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
 }
 
-/// A session lock, outside a transaction.
-///
-/// Waiting happens for the transaction, which here is the message; only then the lock, had already,
-/// is taken for the session by a statement of its own. A `lock_timeout` that fires in the instant
-/// of the grant thus leaves nothing behind. A try does not wait, and does both in one statement.
-pub(crate) fn acquire(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
-    let session = all_locked(lock, "");
-    let guarded = |then: &str| format!("CASE {IN_RECOVERY} {OPEN_TRANSACTION} ELSE {then} END");
-    match wait {
-        Wait::No => {
-            let both = format!(
-                "CASE WHEN {} AND {} THEN '' ELSE 'busy' END",
-                tried(lock, "_xact"),
-                tried(lock, "")
-            );
-            carry(&[guarded(&both)], answers)
-        }
-        Wait::Session | Wait::Millis(_) => {
-            carry(&[guarded(&waited(lock, wait)), guarded(&session)], answers)
-        }
-    }
-}
-
 /// A transaction lock inside the caller's transaction, which stays usable whatever happens: behind
 /// a savepoint.
 ///
@@ -195,24 +174,6 @@ pub(crate) const BODY: &str = "pglock_body";
 #[cfg(feature = "postgres")]
 pub(crate) const UNDO_BODY: &str =
     "ROLLBACK TO SAVEPOINT pglock_body; RELEASE SAVEPOINT pglock_body";
-
-/// Releases a session lock, and says whether it was held. In an open transaction it does nothing
-/// and says so: the lock would be gone before the COMMIT.
-pub(crate) fn release(lock: &LockInfo, answers: Answers) -> String {
-    let count = lock.keys().len();
-    let unlocked = each(lock, "+", |key, s| {
-        format!("pg_advisory_unlock{s}({key})::int")
-    });
-    ask(
-        &format!("CASE {OPEN_TRANSACTION} WHEN {unlocked} = {count} THEN '' ELSE 'not held' END"),
-        answers,
-    )
-}
-
-/// Rolls back whatever is open, aborted or not, then releases.
-pub(crate) fn rollback_and_release(lock: &LockInfo, answers: Answers) -> String {
-    format!("ROLLBACK; {}", release(lock, answers))
-}
 
 /// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
 pub(crate) fn held(lock: &LockInfo, answers: Answers) -> String {
@@ -419,11 +380,12 @@ mod tests {
                 let mut request = Request::on_keys(keys.clone());
                 request.timeout = timeout;
                 let (lock, wait) = (&request.lock, request.wait());
+                statements.push(session::lock_by_rows(lock, wait));
+                statements.push(session::lock_by_errors(lock, wait));
+                statements.push(session::all_unlocked(lock));
                 for answers in [Answers::Rows, Answers::Errors] {
-                    statements.push(acquire(lock, wait, answers));
                     statements.push(acquire_in_transaction(lock, wait, answers));
                     statements.push(acquire_at_begin(lock, wait, answers));
-                    statements.push(release(lock, answers));
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! Versions, on both drivers.
 
 #[path = "../support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 mod cases;

@@ -1,7 +1,6 @@
 //! Rows and tables as lock targets, on every driver.
 
 #[path = "../support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 #[path = "../conformance/harness.rs"]
