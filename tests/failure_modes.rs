@@ -14,15 +14,17 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .filter(|cells: &Vec<_>| cells.len() > 2 && cells[1].parse::<usize>().is_ok())
 }
 
-/// `a::b::c` is the function `c` in `tests/a/b.rs`, `tests/a.rs` or `src/a.rs`.
+/// `a::b::c` is the function `c` in `tests/a/b.rs`, `src/a/b.rs` or `src/a/b/mod.rs`.
 fn exists(test: &str) -> bool {
     let mut path: Vec<_> = test.split("::").collect();
     let function = path.pop().unwrap();
-    let files = match path.as_slice() {
-        [file] | [file, "tests"] => vec![format!("tests/{file}.rs"), format!("src/{file}.rs")],
-        [folder, file] => vec![format!("tests/{folder}/{file}.rs")],
-        _ => vec![],
-    };
+    path.retain(|part| *part != "tests");
+    let path = path.join("/");
+    let files = [
+        format!("tests/{path}.rs"),
+        format!("src/{path}.rs"),
+        format!("src/{path}/mod.rs"),
+    ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     files
         .iter()

@@ -4,9 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    ELAPSED_MILLIS, IN_RECOVERY, OPEN_TRANSACTION, all_locked, carry, raise, suffix, tried, waited,
-};
+use super::{IN_RECOVERY, OPEN_TRANSACTION, all_locked, carry, raise, suffix, tried, waited};
 use crate::backends::{Answers, Failure, Session};
 use crate::request::{LockInfo, Wait};
 use crate::sql::Answer;
@@ -74,34 +72,36 @@ fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> R
 /// The opposite of [`OPEN_TRANSACTION`].
 const IDLE: &str = "now() = statement_timestamp()";
 
-/// The timeout is set for the message, at whose end it is what it was. On a standby the first
-/// statement may wait in vain, but the second holds nothing.
+/// On a standby the first statement may wait in vain, but the second holds nothing.
 pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait) -> String {
     let s = suffix(lock);
     let mut sql = String::with_capacity(256);
-    sql += "SELECT ";
-    if wait == Wait::No {
-        sql += &format!("{} AND {}", tried(lock, "_xact"), tried(lock, ""));
-    } else {
-        for (i, key) in lock.keys().iter().enumerate() {
-            sql += if i == 0 { "" } else { ", " };
+    let _ = match (wait, lock.keys()) {
+        (Wait::No, _) => write!(
+            sql,
+            "SELECT {} AND {}",
+            tried(lock, "_xact"),
+            tried(lock, "")
+        ),
+        (_, [key]) => {
+            let key = key.arguments();
+            sql += "SELECT ";
             if let Wait::Millis(millis) = wait {
-                let _ = match i {
-                    0 => write!(sql, "set_config('lock_timeout', '{millis}', true), "),
-                    _ => write!(
-                        sql,
-                        "set_config('lock_timeout', greatest(1, {millis} - {ELAPSED_MILLIS})::text, true), "
-                    ),
-                };
+                // A select list is evaluated in order. After the message it is what it was.
+                let _ = write!(sql, "set_config('lock_timeout', '{millis}', true), ");
             }
-            let _ = write!(sql, "pg_advisory_xact_lock{s}({})", key.arguments());
+            write!(
+                sql,
+                "pg_advisory_xact_lock{s}({key}) WHERE {IDLE}; SELECT pg_advisory_lock{s}({key})"
+            )
         }
-        let _ = write!(sql, " WHERE {IDLE}; SELECT ");
-        for (i, key) in lock.keys().iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
-            let _ = write!(sql, "{separator}pg_advisory_lock{s}({})", key.arguments());
-        }
-    }
+        (_, _) => write!(
+            sql,
+            "SELECT {} WHERE {IDLE}; SELECT {}",
+            waited(lock, wait),
+            all_locked(lock, "")
+        ),
+    };
     let _ = write!(sql, " WHERE {IDLE} AND NOT pg_is_in_recovery()");
     sql
 }
