@@ -1,0 +1,490 @@
+//! What a lock costs, in round trips: each of them counted on the wire, by a proxy between the
+//! drivers and the server.
+
+#![cfg(any(feature = "postgres", feature = "diesel"))]
+
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use pglock::{
+    Error, Key, Lock, LockGuard, Scope, key, transaction_lock, try_transaction_lock, try_with_lock,
+    try_with_transaction_lock, with_lock, with_transaction_lock,
+};
+use postgres::{Client, NoTls};
+use proxy::Proxy;
+
+#[cfg(feature = "diesel")]
+use diesel::{Connection, PgConnection};
+
+/// Who asks: what a transaction of pglock's own costs is the driver's affair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Driver {
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "diesel")]
+    Diesel,
+}
+
+impl Driver {
+    /// Of BEGIN alone: diesel sends it together with the lock.
+    fn begin(self) -> usize {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => 1,
+            #[cfg(feature = "diesel")]
+            Self::Diesel => 0,
+        }
+    }
+}
+
+/// A driver, as the tests see it.
+struct Wire {
+    proxy: Proxy,
+    driver: Driver,
+    backend: &'static str,
+}
+
+impl Wire {
+    fn new(driver: Driver, backend: &'static str) -> Self {
+        Self {
+            proxy: Proxy::start(),
+            driver,
+            backend,
+        }
+    }
+
+    #[track_caller]
+    fn takes(&self, round_trips: usize, work: impl FnOnce()) {
+        assert_eq!(self.proxy.count(work), round_trips, "{}", self.backend);
+    }
+}
+
+/// Runs a test with each backend outside a transaction.
+macro_rules! each_backend {
+    (|$wire:ident, $backend:ident| $test:block) => {
+        #[cfg(feature = "postgres")]
+        {
+            let $wire = &Wire::new(Driver::Postgres, "Client");
+            let $backend = &mut $wire.proxy.client();
+            $test
+        }
+        #[cfg(feature = "diesel")]
+        {
+            let $wire = &Wire::new(Driver::Diesel, "PgConnection");
+            let $backend = &mut PgConnection::establish(&$wire.proxy.url()).unwrap();
+            $test
+        }
+        #[cfg(all(feature = "postgres", feature = "r2d2"))]
+        {
+            let $wire = &Wire::new(Driver::Postgres, "Pool of Client");
+            let $backend = &mut pools::postgres(&$wire.proxy);
+            $test
+        }
+        #[cfg(all(feature = "postgres", feature = "r2d2"))]
+        {
+            let $wire = &Wire::new(Driver::Postgres, "PooledConnection of Client");
+            let $backend = &mut pools::postgres(&$wire.proxy).get().unwrap();
+            $test
+        }
+        #[cfg(all(feature = "diesel", feature = "r2d2"))]
+        {
+            let $wire = &Wire::new(Driver::Diesel, "Pool of PgConnection");
+            let $backend = &mut pools::diesel(&$wire.proxy);
+            $test
+        }
+        #[cfg(all(feature = "diesel", feature = "r2d2"))]
+        {
+            let $wire = &Wire::new(Driver::Diesel, "PooledConnection of PgConnection");
+            let $backend = &mut pools::diesel(&$wire.proxy).get().unwrap();
+            $test
+        }
+    };
+}
+
+/// Runs a test with each backend inside a transaction of the caller's.
+macro_rules! each_transaction {
+    (|$wire:ident, $backend:ident| $test:block) => {
+        #[cfg(feature = "postgres")]
+        {
+            let $wire = &Wire::new(Driver::Postgres, "Transaction");
+            let mut client = $wire.proxy.client();
+            let $backend = &mut client.transaction().unwrap();
+            $test
+        }
+        #[cfg(feature = "diesel")]
+        {
+            let $wire = &Wire::new(Driver::Diesel, "PgConnection in a transaction");
+            let mut connection = PgConnection::establish(&$wire.proxy.url()).unwrap();
+            connection.begin_test_transaction().unwrap();
+            let $backend = &mut connection;
+            $test
+        }
+        #[cfg(all(feature = "diesel", feature = "r2d2"))]
+        {
+            let $wire = &Wire::new(Driver::Diesel, "PooledConnection in a transaction");
+            let mut connection = pools::diesel(&$wire.proxy).get().unwrap();
+            connection.begin_test_transaction().unwrap();
+            let $backend = &mut connection;
+            $test
+        }
+    };
+}
+
+/// Pools of one connection, which do not ping it at each checkout: that round trip is the pool's
+/// own, and can be had or not whatever runs on the connection.
+#[cfg(feature = "r2d2")]
+mod pools {
+    use super::Proxy;
+
+    #[cfg(feature = "postgres")]
+    type PostgresManager = r2d2_postgres::PostgresConnectionManager<postgres::NoTls>;
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn postgres(proxy: &Proxy) -> r2d2::Pool<PostgresManager> {
+        pool(PostgresManager::new(proxy.config(), postgres::NoTls))
+    }
+
+    #[cfg(feature = "diesel")]
+    type DieselManager = diesel::r2d2::ConnectionManager<diesel::PgConnection>;
+
+    #[cfg(feature = "diesel")]
+    pub(crate) fn diesel(proxy: &Proxy) -> r2d2::Pool<DieselManager> {
+        pool(DieselManager::new(proxy.url()))
+    }
+
+    fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
+        let builder = r2d2::Pool::builder().max_size(1);
+        builder.test_on_check_out(false).build(manager).unwrap()
+    }
+}
+
+fn fresh_key() -> Key {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    key!("round_trips:{}:{number}", std::process::id())
+}
+
+fn three_keys() -> [Key; 3] {
+    std::array::from_fn(|_| fresh_key())
+}
+
+/// Holds a key for as long as the connection lives, which does not go through a proxy.
+fn hold(key: &Key) -> Client {
+    let mut client = proxy::server().connect(NoTls).unwrap();
+    let key = key.as_i64().unwrap();
+    client
+        .batch_execute(&format!("SELECT pg_advisory_lock('{key}')"))
+        .unwrap();
+    client
+}
+
+const SOON: Duration = Duration::from_millis(1);
+const LATE: Duration = Duration::from_secs(60);
+
+type Done = Result<(), Error>;
+
+#[test]
+fn the_proxy_counts_what_the_client_waits_for() {
+    let proxy = Proxy::start();
+    let mut client = proxy.client();
+    assert_eq!(proxy.round_trips(), 0);
+    assert_eq!(
+        proxy.count(|| client.batch_execute("SELECT 1; SELECT 2").unwrap()),
+        1
+    );
+    let statement = client.prepare("SELECT $1::int").unwrap();
+    assert_eq!(proxy.round_trips(), 2);
+    client.query_one(&statement, &[&1]).unwrap();
+    assert_eq!(proxy.round_trips(), 3);
+}
+
+#[test]
+fn with_lock_takes_two() {
+    each_backend!(|wire, backend| {
+        wire.takes(2, || {
+            with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_timeout_costs_nothing() {
+    each_backend!(|wire, backend| {
+        let mut lock = Lock::new(&mut *backend, fresh_key()).timeout(LATE);
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
+        let mut lock = Lock::new(backend, fresh_key()).shared().timeout(LATE);
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
+    });
+}
+
+#[test]
+fn a_shared_lock_costs_what_an_exclusive_one_does() {
+    each_backend!(|wire, backend| {
+        let mut lock = Lock::new(backend, fresh_key()).shared();
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
+    });
+}
+
+#[test]
+fn several_keys_cost_what_one_does() {
+    each_backend!(|wire, backend| {
+        let mut lock = Lock::all(&mut *backend, three_keys());
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
+        let mut lock = Lock::all(&mut *backend, three_keys()).timeout(LATE);
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
+        let mut lock = Lock::all(backend, three_keys());
+        wire.takes(2, || {
+            assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
+        });
+    });
+}
+
+#[test]
+fn a_body_that_fails_costs_nothing() {
+    each_backend!(|wire, backend| {
+        wire.takes(2, || {
+            with_lock(backend, fresh_key(), |_| Err::<(), _>(Error::body("no"))).unwrap_err();
+        });
+    });
+}
+
+#[test]
+fn a_nested_lock_takes_its_own_two() {
+    each_backend!(|wire, backend| {
+        let key = &fresh_key();
+        wire.takes(4, || {
+            with_lock(backend, key, |conn| with_lock(conn, key, |_| Done::Ok(()))).unwrap();
+        });
+    });
+}
+
+#[test]
+fn try_with_lock_takes_two() {
+    each_backend!(|wire, backend| {
+        wire.takes(2, || {
+            let ran = try_with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+            assert!(ran.is_some());
+        });
+    });
+}
+
+#[test]
+fn try_with_lock_when_busy_takes_one() {
+    each_backend!(|wire, backend| {
+        let keys = three_keys();
+        let _holder = hold(&keys[1]);
+        wire.takes(1, || {
+            let ran = try_with_lock(backend, &keys[1], |_| Done::Ok(())).unwrap();
+            assert!(ran.is_none());
+        });
+        let mut lock = Lock::all(&mut *backend, &keys);
+        wire.takes(1, || {
+            assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
+        });
+        let mut lock = Lock::new(backend, &keys[1]).timeout(Duration::ZERO);
+        wire.takes(1, || {
+            lock.run_or_else(|_| panic!(), || Done::Ok(())).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_timeout_that_passes_takes_one_more() {
+    each_backend!(|wire, backend| {
+        let keys = three_keys();
+        let _holder = hold(&keys[1]);
+        let mut lock = Lock::new(&mut *backend, &keys[1]).timeout(SOON);
+        wire.takes(2, || {
+            let error = lock.run(|_| Done::Ok(())).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        });
+        let mut lock = Lock::all(backend, &keys).timeout(SOON);
+        wire.takes(2, || {
+            assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
+        });
+    });
+}
+
+#[test]
+fn a_guard_takes_one_to_acquire_one_to_ask_and_one_to_release() {
+    each_backend!(|wire, backend| {
+        let mut lock = Lock::new(backend, fresh_key());
+        wire.takes(3, || {
+            let mut guard = lock.acquire().unwrap();
+            assert_eq!(
+                wire.proxy
+                    .count(|| assert!(LockGuard::is_held(&mut guard).unwrap())),
+                1
+            );
+            assert_eq!(wire.proxy.count(|| LockGuard::release(guard).unwrap()), 1);
+        });
+        wire.takes(2, || drop(lock.acquire().unwrap()));
+    });
+}
+
+#[test]
+fn with_transaction_lock_takes_three_with_postgres_and_two_with_diesel() {
+    each_backend!(|wire, backend| {
+        let expected = 2 + wire.driver.begin();
+        wire.takes(expected, || {
+            with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+        });
+        wire.takes(expected, || {
+            let ran = try_with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+            assert!(ran.is_some());
+        });
+        let mut lock = Lock::all(backend, three_keys()).shared().timeout(LATE);
+        wire.takes(expected, || {
+            lock.run_in_transaction(|_| Done::Ok(())).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_rollback_costs_what_a_commit_does() {
+    each_backend!(|wire, backend| {
+        wire.takes(2 + wire.driver.begin(), || {
+            with_transaction_lock(backend, fresh_key(), |_| Err::<(), _>(Error::body("no")))
+                .unwrap_err();
+        });
+    });
+}
+
+/// With diesel no transaction was begun yet.
+#[test]
+fn with_transaction_lock_refused_rolls_back_only_what_was_begun() {
+    each_backend!(|wire, backend| {
+        let key = &fresh_key();
+        let _holder = hold(key);
+        let expected = 1 + 2 * wire.driver.begin();
+        wire.takes(expected, || {
+            let ran = try_with_transaction_lock(backend, key, |_| Done::Ok(())).unwrap();
+            assert!(ran.is_none());
+        });
+        let mut lock = Lock::new(backend, key).timeout(SOON);
+        wire.takes(expected, || {
+            let error = lock.run_in_transaction(|_| Done::Ok(())).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        });
+    });
+}
+
+#[test]
+fn the_wrong_scope_takes_one_more() {
+    each_backend!(|wire, backend| {
+        let mut lock = Lock::new(backend, fresh_key()).scope(Scope::Transaction);
+        wire.takes(2, || {
+            let error = lock.run(|_| Done::Ok(())).unwrap_err();
+            assert!(matches!(error, Error::NotInTransaction { .. }), "{error}");
+        });
+    });
+    each_transaction!(|wire, backend| {
+        // The driver knows: the server is not asked.
+        let mut lock = Lock::new(backend, fresh_key()).scope(Scope::Session);
+        wire.takes(0, || {
+            let error = lock.run(|_| Done::Ok(())).unwrap_err();
+            assert!(matches!(error, Error::InTransaction { .. }), "{error}");
+        });
+    });
+}
+
+#[test]
+fn transaction_lock_takes_one() {
+    each_transaction!(|wire, backend| {
+        wire.takes(1, || transaction_lock(backend, fresh_key()).unwrap());
+        wire.takes(1, || {
+            assert!(try_transaction_lock(backend, fresh_key()).unwrap());
+        });
+    });
+}
+
+#[test]
+fn with_lock_inside_a_transaction_takes_one() {
+    each_transaction!(|wire, backend| {
+        wire.takes(1, || {
+            with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+        });
+        wire.takes(1, || {
+            let ran = try_with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+            assert!(ran.is_some());
+        });
+        let mut lock = Lock::new(backend, fresh_key()).shared().timeout(LATE);
+        wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
+    });
+}
+
+#[test]
+fn several_keys_inside_a_transaction_take_one() {
+    each_transaction!(|wire, backend| {
+        let mut lock = Lock::all(&mut *backend, three_keys());
+        wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
+        let mut lock = Lock::all(&mut *backend, three_keys());
+        wire.takes(1, || {
+            assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
+        });
+        let mut lock = Lock::all(backend, three_keys()).timeout(LATE);
+        wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
+    });
+}
+
+#[test]
+fn refused_inside_a_transaction_takes_one_more() {
+    each_transaction!(|wire, backend| {
+        let keys = three_keys();
+        let _holder = hold(&keys[1]);
+        wire.takes(2, || {
+            assert!(!try_transaction_lock(backend, &keys[1]).unwrap());
+        });
+        let mut lock = Lock::all(&mut *backend, &keys);
+        wire.takes(2, || {
+            assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
+        });
+        let mut lock = Lock::all(&mut *backend, &keys).timeout(SOON);
+        wire.takes(2, || {
+            let error = lock.run(|_| Done::Ok(())).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        });
+        let mut lock = Lock::new(backend, &keys[1]).timeout(SOON);
+        wire.takes(2, || {
+            assert!(
+                lock.try_run_in_transaction(|_| Done::Ok(()))
+                    .unwrap()
+                    .is_none()
+            );
+        });
+    });
+}
+
+/// The lock, and the two ends of the savepoint that stands in for the transaction.
+#[test]
+fn with_transaction_lock_inside_a_transaction_takes_three() {
+    each_transaction!(|wire, backend| {
+        wire.takes(3, || {
+            with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+        });
+        wire.takes(3, || {
+            with_transaction_lock(backend, fresh_key(), |_| Err::<(), _>(Error::body("no")))
+                .unwrap_err();
+        });
+    });
+}
+
+/// Its release is the transaction's end.
+#[test]
+fn a_guard_inside_a_transaction_takes_one_to_acquire_and_one_to_ask() {
+    each_transaction!(|wire, backend| {
+        let mut lock = Lock::new(backend, fresh_key());
+        wire.takes(2, || {
+            let mut guard = lock.acquire().unwrap();
+            assert_eq!(
+                wire.proxy
+                    .count(|| assert!(LockGuard::is_held(&mut guard).unwrap())),
+                1
+            );
+            LockGuard::release(guard).unwrap();
+        });
+    });
+}
