@@ -83,6 +83,12 @@ impl Key {
         }
     }
 
+    /// The name that it was made from, without its namespace; `None` for a number or a pair.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(|name| &*name.name)
+    }
+
     /// The `bigint` that is locked, or `None` for a pair.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
@@ -338,6 +344,8 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_it_was_written() {
         assert_eq!(Key::from("seat:12A").to_string(), "\"seat:12A\"");
+        assert_eq!(Key::from("seat:12A").name(), Some("seat:12A"));
+        assert_eq!(Key::from(12).name(), None);
         assert_eq!(Key::from("").to_string(), "\"\"");
         assert_eq!(Key::from("a\nb\0\"").to_string(), "\"a\\nb\\0\\\"\"");
         assert_eq!(

@@ -1,0 +1,234 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pglock::Key;
+use pglock::compat::Scheme;
+
+const AFTER: &str = "\
+Connection:
+  --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT, PGUSER,
+  PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf.
+
+Keys:
+  A name is hashed as the library pglock does it; `pglock key NAME` shows the number, and
+  those of other libraries (--scheme). Locks of different databases have nothing to do with
+  each other.
+
+Exit status:
+    0  done              75  somebody else holds the lock
+    1  nobody holds it   76  the lock was lost while the command ran
+   64  wrong usage      126  the command cannot be run
+   69  no connection    127  the command was not found
+   71  system error   128+n  the command was ended by signal n";
+
+/// Locks that live in PostgreSQL: run commands under them, and see who holds them.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = AFTER)]
+pub(crate) struct Cli {
+    /// The database, as a URL or as libpq's keyword=value pairs
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
+    pub(crate) url: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command under a lock, as flock(1) does for one machine
+    #[command(after_long_help = "\
+Examples:
+  pglock run nightly-report --try -- ./report.sh       only one machine of the fleet does it
+  pglock run deploy --timeout 5m -- make deploy        one at a time, five minutes' patience
+  pglock run catalogue --shared -- ./read-only.sh      beside others, not beside a writer
+
+The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
+else holds the lock, 127 if there is no such command, 126 if it cannot be run, and 76 if the
+lock was lost: the connection broke while the command ran. The command is then ended by TERM,
+and after the grace time by KILL. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on to the
+command; where there is no terminal, signals go to its children too.
+
+However the command or pglock ends, the lock is free afterwards. On Linux, a pglock that is
+killed takes its command with it (TERM).")]
+    Run(RunArgs),
+    /// List all advisory locks of the database: who holds them, who waits
+    Ls(LsArgs),
+    /// Show who holds a lock, and who waits for it (status 1: nobody holds it)
+    Who(WhoArgs),
+    /// End the sessions that hold a lock (status 1: nobody holds it)
+    #[command(after_long_help = "\
+The session is ended by pg_terminate_backend: its transaction is rolled back, and all its
+locks are free. --cancel only cancels the statement that it runs: its client is told, and may
+then let go; an idle session stays as it is. It takes the rights of the same database user, of
+pg_signal_backend, or of a superuser.")]
+    Kill(KillArgs),
+    /// Show the number of a name in every scheme, with the SQL to type into psql
+    Key(KeyNameArgs),
+    /// Print the completions of a shell
+    #[command(after_long_help = "\
+Examples:
+  pglock completions bash >~/.local/share/bash-completion/completions/pglock
+  pglock completions fish >~/.config/fish/completions/pglock.fish")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Share the lock with other shared holders
+    #[arg(short, long)]
+    pub(crate) shared: bool,
+
+    /// Wait for at most this long, such as 5s, 300ms or "1m 30s"; for ever by default
+    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Do not wait at all
+    #[arg(short = 'n', long = "try", conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+
+    /// What the lock belongs to; behind a pooler in transaction mode it must be the transaction
+    #[arg(long, value_enum, default_value_t = ScopeArg::Session)]
+    pub(crate) scope: ScopeArg,
+
+    /// The exit status if somebody else holds the lock
+    #[arg(short = 'E', long, value_name = "STATUS", default_value_t = crate::exit::BUSY)]
+    pub(crate) busy_status: u8,
+
+    /// How often to ask the server whether the lock is still held
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    pub(crate) check: Duration,
+
+    /// How long the command has between TERM and KILL when the lock is lost
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub(crate) grace: Duration,
+
+    /// Say nothing if somebody else holds the lock
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// The connection
+    Session,
+    /// A transaction, open for as long as the command runs
+    Transaction,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Look again and again, every two seconds or as often as told
+    #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true,
+          default_missing_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) watch: Option<Duration>,
+
+    /// Print JSON: one array a look
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhoArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+
+    /// Only cancel what the session is doing
+    #[arg(long, conflicts_with = "terminate")]
+    pub(crate) cancel: bool,
+
+    /// End the session; the default
+    #[arg(long)]
+    pub(crate) terminate: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyNameArgs {
+    /// The name
+    pub(crate) name: String,
+
+    /// The namespace that the name is in (pglock's own scheme alone)
+    #[arg(long, value_name = "NS")]
+    pub(crate) namespace: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A key in each of its forms.
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// The namespace that the name is in
+    #[arg(long, value_name = "NS", requires = "key")]
+    namespace: Option<String>,
+
+    /// The library whose key of that name it is; `pglock key NAME` lists them
+    #[arg(long, requires = "key", conflicts_with = "namespace")]
+    scheme: Option<Scheme>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The name of the lock
+    key: Option<String>,
+
+    /// A number (bigint) in place of a name
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    int: Option<i64>,
+
+    /// A pair of numbers (two integers) in place of a name
+    #[arg(long, value_name = "A,B", allow_hyphen_values = true, value_parser = pair)]
+    pair: Option<(i32, i32)>,
+}
+
+fn pair(text: &str) -> Result<(i32, i32), String> {
+    let numbers = text
+        .split_once(',')
+        .and_then(|(a, b)| Some((a.trim().parse().ok()?, b.trim().parse().ok()?)));
+    numbers.ok_or_else(|| "two 32-bit numbers with a comma between them, such as 1,-2".to_owned())
+}
+
+impl KeyArgs {
+    pub(crate) fn key(&self) -> Key {
+        let Which { key, int, pair } = &self.which;
+        let name = key.as_deref().unwrap_or_default();
+        match (int, pair, self.scheme, &self.namespace) {
+            (Some(number), ..) => Key::from(*number),
+            (_, Some(pair), ..) => Key::from(*pair),
+            (_, _, Some(scheme), _) => scheme.key(name),
+            (.., Some(namespace)) => Key::namespaced(namespace.clone(), name.to_owned()),
+            _ => Key::from(name),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the exit status says. The numbers are those of sysexits(3) and of shells.
+
+use std::fmt;
+use std::io;
+
+use pglock::Error;
+
+/// `who`, `kill`: nobody holds the lock.
+pub(crate) const NOBODY: u8 = 1;
+pub(crate) const USAGE: u8 = 64;
+pub(crate) const UNAVAILABLE: u8 = 69;
+pub(crate) const OS: u8 = 71;
+/// `run`: somebody else holds the lock.
+pub(crate) const BUSY: u8 = 75;
+/// `run`: the lock was lost while the command ran.
+pub(crate) const LOST: u8 = 76;
+pub(crate) const CANNOT_RUN: u8 = 126;
+pub(crate) const NOT_FOUND: u8 = 127;
+/// The number of the signal is added.
+pub(crate) const SIGNAL: u8 = 128;
+
+/// Why there is nothing more to do, in one line.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl fmt::Display) -> Self {
+        Self {
+            code,
+            message: one_line(&message.to_string()),
+        }
+    }
+}
+
+/// libpq and the server like to say more than one.
+pub(crate) fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.join(" ").trim_end().to_owned()
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = if error.is_contention() {
+            BUSY
+        } else {
+            UNAVAILABLE
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Of standard output: a reader that has seen enough is no failure.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(0, ""),
+            _ => Self::new(OS, error),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `pglock key`: a name in every scheme.
+
+use std::io::{self, Write};
+
+use pglock::Key;
+use pglock::compat::Scheme;
+use serde_json::{Value, json};
+
+use crate::args::KeyNameArgs;
+use crate::exit::Failure;
+use crate::show::table;
+
+pub(crate) fn print(args: &KeyNameArgs) -> Result<u8, Failure> {
+    let own = match &args.namespace {
+        Some(namespace) => Key::namespaced(namespace.clone(), args.name.clone()),
+        None => Key::from(&args.name),
+    };
+    let mut keys = vec![("pglock", own)];
+    if args.namespace.is_none() {
+        let others = Scheme::ALL.map(|scheme| (scheme.name(), scheme.key(&args.name)));
+        keys.extend(others);
+    }
+    let mut out = io::stdout().lock();
+    if args.json {
+        let object = |(scheme, key): &(&str, Key)| json!({"scheme": scheme, "key": number(key), "sql": sql(key)});
+        let array: Vec<_> = keys.iter().map(object).collect();
+        writeln!(out, "{}", Value::from(array))?;
+    } else {
+        let mut table = table(&["SCHEME", "KEY", "SQL"]);
+        for (scheme, key) in &keys {
+            table.add_row([(*scheme).to_owned(), text(key), sql(key)]);
+        }
+        writeln!(out, "{}", table.trim_fmt())?;
+    }
+    Ok(0)
+}
+
+/// As the server knows it: a number, or an array of two.
+pub(crate) fn number(key: &Key) -> Value {
+    match (key.as_i64(), key.as_pair()) {
+        (Some(number), _) => json!(number),
+        (_, pair) => json!(pair),
+    }
+}
+
+/// As people write it.
+pub(crate) fn text(key: &Key) -> String {
+    match (key.as_i64(), key.as_pair()) {
+        (Some(number), _) => number.to_string(),
+        (_, Some((first, second))) => format!("({first}, {second})"),
+        (None, None) => String::new(),
+    }
+}
+
+fn sql(key: &Key) -> String {
+    match (key.as_i64(), key.as_pair()) {
+        (_, Some((first, second))) => format!("SELECT pg_advisory_lock({first}, {second});"),
+        (number, None) => format!("SELECT pg_advisory_lock('{}');", number.unwrap_or_default()),
+    }
+}

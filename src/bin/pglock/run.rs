@@ -1,0 +1,97 @@
+//! `pglock run`: a command under a lock.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::pg::PgConnection;
+use pglock::{Error, Lock, Mode, Scope, inspect};
+
+use crate::args::{RunArgs, ScopeArg};
+use crate::connection::{Connected, connect};
+use crate::exit::{Failure, UNAVAILABLE, one_line};
+use crate::signals::Signals;
+use crate::supervise;
+
+pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
+    let signals = Signals::listen(url)?;
+    let Connected {
+        mut connection,
+        pid,
+    } = connect(url, &application(&args.command))?;
+    signals.waiting_in(pid);
+    if args.scope == ScopeArg::Transaction {
+        AnsiTransactionManager::begin_transaction(&mut connection)
+            .map_err(|error| Failure::new(UNAVAILABLE, error))?;
+    }
+    let mut lock = lock(&mut connection, args);
+    let guard = match lock.acquire() {
+        Ok(guard) => guard,
+        Err(Error::Timeout { .. }) if args.no_wait => {
+            return Err(busy(args, &in_the_way(url, args)));
+        }
+        Err(error) if error.is_contention() => return Err(busy(args, &error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    signals.running();
+    let status = thread::scope(|threads| supervise::supervise(threads, guard, &signals, args));
+    drop(lock);
+    if args.scope == ScopeArg::Transaction {
+        // Waits for the server to have let go; a lost connection has done so.
+        let _ = AnsiTransactionManager::rollback_transaction(&mut connection);
+    }
+    status
+}
+
+fn lock<'c>(connection: &'c mut PgConnection, args: &RunArgs) -> Lock<&'c mut PgConnection> {
+    let mode = match args.shared {
+        true => Mode::Shared,
+        false => Mode::Exclusive,
+    };
+    let scope = match args.scope {
+        ScopeArg::Session => Scope::Session,
+        ScopeArg::Transaction => Scope::Transaction,
+    };
+    let lock = Lock::new(connection, args.key.key())
+        .mode(mode)
+        .scope(scope)
+        .name_holders(true);
+    match args.timeout {
+        _ if args.no_wait => lock.timeout(Duration::ZERO),
+        Some(timeout) => lock.timeout(timeout),
+        None => lock,
+    }
+}
+
+/// Whoever looks at the locks sees which command it is.
+fn application(command: &[OsString]) -> String {
+    let program = command.first().map(Path::new).and_then(Path::file_name);
+    let program = program.map(OsStr::to_string_lossy).unwrap_or_default();
+    format!("pglock: {program}")
+}
+
+/// For a lock that was not waited for, where the error does not say it.
+fn in_the_way(url: &str, args: &RunArgs) -> String {
+    let key = args.key.key();
+    let holders = connect(url, "pglock")
+        .map(|mut connected| inspect::holders(&mut connected.connection, &key).unwrap_or_default());
+    let holders = holders.unwrap_or_default();
+    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    match names.as_slice() {
+        [] => format!("{key} is held by another session"),
+        names => format!("{key} is held by {}", names.join(" and ")),
+    }
+}
+
+fn busy(args: &RunArgs, message: &str) -> Failure {
+    let message = match args.quiet {
+        true => String::new(),
+        false => one_line(message),
+    };
+    Failure {
+        code: args.busy_status,
+        message,
+    }
+}

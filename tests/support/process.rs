@@ -1,0 +1,90 @@
+//! `pglock` as a process, and commands that run under it.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+pub fn pglock(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pglock"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+pub fn output(arguments: &[&str]) -> Output {
+    pglock(arguments).output().unwrap()
+}
+
+#[track_caller]
+pub fn assert_fails(arguments: &[&str], code: i32, message: &str) {
+    let output = output(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(stderr.contains(message), "{arguments:?}: {stderr}");
+}
+
+#[track_caller]
+pub fn stdout(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A `pglock run` whose command has started; it says so, and ends at the end of its input.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(key: &str, options: &[&str], script: &str) -> Self {
+        let script = format!("{script}\necho started; read -r _");
+        let command = &["--", "sh", "-c", &script];
+        Self::of(&mut pglock(&[&["run", key], options, command].concat()))
+    }
+
+    pub fn of(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut running = Self(child.unwrap());
+        assert_eq!(running.line(), "started");
+        running
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        let stdout = self.0.stdout.as_mut().unwrap();
+        #[allow(clippy::unbuffered_bytes)] // what follows the line is for the next call
+        for byte in stdout.bytes() {
+            match byte.unwrap() {
+                b'\n' => break,
+                byte => line.push(byte),
+            }
+        }
+        String::from_utf8(line).unwrap()
+    }
+
+    pub fn kill(&self, signal: &str) {
+        kill(signal, self.0.id());
+    }
+
+    /// Its status, and what it said on standard error.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let mut stderr = String::new();
+        let mut stream = self.0.stderr.take().unwrap();
+        stream.read_to_string(&mut stderr).unwrap();
+        (self.0.wait().unwrap(), stderr)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn kill(signal: &str, pid: u32) {
+    let killed = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+}
