@@ -114,10 +114,20 @@ fn failure(error: DieselError) -> Failure {
         }
         DieselError::DatabaseError(_, ref server) => {
             let message = server.message().to_owned();
-            Failure::from_error(None, &message, error)
+            Failure::from_error(canceled(&message), &message, error)
         }
         _ => Failure::from_error(None, "", error),
     }
+}
+
+/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text,
+/// in the server's language: where that is another one, it stays an unknown error.
+fn canceled(message: &str) -> Option<&'static str> {
+    let texts = [
+        "canceling statement due to user request",
+        "canceling statement due to statement timeout",
+    ];
+    texts.contains(&message).then_some(sql::CANCELED)
 }
 
 impl From<DieselError> for Error {
@@ -143,5 +153,32 @@ impl From<Error> for DieselError {
             },
             error => DieselError::QueryBuilderError(Box::new(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Failure {
+        let text = Box::new(text.to_owned());
+        failure(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
+    }
+
+    /// Chance decides whether a cancel meets the block, so only the soak provokes this one for real.
+    #[test]
+    fn a_cancel_outside_the_block_is_told() {
+        let failure = told("canceling statement due to user request");
+        let canceled = matches!(
+            &failure,
+            Failure::Sql { sqlstate: Some(state), .. } if state == sql::CANCELED
+        );
+        assert!(canceled, "{failure:?}");
+    }
+
+    #[test]
+    fn the_last_words_of_libpq_are_a_lost_connection() {
+        let lost = told("server closed the connection unexpectedly\n");
+        assert!(matches!(lost, Failure::Lost(_)), "{lost:?}");
     }
 }
