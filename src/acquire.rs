@@ -104,14 +104,14 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Fa
         return taken;
     };
     // A driver may return before the server has let go of what the message had; this question waits
-    // for that. And a cancel, unlike a timeout, can hit after the grant.
+    // for that. And a cancel can hit after the grant.
     let question = sql::held(&request.lock, S::ANSWERS);
     let mut held = session.send(&question);
     if matches!(held, Err(Failure::Sql { .. })) {
         held = session.send(&question); // a cancel can hit the question, too
     }
     match held {
-        Ok(()) if !failure.is_timeout_or_deadlock() => session.end(),
+        Ok(()) => session.end(),
         // Nothing can be asked in a raw transaction that was aborted, and nothing was taken in it.
         Err(Failure::Sql { .. }) => return Err(failure.without_transaction(true)),
         _ => {}

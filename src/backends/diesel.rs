@@ -114,20 +114,21 @@ fn failure(error: DieselError) -> Failure {
         }
         DieselError::DatabaseError(_, ref server) => {
             let message = server.message().to_owned();
-            Failure::from_error(canceled(&message), &message, error)
+            Failure::from_error(interrupted(&message), &message, error)
         }
         _ => Failure::from_error(None, "", error),
     }
 }
 
 /// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text,
-/// in the server's language: where that is another one, it stays an unknown error.
-fn canceled(message: &str) -> Option<&'static str> {
-    let texts = [
-        "canceling statement due to user request",
-        "canceling statement due to statement timeout",
-    ];
-    texts.contains(&message).then_some(sql::CANCELED)
+/// in the server's language: where that is another one, it stays an unknown error. A lock timeout
+/// can come after the block if a cancel came in it.
+fn interrupted(message: &str) -> Option<&'static str> {
+    match message.strip_prefix("canceling statement due to ")? {
+        "user request" | "statement timeout" => Some(sql::CANCELED),
+        "lock timeout" => Some(sql::TIMEOUT),
+        _ => None,
+    }
 }
 
 impl From<DieselError> for Error {
@@ -167,13 +168,18 @@ mod tests {
 
     /// Chance decides whether a cancel meets the block, so only the soak provokes this one for real.
     #[test]
-    fn a_cancel_outside_the_block_is_told() {
-        let failure = told("canceling statement due to user request");
-        let canceled = matches!(
-            &failure,
-            Failure::Sql { sqlstate: Some(state), .. } if state == sql::CANCELED
-        );
-        assert!(canceled, "{failure:?}");
+    fn an_interrupt_outside_the_block_is_told() {
+        for (reason, expected) in [
+            ("user request", sql::CANCELED),
+            ("statement timeout", sql::CANCELED),
+            ("lock timeout", sql::TIMEOUT),
+        ] {
+            let failure = told(&format!("canceling statement due to {reason}"));
+            let Failure::Sql { sqlstate, .. } = &failure else {
+                panic!("{failure:?}")
+            };
+            assert_eq!(sqlstate.as_deref(), Some(expected), "{reason}");
+        }
     }
 
     #[test]

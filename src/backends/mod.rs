@@ -186,11 +186,6 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the wait ended by itself, which never leaves anything held.
-    pub(crate) fn is_timeout_or_deadlock(&self) -> bool {
-        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT || state == sql::DEADLOCK)
-    }
-
     /// The failure of a message that needs a transaction, where there was none or it had been
     /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
     pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
