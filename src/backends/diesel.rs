@@ -112,6 +112,8 @@ fn failure(error: DieselError) -> Failure {
         DieselError::DatabaseError(_, ref server) if server.message().ends_with('\n') => {
             Failure::Lost(error.into())
         }
+        // What every transaction on it is told, once the rollback of one has failed.
+        DieselError::BrokenTransactionManager => Failure::Lost(error.into()),
         DieselError::DatabaseError(_, ref server) => {
             let message = server.message().to_owned();
             Failure::from_error(interrupted(&message), &message, error)
