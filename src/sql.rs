@@ -384,6 +384,26 @@ mod tests {
         statements
     }
 
+    proptest::proptest! {
+        /// Statements for two names differ in the digits of the keys and in nothing else.
+        #[test]
+        fn only_digits_of_a_name_reach_the_sql(one: String, other: String, space: String) {
+            let text = |name: &str| {
+                let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
+                let lock = Request::new(keys).lock;
+                let digits = |c: char| c.is_ascii_digit() || c == '-';
+                [
+                    acquire(&lock, Wait::Session, Answers::Errors),
+                    acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
+                    release(&lock, Answers::Rows),
+                    held(&lock, Answers::Rows),
+                ]
+                .map(|statement| statement.replace(digits, ""))
+            };
+            proptest::prop_assert_eq!(text(&one), text(&other));
+        }
+    }
+
     #[test]
     fn lock_calls_have_no_from_clause() {
         for statement in acquires() {
