@@ -65,6 +65,14 @@ mod postgres_backends {
     }
 }
 
+/// The server would notice the end of the connection by and by; this waits for it.
+#[cfg(feature = "diesel")]
+fn roll_back(connection: &mut diesel::PgConnection) {
+    use diesel::connection::{AnsiTransactionManager, TransactionManager};
+
+    AnsiTransactionManager::rollback_transaction(connection).unwrap();
+}
+
 #[cfg(feature = "diesel")]
 pub use diesel_backends::*;
 #[cfg(feature = "diesel")]
@@ -92,7 +100,9 @@ mod diesel_backends {
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             let mut connection = PgConnection::establish(&url()).unwrap();
             connection.begin_test_transaction().unwrap();
-            f(&mut connection)
+            let result = f(&mut connection);
+            roll_back(&mut connection);
+            result
         }
     }
 }
@@ -183,7 +193,9 @@ mod diesel_pools {
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             let mut connection = diesel_pool().get().unwrap();
             connection.begin_test_transaction().unwrap();
-            f(&mut connection)
+            let result = f(&mut connection);
+            roll_back(&mut connection);
+            result
         }
     }
 }
