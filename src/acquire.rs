@@ -164,8 +164,10 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
     };
     let mut holders = Vec::new();
     // A driver may return before the server has let go of what the message had; either question
-    // waits for that. And a cancel, unlike a timeout, can hit after the grant.
-    if failure.is_timeout() && request.names_holders(true) {
+    // waits for that. And a cancel can hit after the grant.
+    let nothing_is_held =
+        failure.is_timeout() && (S::ANSWERS == Answers::Rows || failure.is_carried());
+    if nothing_is_held && request.names_holders(true) {
         holders = inspect::culprits(session, lock);
     } else if matches!(failure, Failure::Sql { .. }) {
         let question = sql::held(lock, S::ANSWERS);
@@ -174,7 +176,7 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
             held = session.send(&question); // a cancel can hit the question, too
         }
         match held {
-            Ok(()) if !failure.is_timeout_or_deadlock() => session.end(),
+            Ok(()) => session.end(),
             // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
             Err(Failure::Sql { .. }) => failure = failure.without_transaction(true),
             _ => {}

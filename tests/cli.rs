@@ -1,12 +1,10 @@
 //! The command `pglock`, as a process.
 
 #[path = "support/oracle.rs"]
-#[allow(dead_code)] // no test that includes it uses all of it
 mod oracle;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/server.rs"]
-#[allow(dead_code)]
 mod server;
 
 use std::io::{BufRead, BufReader};

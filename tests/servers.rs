@@ -7,7 +7,7 @@
 mod server;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pglock::{Error, Lock, LockBackend, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
@@ -38,19 +38,38 @@ fn never<S>(_: &mut S) -> Result<(), Error> {
     panic!("the body must not run")
 }
 
-fn granted(url: &str) -> i64 {
+fn granted_on(url: &str) -> i64 {
     let mut client = Client::connect(url, NoTls).unwrap();
     let query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     client.query_one(query, &[]).unwrap().get(0)
 }
 
 #[test]
-fn a_server_in_recovery_is_refused() {
-    let server = Server::new("standby");
-    // A cluster that was shut down cleanly is consistent at once, without a primary to follow.
-    std::fs::write(server.dir().join("data/standby.signal"), "").unwrap();
-    server.start();
-    on_every_driver!(refuses_in_recovery(&server.url()));
+fn a_hot_standby_is_refused() {
+    let (primary, standby) = (Server::new("primary"), Server::new("standby"));
+    standby.follow(&primary);
+    primary.start();
+    standby.start();
+    let mut client = Client::connect(&primary.url(), NoTls).unwrap();
+    client
+        .batch_execute("CREATE TABLE replayed (); SELECT pg_advisory_lock(1)")
+        .unwrap();
+    wait_for_table(&standby.url(), "replayed");
+    // What is refused: the key that is held there would be granted here.
+    let mut plain = Client::connect(&standby.url(), NoTls).unwrap();
+    let granted = plain.query_one("SELECT pg_try_advisory_xact_lock(1)", &[]);
+    assert!(granted.unwrap().get::<_, bool>(0));
+    on_every_driver!(refuses_in_recovery(&standby.url()));
+}
+
+/// Returns when the standby has replayed what the primary did.
+fn wait_for_table(url: &str, table: &str) {
+    let mut client = Client::connect(url, NoTls).unwrap();
+    let start = Instant::now();
+    let query = format!("SELECT to_regclass('{table}') IS NOT NULL");
+    while !client.query_one(&query, &[]).unwrap().get::<_, bool>(0) {
+        assert!(start.elapsed() < Duration::from_secs(30), "no replication");
+    }
 }
 
 fn refuses_in_recovery<B: LockBackend>(backend: &mut B, url: &str) {
@@ -70,7 +89,7 @@ fn refuses_in_recovery<B: LockBackend>(backend: &mut B, url: &str) {
             "{result:?}"
         );
     }
-    assert_eq!(granted(url), 0);
+    assert_eq!(granted_on(url), 0);
 }
 
 #[test]
@@ -93,7 +112,7 @@ fn fills_the_lock_table<B: LockBackend>(backend: &mut B, url: &str) {
                 panic!("not told as it is");
             };
             assert!(error.to_string().contains("max_locks_per_transaction"));
-            assert_eq!(granted(url), 0);
+            assert_eq!(granted_on(url), 0);
         }
     }
     with_lock(backend, 1, |_| Ok::<_, Error>(())).unwrap();
@@ -149,7 +168,7 @@ fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
     server.start();
     with_lock(&mut fresh(), "key", |_| Ok::<_, Error>(())).unwrap();
     let url = server.url();
-    assert_eq!(granted(&url), 0);
+    assert_eq!(granted_on(&url), 0);
     let mut client = Client::connect(&url, NoTls).unwrap();
     let taken = client.execute("DELETE FROM work", &[]).unwrap();
     assert_eq!(taken, 1, "the row that was committed");

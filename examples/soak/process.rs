@@ -1,6 +1,6 @@
 //! A process of workers: started and killed by the parent, and what it does as a child.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -87,10 +87,18 @@ pub fn work(seed: u64, number: i32, run: i32) {
                 .unwrap()
                 .count("faults: cuts of all connections of a process");
         }
-        println!("{}", tally.lock().unwrap().line());
+        report(&tally, &stop);
     }
     for worker in workers {
         worker.join().expect("a worker");
     }
-    println!("{}", tally.lock().unwrap().line());
+    report(&tally, &stop);
+}
+
+/// To the parent. Where there is none any more, this process ends, too.
+fn report(tally: &Mutex<Tally>, stop: &AtomicBool) {
+    let line = tally.lock().unwrap().line();
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        stop.store(true, Ordering::Relaxed);
+    }
 }

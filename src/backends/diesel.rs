@@ -112,14 +112,28 @@ fn failure(error: DieselError) -> Failure {
         DieselError::DatabaseError(_, ref server) if server.message().ends_with('\n') => {
             Failure::Lost(error.into())
         }
+        // What every transaction on it is told, once the rollback of one has failed.
+        DieselError::BrokenTransactionManager => Failure::Lost(error.into()),
         DieselError::DatabaseError(ref kind, ref server) => {
             let message = server.message().to_owned();
-            // The only SQLSTATE of interest that diesel tells.
-            let serialization = matches!(kind, DatabaseErrorKind::SerializationFailure);
-            let sqlstate = serialization.then_some(sql::SERIALIZATION_FAILURE);
+            let sqlstate = match kind {
+                DatabaseErrorKind::SerializationFailure => Some(sql::SERIALIZATION_FAILURE),
+                _ => interrupted(&message),
+            };
             Failure::from_error(sqlstate, &message, error)
         }
         _ => Failure::from_error(None, "", error),
+    }
+}
+
+/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text,
+/// in the server's language: where that is another one, it stays an unknown error. A lock timeout
+/// can come after the block if a cancel came in it.
+fn interrupted(message: &str) -> Option<&'static str> {
+    match message.strip_prefix("canceling statement due to ")? {
+        "user request" | "statement timeout" => Some(sql::CANCELED),
+        "lock timeout" => Some(sql::TIMEOUT),
+        _ => None,
     }
 }
 
@@ -146,5 +160,37 @@ impl From<Error> for DieselError {
             },
             error => DieselError::QueryBuilderError(Box::new(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Failure {
+        let text = Box::new(text.to_owned());
+        failure(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
+    }
+
+    /// Chance decides whether a cancel meets the block, so only the soak provokes this one for real.
+    #[test]
+    fn an_interrupt_outside_the_block_is_told() {
+        for (reason, expected) in [
+            ("user request", sql::CANCELED),
+            ("statement timeout", sql::CANCELED),
+            ("lock timeout", sql::TIMEOUT),
+        ] {
+            let failure = told(&format!("canceling statement due to {reason}"));
+            let Failure::Sql { sqlstate, .. } = &failure else {
+                panic!("{failure:?}")
+            };
+            assert_eq!(sqlstate.as_deref(), Some(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_last_words_of_libpq_are_a_lost_connection() {
+        let lost = told("server closed the connection unexpectedly\n");
+        assert!(matches!(lost, Failure::Lost(_)), "{lost:?}");
     }
 }

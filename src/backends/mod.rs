@@ -190,10 +190,9 @@ impl Failure {
         matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT)
     }
 
-    /// Whether the wait ended by itself, which never leaves anything held.
-    pub(crate) fn is_timeout_or_deadlock(&self) -> bool {
-        self.is_timeout()
-            || matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::DEADLOCK)
+    /// Whether the SQLSTATE was carried out of the block that takes the lock.
+    pub(crate) fn is_carried(&self) -> bool {
+        matches!(self, Self::Sql { source, .. } if source.to_string().contains(sql::MARK))
     }
 
     /// The failure of a message that needs a transaction, where there was none or it had been

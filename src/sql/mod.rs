@@ -43,7 +43,7 @@ pub enum Answer {
 }
 
 /// Marks, in the text of an error, an answer that came as an error.
-const MARK: &str = "pglock:";
+pub(crate) const MARK: &str = "pglock:";
 
 impl Answer {
     const ALL: [Self; 6] = [
@@ -390,6 +390,26 @@ mod tests {
             }
         }
         statements
+    }
+
+    proptest::proptest! {
+        /// Statements for two names differ in the digits of the keys and in nothing else.
+        #[test]
+        fn only_digits_of_a_name_reach_the_sql(one: String, other: String, space: String) {
+            let text = |name: &str| {
+                let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
+                let lock = Request::on_keys(keys).lock;
+                let digits = |c: char| c.is_ascii_digit() || c == '-';
+                [
+                    session::lock_by_errors(&lock, Wait::Session),
+                    acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
+                    session::lock_by_rows(&lock, Wait::Millis(7)),
+                    held(&lock, Answers::Rows),
+                ]
+                .map(|statement| statement.replace(digits, ""))
+            };
+            proptest::prop_assert_eq!(text(&one), text(&other));
+        }
     }
 
     #[test]

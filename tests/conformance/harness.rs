@@ -65,6 +65,14 @@ mod postgres_backends {
     }
 }
 
+/// The server would notice the end of the connection by and by; this waits for it.
+#[cfg(feature = "diesel")]
+fn roll_back(connection: &mut diesel::PgConnection) {
+    use diesel::connection::{AnsiTransactionManager, TransactionManager};
+
+    AnsiTransactionManager::rollback_transaction(connection).unwrap();
+}
+
 #[cfg(feature = "diesel")]
 pub use diesel_backends::*;
 #[cfg(feature = "diesel")]
@@ -93,8 +101,7 @@ mod diesel_backends {
             let mut connection = PgConnection::establish(&url()).unwrap();
             connection.begin_test_transaction().unwrap();
             let result = f(&mut connection);
-            // The end of the connection would roll back too, but nobody waits for that.
-            sql(&mut connection, "ROLLBACK").unwrap();
+            roll_back(&mut connection);
             result
         }
     }
@@ -187,8 +194,7 @@ mod diesel_pools {
             let mut connection = diesel_pool().get().unwrap();
             connection.begin_test_transaction().unwrap();
             let result = f(&mut connection);
-            // The end of the connection would roll back too, but nobody waits for that.
-            sql(&mut *connection, "ROLLBACK").unwrap();
+            roll_back(&mut connection);
             result
         }
     }

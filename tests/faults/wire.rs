@@ -141,6 +141,30 @@ fn a_waiter_is_cut_off<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     assert_eq!(table.rows(), 0);
 }
 
+on_every_backend!(a_lost_connection_stays_lost);
+
+/// An error of the body, with which the rollback and the release fail in silence; the next section
+/// on the connection is told. A pool has another connection.
+fn a_lost_connection_stays_lost<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
+    for first in Form::ALL {
+        for second in Form::ALL {
+            let mut backend = fresh();
+            wire.proxy.at("INSERT", Point::Before, || Then::Cut);
+            let told = Case::new(first, String::new()).run(&mut backend);
+            assert_eq!(told, Told::ErrorOfTheBody);
+            let case = Case::new(second, format!("{first:?}, {second:?}"));
+            let told = case.run(&mut backend);
+            let pooled = case.run(&mut backend) == Told::Done;
+            let expected = if pooled {
+                Told::Done
+            } else {
+                Told::LostAtAcquire
+            };
+            assert_eq!(told, expected, "{}", case.name);
+        }
+    }
+}
+
 /// A section with a key and a table of its own.
 struct Case {
     name: String,

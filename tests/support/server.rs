@@ -1,5 +1,7 @@
 //! A server of a test's own, for what the shared one must not be put through.
 
+#![allow(dead_code)] // no test that includes it uses all of it
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -66,14 +68,43 @@ impl Server {
 
     /// Stops it without a farewell, as a crash does.
     pub fn crash(&self) {
+        self.end("immediate");
+    }
+
+    fn end(&self, mode: &str) {
         let data = self.dir.join("data");
-        let stop = ["stop", "-s", "-m", "immediate", "-D"];
+        let stop = ["stop", "-s", "-m", mode, "-D"];
         run(self.program("pg_ctl").args(stop).arg(data));
     }
 
     pub fn url(&self) -> String {
+        self.url_at(5432)
+    }
+
+    /// The same by the socket of another port, which something in front of the server listens on.
+    pub fn url_at(&self, port: u16) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{socket}:5432/postgres")
+        format!("postgres://postgres@{socket}:{port}/postgres")
+    }
+
+    /// Becomes a copy of another server, which must be stopped, and will follow it as a standby.
+    pub fn follow(&self, primary: &Self) {
+        let data = self.dir.join("data");
+        run(self.command("rm").arg("-r").arg(&data));
+        let copy = primary.dir.join("data");
+        run(self.command("cp").arg("-r").arg(copy).arg(&data));
+        let socket = |server: &Self| server.dir.display().to_string();
+        self.configure(&format!(
+            "unix_socket_directories = '{}'\nprimary_conninfo = 'host={} user=postgres'\n",
+            socket(self),
+            socket(primary)
+        ));
+        run(self.command("touch").arg(data.join("standby.signal")));
+    }
+
+    /// Stops it in good order.
+    pub fn stop(&self) {
+        self.end("fast");
     }
 
     fn program(&self, name: &str) -> Command {
@@ -82,7 +113,7 @@ impl Server {
     }
 
     /// A command as the server's user, in a folder that is open to it.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir("/")
