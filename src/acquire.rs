@@ -89,11 +89,11 @@ fn not_begun<S: Session>(
     failure: Failure,
     wait: Option<Wait>,
 ) -> Error {
-    let mut holders = Vec::new();
+    let mut culprits = None;
     if failure.is_timeout() && request.name_holders == Some(true) {
-        holders = inspect::culprits(session, &request.lock);
+        culprits = inspect::culprits(session, &request.lock);
     }
-    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(holders);
+    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(culprits);
     if let Some(wait) = wait {
         wait.failed(&error);
     }
@@ -141,19 +141,26 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
     let Err(failure) = session.send(&sql::acquire(lock, request.wait(), S::ANSWERS)) else {
         return Ok(());
     };
-    let mut holders = Vec::new();
+    let mut culprits = None;
     // A driver may return before the server has let go of what the message had; either question
-    // waits for that. And a cancel, unlike a timeout, can hit after the grant.
+    // waits for that. And an interrupt can hit after the grant.
     if failure.is_timeout() && request.name_holders != Some(false) {
-        holders = inspect::culprits(session, lock);
-    } else if matches!(failure, Failure::Sql { .. }) {
-        let held = session.send(&sql::held(lock, S::ANSWERS));
-        let certainly_not_taken = failure.is_timeout_or_deadlock();
-        if !certainly_not_taken && !matches!(held, Err(Failure::Refused(_) | Failure::Lost(_))) {
-            session.end();
-        }
+        culprits = inspect::culprits(session, lock);
     }
-    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
+    let held = match (&culprits, &failure) {
+        (Some(culprits), _) => culprits.held,
+        (None, Failure::Sql { .. }) => {
+            let held = session.send(&sql::held(lock, S::ANSWERS));
+            let certainly_not_taken = failure.is_timeout_or_deadlock();
+            !certainly_not_taken && !matches!(held, Err(Failure::Refused(_) | Failure::Lost(_)))
+        }
+        (None, _) => false,
+    };
+    if held {
+        session.end();
+    }
+    let error = Error::acquire(lock.clone(), request.timeout, failure);
+    Err(error.held_by(culprits))
 }
 
 fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
@@ -166,12 +173,12 @@ fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<()
     let Err(mut failure) = taken else {
         return Ok(());
     };
-    let mut holders = Vec::new();
+    let mut culprits = None;
     if !matches!(failure, Failure::Lost(_)) {
         let free = S::ANSWERS == Answers::Rows;
         let undone;
         if failure.is_timeout() && request.name_holders.unwrap_or(free) {
-            (undone, holders) = inspect::undo_and_culprits(session, lock);
+            (undone, culprits) = inspect::undo_and_culprits(session, lock);
         } else {
             undone = session.send(sql::UNDO);
         }
@@ -181,5 +188,5 @@ fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<()
             failure = failure.without_transaction(session.in_transaction());
         }
     }
-    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(culprits))
 }
