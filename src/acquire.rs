@@ -105,11 +105,11 @@ fn not_begun<S: Session>(
     failure: Failure,
     wait: Option<Wait>,
 ) -> Error {
-    let mut holders = Vec::new();
+    let mut culprits = None;
     if failure.is_timeout() && request.names_holders(false) {
-        holders = inspect::culprits(session, &request.lock);
+        culprits = inspect::culprits(session, &request.lock);
     }
-    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(holders);
+    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(culprits);
     if let Some(wait) = wait {
         wait.failed(&error);
     }
@@ -162,27 +162,33 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
     let Err(mut failure) = sql::lock(session, lock, request.wait()) else {
         return Ok(());
     };
-    let mut holders = Vec::new();
+    let mut culprits = None;
     // A driver may return before the server has let go of what the message had; either question
-    // waits for that. And a cancel can hit after the grant.
-    let nothing_is_held =
-        failure.is_timeout() && (S::ANSWERS == Answers::Rows || failure.is_carried());
-    if nothing_is_held && request.names_holders(true) {
-        holders = inspect::culprits(session, lock);
-    } else if matches!(failure, Failure::Sql { .. }) {
-        let question = sql::held(lock, S::ANSWERS);
-        let mut held = session.send(&question);
-        if matches!(held, Err(Failure::Sql { .. })) {
-            held = session.send(&question); // a cancel can hit the question, too
-        }
-        match held {
-            Ok(()) => session.end(),
-            // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
-            Err(Failure::Sql { .. }) => failure = failure.without_transaction(true),
-            _ => {}
-        }
+    // waits for that. And an interrupt can hit after the grant.
+    if failure.is_timeout() && request.names_holders(true) {
+        culprits = inspect::culprits(session, lock);
     }
-    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
+    let held = match (&culprits, &failure) {
+        (Some(culprits), _) => culprits.held,
+        (None, Failure::Sql { .. }) => {
+            let question = sql::held(lock, S::ANSWERS);
+            let mut held = session.send(&question);
+            if matches!(held, Err(Failure::Sql { .. })) {
+                held = session.send(&question); // a cancel can hit the question, too
+            }
+            if matches!(held, Err(Failure::Sql { .. })) {
+                // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
+                failure = failure.without_transaction(true);
+            }
+            held.is_ok()
+        }
+        (None, _) => false,
+    };
+    if held {
+        session.end();
+    }
+    let error = Error::acquire(lock.clone(), request.timeout, failure);
+    Err(error.held_by(culprits))
 }
 
 fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
@@ -195,12 +201,12 @@ fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<()
     let Err(mut failure) = taken else {
         return Ok(());
     };
-    let mut holders = Vec::new();
+    let mut culprits = None;
     if !matches!(failure, Failure::Lost(_)) {
         let free = S::ANSWERS == Answers::Rows;
         let undone;
         if failure.is_timeout() && request.names_holders(free) {
-            (undone, holders) = inspect::undo_and_culprits(session, lock);
+            (undone, culprits) = inspect::undo_and_culprits(session, lock);
         } else {
             undone = session.send(sql::UNDO);
         }
@@ -210,5 +216,5 @@ fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<()
             failure = failure.without_transaction(session.in_transaction());
         }
     }
-    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(holders))
+    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(culprits))
 }

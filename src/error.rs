@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backends::Failure;
-use crate::inspect::Claim;
+use crate::inspect::{Claim, Culprits};
 use crate::request::LockInfo;
 use crate::sql::{self, Answer};
 
@@ -285,9 +285,9 @@ impl Error {
     }
 
     /// A timeout, with the names of those who held the lock.
-    pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
-        if let Self::Timeout { holders, .. } = &mut self {
-            *holders = claims;
+    pub(crate) fn held_by(mut self, culprits: Option<Culprits>) -> Self {
+        if let (Self::Timeout { holders, .. }, Some(culprits)) = (&mut self, culprits) {
+            *holders = culprits.holders;
         }
         self
     }

@@ -151,14 +151,21 @@ where
     })
 }
 
-/// Who was in the way of a lock that was not had in time. Never an error: it must not replace the
-/// timeout's. One round trip.
-pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Vec<Claim> {
+/// Who was in the way of a lock that was not had in time.
+pub(crate) struct Culprits {
+    pub(crate) holders: Vec<Claim>,
+    /// Whether this session has the lock after all.
+    pub(crate) held: bool,
+}
+
+/// Asks who holds a lock. `None`: that cannot be told, which must not replace the error that is
+/// asked about. One round trip.
+pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Option<Culprits> {
     let lines = match S::ANSWERS {
-        Answers::Rows => session.query(&culprits_sql(lock)).unwrap_or_default(),
+        Answers::Rows => session.query(&culprits_sql(lock)).ok(),
         Answers::Errors => lines_of(session.send(&culprits_answer(lock))),
     };
-    read(&lines, lock.keys())
+    Some(Culprits::read(&lines?, lock))
 }
 
 /// The same after a failed statement behind a savepoint, which is undone first: with a driver that
@@ -166,33 +173,56 @@ pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Vec<Clai
 pub(crate) fn undo_and_culprits<S: Session>(
     session: &mut S,
     lock: &LockInfo,
-) -> (Result<(), Failure>, Vec<Claim>) {
+) -> (Result<(), Failure>, Option<Culprits>) {
     let (undone, lines) = match S::ANSWERS {
         Answers::Rows => {
             let ask = sql::in_savepoint(&culprits_sql(lock));
             match session.query(&format!("{}; {ask}", sql::UNDO)) {
-                Ok(lines) => (Ok(()), lines),
-                Err(_) => (session.send(sql::UNDO), Vec::new()),
+                Ok(lines) => (Ok(()), Some(lines)),
+                Err(_) => (session.send(sql::UNDO), None),
             }
         }
         Answers::Errors => match session.send(sql::UNDO) {
             Ok(()) => match session.send(&sql::in_savepoint(&culprits_answer(lock))) {
-                Ok(()) => (Ok(()), Vec::new()),
+                Ok(()) => (Ok(()), Some(Vec::new())),
                 told => (session.send(sql::UNDO), lines_of(told)),
             },
-            failed => (failed, Vec::new()),
+            failed => (failed, None),
         },
     };
-    (undone, read(&lines, lock.keys()))
+    (undone, lines.map(|lines| Culprits::read(&lines, lock)))
+}
+
+impl Culprits {
+    fn read(lines: &[String], lock: &LockInfo) -> Self {
+        let (own, mut holders): (Vec<_>, Vec<_>) = read(lines, lock.keys())
+            .into_iter()
+            .partition(|claim| claim.own);
+        let had = |key: &Key| {
+            own.iter()
+                .any(|claim| claim.key == *key && claim.mode == lock.mode())
+        };
+        holders.truncate(FEW);
+        Self {
+            held: lock.keys().iter().all(had),
+            holders,
+        }
+    }
 }
 
 // The statements. They are views' rows as one text a row, with the control characters that separate
 // fields and rows taken out of what users chose.
 
-/// A few are enough for an error's text.
+/// Enough for an error's text.
+const FEW: usize = 10;
+
+/// This session's own claims come first, and so are within the limit.
 fn culprits_sql(lock: &LockInfo) -> String {
-    let others = "l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()";
-    format!("{} LIMIT 10", claims_sql(lock.keys(), others))
+    format!(
+        "SELECT line FROM ({}) AS claims ORDER BY own DESC LIMIT {}",
+        claims_sql(lock.keys(), "l.granted"),
+        FEW + 2 * lock.keys().len()
+    )
 }
 
 const CULPRITS: &str = "held by";
@@ -206,22 +236,25 @@ fn culprits_answer(lock: &LockInfo) -> String {
     ))
 }
 
-fn lines_of(told: Result<(), Failure>) -> Vec<String> {
-    let Err(Failure::Sql { source, .. }) = told else {
-        return Vec::new();
+fn lines_of(told: Result<(), Failure>) -> Option<Vec<String>> {
+    let source = match told {
+        Ok(()) => return Some(Vec::new()),
+        Err(Failure::Sql { source, .. }) => source,
+        Err(_) => return None,
     };
     let text = source.to_string();
-    let lines = text.split_once(CULPRITS).map_or("", |(_, rest)| rest);
-    let lines = lines.rsplit_once(ROW).map_or("", |(lines, _)| lines);
-    lines.split(ROW).map(str::to_owned).collect()
+    let (_, lines) = text.split_once(CULPRITS)?;
+    let (lines, _) = lines.rsplit_once(ROW)?;
+    Some(lines.split(ROW).map(str::to_owned).collect())
 }
 
 fn claims_sql(keys: &[Key], condition: &str) -> String {
     let seconds = |since: &str| format!("extract(epoch FROM clock_timestamp() - {since})::text");
     format!(
-        "SELECT array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, l.pid::text, \
+        "SELECT array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
          {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
-         CASE WHEN NOT l.granted THEN array_to_string(pg_blocking_pids(l.pid), ' ') END], chr(31), '') AS line \
+         CASE WHEN NOT l.granted THEN array_to_string(pg_blocking_pids(l.pid), ' ') END], chr(31), '') AS line, \
+         {OWN} AS own \
          FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
          ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START}, l.pid",
         application = clean("a.application_name"),
@@ -233,6 +266,8 @@ fn claims_sql(keys: &[Key], condition: &str) -> String {
         rows = sql::advisory_rows(keys),
     )
 }
+
+const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 
 /// By way of JSON, since before PostgreSQL 14 there is no such column.
 const WAIT_START: &str = "to_jsonb(l) ->> 'waitstart'";

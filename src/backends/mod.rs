@@ -190,11 +190,6 @@ impl Failure {
         matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT)
     }
 
-    /// Whether the SQLSTATE was carried out of the block that takes the lock.
-    pub(crate) fn is_carried(&self) -> bool {
-        matches!(self, Self::Sql { source, .. } if source.to_string().contains(sql::MARK))
-    }
-
     /// The failure of a message that needs a transaction, where there was none or it had been
     /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
     pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {

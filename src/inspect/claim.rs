@@ -24,6 +24,8 @@ pub struct Claim {
     pub mode: Mode,
     /// Whether it is held; otherwise it is waited for.
     pub granted: bool,
+    /// Whether it is that of the session that was asked.
+    pub own: bool,
     /// The server process of the session. `None`: a prepared transaction, which has none.
     pub pid: Option<i32>,
     /// Its `application_name`, where one is set.
@@ -59,6 +61,7 @@ impl Claim {
             objsubid,
             mode,
             granted,
+            own,
             pid,
             application,
             user,
@@ -90,6 +93,7 @@ impl Claim {
                 _ => Mode::Exclusive,
             },
             granted: granted == "true",
+            own: own == "true",
             pid: pid.parse().ok(),
             application: text(application),
             user: text(user),
@@ -133,7 +137,7 @@ impl fmt::Display for Claim {
 mod tests {
     use super::*;
 
-    fn line(fields: [&str; 15]) -> String {
+    fn line(fields: [&str; 16]) -> String {
         fields.join("\x1f")
     }
 
@@ -145,6 +149,7 @@ mod tests {
             "1",
             "ShareLock",
             "true",
+            "false",
             "4711",
             "mailer",
             "app",
@@ -175,6 +180,7 @@ mod tests {
             "2",
             "ExclusiveLock",
             "false",
+            "",
             "",
             "",
             "",

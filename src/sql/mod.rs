@@ -43,7 +43,7 @@ pub enum Answer {
 }
 
 /// Marks, in the text of an error, an answer that came as an error.
-pub(crate) const MARK: &str = "pglock:";
+const MARK: &str = "pglock:";
 
 impl Answer {
     const ALL: [Self; 6] = [

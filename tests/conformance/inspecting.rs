@@ -39,7 +39,7 @@ pub fn holders_and_waiters_are_told<H: Harness>() {
             };
             assert_eq!(claim.key.to_string(), key.to_string(), "the user's name");
             assert_eq!((claim.mode, claim.granted), (Mode::Shared, true));
-            assert_eq!(claim.pid, Some(holding));
+            assert_eq!((claim.own, claim.pid), (false, Some(holding)));
             assert_eq!(claim.application.as_deref(), Some("mailer"));
             assert!(claim.user.is_some());
             assert_eq!(claim.state.as_deref(), Some("idle in transaction"));
@@ -102,8 +102,9 @@ pub fn a_key_that_nobody_holds_has_no_holders<H: Harness>() {
 pub fn a_session_sees_its_own_locks<H: Harness>() {
     let key = unique_key();
     H::with(|backend| {
-        let held = with_lock(backend, &key, |conn| inspect::holders(conn, &key));
-        assert_eq!(held.unwrap().len(), 1);
+        let held = with_lock(backend, &key, |conn| inspect::holders(conn, &key)).unwrap();
+        assert_eq!(held.len(), 1);
+        assert!(held[0].own);
     });
 }
 
