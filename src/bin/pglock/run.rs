@@ -27,15 +27,14 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
             .map_err(|error| Failure::new(UNAVAILABLE, error))?;
     }
     let mut lock = lock(&mut connection, args);
-    let guard = match lock.acquire() {
-        Ok(guard) => guard,
-        Err(Error::Timeout { .. }) if args.no_wait => {
-            return Err(busy(args, &in_the_way(url, args)));
-        }
-        Err(error) if error.is_contention() => return Err(busy(args, &error.to_string())),
-        Err(error) => return Err(error.into()),
-    };
+    let acquired = lock.acquire();
+    // A signal that cancelled the wait is about to end this process: this waits for that, too.
     signals.running();
+    let guard = acquired.map_err(|error| match error {
+        Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
+        error if error.is_contention() => busy(args, &error.to_string()),
+        error => error.into(),
+    })?;
     let status = thread::scope(|threads| supervise::supervise(threads, guard, &signals, args));
     drop(lock);
     if args.scope == ScopeArg::Transaction {
