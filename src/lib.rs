@@ -34,6 +34,7 @@
 //! | for | use |
 //! | --- | --- |
 //! | a critical section | [`with_lock`] |
+//! | the same, as an attribute of a function | `#[pglock::locked]` |
 //! | the same, only if nobody else is at it | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
@@ -47,11 +48,12 @@
 //!
 //! None is on by default.
 //!
-//! | feature | backends |
+//! | feature | brings |
 //! | --- | --- |
 //! | `postgres` | `postgres::Client`, `postgres::Transaction` |
 //! | `diesel` | `diesel::PgConnection` |
 //! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
+//! | `macros` | the attribute `#[pglock::locked]`, over a function that is a critical section |
 //!
 //! | feature | what else |
 //! | --- | --- |
@@ -63,6 +65,8 @@
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
+#[cfg(feature = "macros")]
+mod attribute;
 mod backends;
 #[cfg(feature = "compat")]
 pub mod compat;
@@ -78,6 +82,8 @@ mod target;
 mod telemetry;
 mod with;
 
+#[cfg(feature = "macros")]
+pub use attribute::locked;
 pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};
 pub use error::{BoxError, Error};
 pub use guard::LockGuard;
