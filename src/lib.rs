@@ -97,6 +97,12 @@ pub use with::{
 };
 
 /// The README's examples, compiled.
-#[cfg(all(doctest, feature = "postgres", feature = "diesel", feature = "r2d2"))]
+#[cfg(all(
+    doctest,
+    feature = "postgres",
+    feature = "diesel",
+    feature = "r2d2",
+    feature = "macros"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;
