@@ -19,7 +19,7 @@ mod targets;
 mod versions;
 
 pub(crate) use session::{lock, rollback_and_unlock, unlock};
-pub(crate) use targets::first_free;
+pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
@@ -152,14 +152,6 @@ pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) ->
         transaction_lock(lock, wait)
     );
     carry(&[asked], answers)
-}
-
-/// What [`acquire_at_begin`] checks, for a transaction that locks later.
-pub(crate) fn begin(answers: Answers) -> String {
-    carry(
-        &[format!("CASE {IN_RECOVERY} {HAS_WRITTEN} ELSE '' END")],
-        answers,
-    )
 }
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its

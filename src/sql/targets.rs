@@ -11,12 +11,13 @@ use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
 /// first, which a text of the caller's could otherwise forge.
 pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<String> {
     // Above READ COMMITTED, a row that has changed is an error; a table would be read as it was.
-    let (statement, stale, check) = match lock.target() {
-        Target::Row(row) => (lock_row(row, lock.mode(), wait), "", NO_ROW),
-        Target::Table(table) => (lock_table(table, lock, wait), STALE_SNAPSHOT, ""),
-        Target::Keys(_) | Target::FirstFree(_) => return None,
+    let (statement, then, stale) = match lock.target() {
+        Target::Row(row) => (lock_row(row, lock.mode(), wait), NO_ROW, ""),
+        Target::Table(table) => (lock_table(table, lock, wait), "", STALE_SNAPSHOT),
+        Target::FirstFree(pick) => (first_free(pick), PICK, ""),
+        Target::Keys(_) => return None,
     };
-    let execute = format!("EXECUTE {}; {check}", literal(&statement));
+    let execute = format!("EXECUTE {}{then}; ", literal(&statement));
     let locked = match timeout(wait) {
         None => execute,
         Some(millis) => format!(
@@ -25,7 +26,7 @@ pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<Stri
         ),
     };
     Some(block(
-        "kept text := current_setting('lock_timeout'); found bigint; ",
+        "kept text := current_setting('lock_timeout'); found bigint; picked text; ",
         &format!(
             "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
              IF answer = '' THEN {locked}END IF; "
@@ -34,12 +35,19 @@ pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<Stri
 }
 
 const NO_ROW: &str =
-    "GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF; ";
+    "; GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF";
 
-/// The id of the first free row, as a line.
-pub(crate) fn first_free(pick: &FirstFree) -> String {
+/// A block has no rows to give: the id waits in a setting of this transaction's. That there is none
+/// is no error, which a worker without work would write to the server's log all the time.
+const PICK: &str =
+    " INTO picked; PERFORM set_config('pglock.picked', coalesce('=' || picked, ''), true)";
+
+/// What the pick has found: the id after an equals sign, or nothing.
+pub(crate) const PICKED: &str = "SELECT current_setting('pglock.picked') AS line";
+
+fn first_free(pick: &FirstFree) -> String {
     let mut sql = format!(
-        "SELECT {}::text AS line FROM {}",
+        "SELECT {}::text FROM {}",
         identifier(&pick.id),
         table_name(&pick.table)
     );
