@@ -48,15 +48,15 @@
 //!
 //! None is on by default.
 //!
-//! | feature | brings |
+//! | feature | backends |
 //! | --- | --- |
 //! | `postgres` | `postgres::Client`, `postgres::Transaction` |
 //! | `diesel` | `diesel::PgConnection` |
 //! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
-//! | `macros` | the attribute `#[pglock::locked]`, over a function that is a critical section |
 //!
 //! | feature | what else |
 //! | --- | --- |
+//! | `macros` | the attribute `#[pglock::locked]`, over a function that is a critical section |
 //! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
 //! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
