@@ -1,7 +1,6 @@
 //! What `#[pglock::locked]` locks, on a real server. What does not compile is in `macros/tests`.
 
 #[path = "../support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 use std::fmt::Display;
