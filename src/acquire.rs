@@ -49,7 +49,7 @@ where
 }
 
 /// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
-pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
+pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
     backend: &mut B,
     request: &Request,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,

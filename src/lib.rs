@@ -34,6 +34,7 @@
 //! | for | use |
 //! | --- | --- |
 //! | a critical section | [`with_lock`] |
+//! | the same, as an attribute of a function | `#[pglock::locked]` |
 //! | the same, only if nobody else is at it | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
@@ -55,6 +56,7 @@
 //!
 //! | feature | what else |
 //! | --- | --- |
+//! | `macros` | the attribute `#[pglock::locked]`, over a function that is a critical section |
 //! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
 //! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
@@ -63,6 +65,8 @@
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
+#[cfg(feature = "macros")]
+mod attribute;
 mod backends;
 #[cfg(feature = "compat")]
 pub mod compat;
@@ -78,6 +82,8 @@ mod target;
 mod telemetry;
 mod with;
 
+#[cfg(feature = "macros")]
+pub use attribute::locked;
 pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};
 pub use error::{BoxError, Error};
 pub use guard::LockGuard;
@@ -91,6 +97,12 @@ pub use with::{
 };
 
 /// The README's examples, compiled.
-#[cfg(all(doctest, feature = "postgres", feature = "diesel", feature = "r2d2"))]
+#[cfg(all(
+    doctest,
+    feature = "postgres",
+    feature = "diesel",
+    feature = "r2d2",
+    feature = "macros"
+))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! The table of bookings, over each of the drivers. No lock in sight.
+//! The tables of seats and bookings, over each of the drivers. No lock in sight.
 
 use std::env;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use diesel::connection::SimpleConnection;
 use diesel::dsl::exists;
 use diesel::prelude::*;
+use pglock::optimistic::{self, diesel::AtVersion, postgres::Versioned};
 use pglock::{LockBackend, Session};
 use postgres::{Client, Config, NoTls, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
@@ -14,6 +15,12 @@ use r2d2_postgres::PostgresConnectionManager;
 pub(crate) trait Seats {
     fn is_free(&mut self, seat: i32) -> Result<bool>;
     fn book(&mut self, seat: i32, buyer: i32) -> Result<()>;
+    fn mark_sold(&mut self, seat: i32) -> Result<()>;
+
+    /// Whether the seat is free, and its version.
+    fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error>;
+    /// Marks the seat as sold, if it still has that version, and books it, in one transaction.
+    fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error>;
 }
 
 /// A connection or a pool, of any driver, whose transactions sell seats too.
@@ -24,6 +31,8 @@ pub(crate) trait Database:
 impl<B> Database for B where B: LockBackend<Session: Seats + for<'t> Session<Transaction<'t>: Seats>>
 {}
 
+const BOOK: &str = "INSERT INTO booking (seat, buyer) VALUES ($1, $2)";
+
 macro_rules! seats_over_postgres {
     ($($client:ty),*) => {$(
         impl Seats for $client {
@@ -33,8 +42,26 @@ macro_rules! seats_over_postgres {
             }
 
             fn book(&mut self, seat: i32, buyer: i32) -> Result<()> {
-                self.execute("INSERT INTO booking (seat, buyer) VALUES ($1, $2)", &[&seat, &buyer])?;
+                self.execute(BOOK, &[&seat, &buyer])?;
                 Ok(())
+            }
+
+            fn mark_sold(&mut self, seat: i32) -> Result<()> {
+                self.execute("UPDATE seat SET free = false WHERE id = $1", &[&seat])?;
+                Ok(())
+            }
+
+            fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error> {
+                let row = self.query_one("SELECT free, version FROM seat WHERE id = $1", &[&seat])?;
+                Ok((row.get(0), row.get(1)))
+            }
+
+            fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error> {
+                let mut transaction = self.transaction()?;
+                let seats = Versioned::new("seat", "version");
+                seats.update(&mut transaction, &[("id", &seat)], version, &[("free", &false)])?;
+                transaction.execute(BOOK, &[&seat, &buyer])?;
+                Ok(transaction.commit()?)
             }
         }
     )*};
@@ -45,6 +72,14 @@ diesel::table! {
     booking (seat, buyer) {
         seat -> Integer,
         buyer -> Integer,
+    }
+}
+
+diesel::table! {
+    seat (id) {
+        id -> Integer,
+        free -> Bool,
+        version -> Integer,
     }
 }
 
@@ -59,6 +94,29 @@ impl Seats for PgConnection {
             .values((booking::seat.eq(seat), booking::buyer.eq(buyer)))
             .execute(self)?;
         Ok(())
+    }
+
+    fn mark_sold(&mut self, seat: i32) -> Result<()> {
+        diesel::update(seat::table.find(seat))
+            .set(seat::free.eq(false))
+            .execute(self)?;
+        Ok(())
+    }
+
+    fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error> {
+        let seat = seat::table.find(seat).select((seat::free, seat::version));
+        Ok(seat.first(self)?)
+    }
+
+    fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error> {
+        self.transaction(|conn| {
+            let read = seat::table.find(seat).at_version(seat::version, version);
+            read.update(conn, seat::free.eq(false))?;
+            diesel::insert_into(booking::table)
+                .values((booking::seat.eq(seat), booking::buyer.eq(buyer)))
+                .execute(conn)?;
+            Ok(())
+        })
     }
 }
 
@@ -122,11 +180,17 @@ impl Show {
     }
 
     /// Takes back all bookings. The table has no unique constraint, to let overselling show.
-    pub(crate) fn restart(&mut self) -> Result<()> {
-        self.client.batch_execute(
-            "DROP TABLE IF EXISTS booking;
-             CREATE TABLE booking (seat integer NOT NULL, buyer integer NOT NULL)",
-        )?;
+    pub(crate) fn restart(&mut self, seats: u16) -> Result<()> {
+        self.client.batch_execute(&format!(
+            "DROP TABLE IF EXISTS booking, seat;
+             CREATE TABLE booking (seat integer NOT NULL, buyer integer NOT NULL);
+             CREATE TABLE seat (
+                 id integer PRIMARY KEY,
+                 free boolean NOT NULL DEFAULT true,
+                 version integer NOT NULL DEFAULT 1
+             );
+             INSERT INTO seat (id) SELECT generate_series(1, {seats})"
+        ))?;
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! Sells the seats of a show from several processes with several threads each, once without a lock
-//! and then with each kind of lock, and shows how many seats were sold twice.
+//! and then in each way to keep buyers apart, and shows how many seats were sold twice.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --example booking --all-features
 //! scripts/with-postgres cargo run --example booking --all-features -- --help
 //! ```
 //!
-//! The locks are in `strategy.rs`; this file has the options and the report.
+//! The strategies are in `strategy.rs`; this file has the options and the report.
 
 mod database;
 mod strategy;
@@ -27,13 +27,13 @@ use strategy::Strategy;
 use worker::{Tally, Task, Worker};
 
 const AFTER_HELP: &str = "\
-Exit status: 1 if a seat was sold twice in spite of a lock, or on an error.
+Exit status: 1 if a seat was sold twice in spite of a strategy, or on an error.
 When interrupted, it leaves the schema pglock_booking_<number> in the database.";
 
-/// Sells the seats of a show to more buyers than there are seats, with and without a lock.
+/// Sells the seats of a show to more buyers than there are seats, by several strategies.
 ///
 /// Each buyer is a thread, on a connection of its own. All of them go for every seat, in the same
-/// order: is it free? pay; book it. The strategies run one after the other, and then the
+/// order: is it free? pay; book it. (With skip-locked, each goes as often for any seat.) The strategies run one after the other, and then the
 /// bookings are counted. The server is the one that DATABASE_URL names; scripts/with-postgres starts one.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
@@ -124,7 +124,7 @@ fn sell(
     show: &mut Show,
     progress: &ProgressBar,
 ) -> Result<Sale> {
-    show.restart()?;
+    show.restart(options.seats)?;
     let workers = (0..options.processes).map(|number| Worker::start(strategy, show.id, number));
     let mut workers = workers.collect::<Result<Vec<_>>>()?;
     workers.iter_mut().try_for_each(Worker::ready)?;
@@ -191,12 +191,16 @@ fn report(options: &Options, sales: &[Sale]) -> ExitCode {
         options.attempts(),
         options.timeout,
     );
-    let oversold = |locks: bool| {
-        let sales = sales.iter().filter(|sale| sale.strategy.locks() == locks);
+    let oversold = |protects: bool| {
+        let sales = sales
+            .iter()
+            .filter(|sale| sale.strategy.protects() == protects);
         sales.map(|sale| sale.oversold).reduce(i64::add)
     };
     if let Some(n @ 1..) = oversold(true) {
-        eprintln!("Under a lock, {n} bookings went to seats that were sold already: a bug.");
+        eprintln!(
+            "In spite of a strategy, {n} bookings went to seats that were sold already: a bug."
+        );
         return ExitCode::FAILURE;
     }
     match oversold(false) {
@@ -205,7 +209,7 @@ fn report(options: &Options, sales: &[Sale]) -> ExitCode {
         None => {}
     }
     if oversold(true).is_some() {
-        println!("Under a lock, nothing was oversold.");
+        println!("With any of the others, nothing was oversold.");
     }
     ExitCode::SUCCESS
 }

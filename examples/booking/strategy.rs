@@ -3,8 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
+use backon::{BlockingRetryable, ExponentialBuilder};
 use clap::ValueEnum;
-use pglock::{Lock, key, with_lock, with_transaction_lock};
+use pglock::{FirstFree, Lock, Row, key, optimistic, with_lock, with_transaction_lock};
 
 use crate::database::{Database, Seats};
 
@@ -19,6 +20,14 @@ pub(crate) enum Strategy {
     TransactionLock,
     /// Lock::timeout and run_or_else: when somebody is waiting, and "busy" is an answer
     Timeout,
+    /// A Row: when others write to the table too, without asking pglock
+    RowLock,
+    /// FirstFree, by SKIP LOCKED: when any row will do, as with the jobs of a queue
+    SkipLocked,
+    /// optimistic, tried again on a conflict: when the work takes long, and conflicts are rare
+    Version,
+    /// #[pglock::locked]: when all of a function is the critical section
+    Attribute,
 }
 
 /// What a buyer goes for.
@@ -38,7 +47,7 @@ pub(crate) enum Outcome {
 }
 
 impl Strategy {
-    pub(crate) fn locks(self) -> bool {
+    pub(crate) fn protects(self) -> bool {
         self != Self::NoLock
     }
 
@@ -63,8 +72,50 @@ impl Strategy {
             Self::Timeout => Lock::new(database, key)
                 .timeout(timeout)
                 .run_or_else(|conn| check_then_book(conn, wish), || Ok(Outcome::Busy)),
+            Self::RowLock => {
+                let row = Row::new("seat", "id", seat);
+                with_transaction_lock(database, row, |tx| check_then_book(tx, wish))
+            }
+            Self::SkipLocked => {
+                let free = FirstFree::new("seat", "id").with("free", true);
+                let booked = free.run_in_transaction(database, |tx, seat| {
+                    let seat = seat.parse()?;
+                    pay();
+                    tx.mark_sold(seat)?;
+                    tx.book(seat, wish.buyer)
+                })?;
+                Ok(booked.map_or(Outcome::Taken, |()| Outcome::Booked))
+            }
+            Self::Version => {
+                let mut conn = database.session().map_err(anyhow::Error::from_boxed)?;
+                let again = ExponentialBuilder::new()
+                    .with_min_delay(Duration::from_millis(5))
+                    .with_jitter();
+                let outcome = (|| look_then_book(&mut *conn, wish))
+                    .retry(again)
+                    .when(optimistic::Error::is_conflict)
+                    .call()?;
+                Ok(outcome)
+            }
+            Self::Attribute => book_alone(database, wish),
         }
     }
+}
+
+#[pglock::locked(key = "show:{wish.show}:seat:{wish.seat}")]
+fn book_alone(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcome> {
+    check_then_book(database, wish)
+}
+
+/// Nobody is kept out in between, but the booking fails if somebody else was faster.
+fn look_then_book(seats: &mut impl Seats, wish: Wish) -> Result<Outcome, optimistic::Error> {
+    let (free, version) = seats.look(wish.seat)?;
+    if !free {
+        return Ok(Outcome::Taken);
+    }
+    pay();
+    seats.book_at(wish.seat, version, wish.buyer)?;
+    Ok(Outcome::Booked)
 }
 
 /// The critical section. Between the check and the booking, another buyer may do the same.

@@ -19,7 +19,7 @@ mod targets;
 mod versions;
 
 pub(crate) use session::{lock, rollback_and_unlock, unlock};
-pub(crate) use targets::first_free;
+pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
@@ -123,7 +123,7 @@ fn is_connection_loss(sqlstate: &str) -> bool {
 /// An answer comes as an error here, so that nothing of several keys stays held; [`UNDO`] must
 /// follow a failure.
 pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
-    if let Some(statement) = targets::acquire(lock, wait, "") {
+    if let Some(statement) = targets::acquire(lock, wait, answers, "") {
         return in_savepoint(&statement);
     }
     let asked = format!(
@@ -144,7 +144,7 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answe
 /// transaction that has written already is the caller's own, by a raw BEGIN of which the driver
 /// does not know: it would be committed with ours.
 pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
-    if let Some(statement) = targets::acquire(lock, wait, HAS_WRITTEN) {
+    if let Some(statement) = targets::acquire(lock, wait, answers, HAS_WRITTEN) {
         return statement;
     }
     let asked = format!(
@@ -152,14 +152,6 @@ pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) ->
         transaction_lock(lock, wait)
     );
     carry(&[asked], answers)
-}
-
-/// What [`acquire_at_begin`] checks, for a transaction that locks later.
-pub(crate) fn begin(answers: Answers) -> String {
-    carry(
-        &[format!("CASE {IN_RECOVERY} {HAS_WRITTEN} ELSE '' END")],
-        answers,
-    )
 }
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
@@ -333,7 +325,7 @@ pub(crate) fn raise(expression: &str) -> String {
 }
 
 /// Expressions one after the other, each a statement of its own. A driver without rows has no
-/// SQLSTATE either, so there they stand in a [`block`].
+/// SQLSTATE either, so there they stand in a [`block`] that catches it.
 fn carry(expressions: &[String], answers: Answers) -> String {
     match answers {
         Answers::Rows => {
@@ -348,20 +340,26 @@ fn carry(expressions: &[String], answers: Answers) -> String {
             for expression in expressions {
                 let _ = write!(body, "IF answer = '' THEN answer := {expression}; END IF; ");
             }
-            block("", &body)
+            block("", &caught(&body))
         }
     }
 }
 
-/// A block that fails with its `answer` as the error's text. It catches every error, and carries
-/// the SQLSTATE in the text of one of its own. OTHERS alone would not catch a cancel. PL/pgSQL sees
-/// an interrupt at the beginning of a statement: the idle assignment is there for a timeout that
-/// fires in the instant of the grant, so that it is seen before the handler is left behind.
+/// A block that fails with its `answer` as the error's text.
 fn block(declarations: &str, body: &str) -> String {
     format!(
         "DO $pglock$ DECLARE answer text := ''; {declarations}BEGIN \
-         BEGIN {body}answer := answer; EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; \
-         IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
+         {body}IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
+    )
+}
+
+/// Catches every error in a block, and makes it an answer that carries the SQLSTATE. OTHERS alone
+/// would not catch a cancel. PL/pgSQL sees an interrupt at the beginning of a statement: the idle
+/// assignment is there for a timeout that fires in the instant of the grant, so that it is seen
+/// before the handler is left behind.
+fn caught(body: &str) -> String {
+    format!(
+        "BEGIN {body}answer := answer; EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; "
     )
 }
 

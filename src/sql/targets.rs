@@ -1,22 +1,31 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
-use super::{IN_RECOVERY, STALE_SNAPSHOT, block};
+use super::{IN_RECOVERY, MARK, STALE_SNAPSHOT, block, caught};
+use crate::backends::Answers;
 use crate::request::{LockInfo, Mode, Wait};
 use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
 
 /// Locks a row or a table in a transaction; `None` for keys. `refusal` is one more case in which
 /// not to.
 ///
-/// A block on every driver: it can look at the number of rows, and in its errors the mark comes
-/// first, which a text of the caller's could otherwise forge.
-pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<String> {
+/// A block on every driver, for it can look at the number of rows. It catches errors only where it
+/// must: what is locked in a handler's subtransaction and updated after it costs a multixact. It
+/// must where the driver has no SQLSTATE, and where a text of the caller's, cited in an error of the
+/// server's, could pass for an answer: in a caught one our mark comes first.
+pub(super) fn acquire(
+    lock: &LockInfo,
+    wait: Wait,
+    answers: Answers,
+    refusal: &str,
+) -> Option<String> {
     // Above READ COMMITTED, a row that has changed is an error; a table would be read as it was.
-    let (statement, stale, check) = match lock.target() {
-        Target::Row(row) => (lock_row(row, lock.mode(), wait), "", NO_ROW),
-        Target::Table(table) => (lock_table(table, lock, wait), STALE_SNAPSHOT, ""),
-        Target::Keys(_) | Target::FirstFree(_) => return None,
+    let (statement, then, stale) = match lock.target() {
+        Target::Row(row) => (lock_row(row, lock.mode(), wait), NO_ROW, ""),
+        Target::Table(table) => (lock_table(table, lock, wait), "", STALE_SNAPSHOT),
+        Target::FirstFree(pick) => (first_free(pick), PICK, ""),
+        Target::Keys(_) => return None,
     };
-    let execute = format!("EXECUTE {}; {check}", literal(&statement));
+    let execute = format!("EXECUTE {}{then}; ", literal(&statement));
     let locked = match timeout(wait) {
         None => execute,
         Some(millis) => format!(
@@ -24,22 +33,31 @@ pub(super) fn acquire(lock: &LockInfo, wait: Wait, refusal: &str) -> Option<Stri
              PERFORM set_config('lock_timeout', kept, true); "
         ),
     };
-    Some(block(
-        "kept text := current_setting('lock_timeout'); found bigint; ",
-        &format!(
-            "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
-             IF answer = '' THEN {locked}END IF; "
-        ),
-    ))
+    let mut body = format!(
+        "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
+         IF answer = '' THEN {locked}END IF; "
+    );
+    if answers == Answers::Errors || statement.contains(MARK) {
+        body = caught(&body);
+    }
+    let declarations = "kept text := current_setting('lock_timeout'); found bigint; picked text; ";
+    Some(block(declarations, &body))
 }
 
 const NO_ROW: &str =
-    "GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF; ";
+    "; GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF";
 
-/// The id of the first free row, as a line.
-pub(crate) fn first_free(pick: &FirstFree) -> String {
+/// A block has no rows to give: the id waits in a setting of this transaction's. That there is none
+/// is no error, which a worker without work would write to the server's log all the time.
+const PICK: &str =
+    " INTO picked; PERFORM set_config('pglock.picked', coalesce('=' || picked, ''), true)";
+
+/// What the pick has found: the id after an equals sign, or nothing.
+pub(crate) const PICKED: &str = "SELECT current_setting('pglock.picked') AS line";
+
+fn first_free(pick: &FirstFree) -> String {
     let mut sql = format!(
-        "SELECT {}::text AS line FROM {}",
+        "SELECT {}::text FROM {}",
         identifier(&pick.id),
         table_name(&pick.table)
     );
@@ -137,7 +155,7 @@ mod tests {
     fn no_dollar_of_the_callers_is_left_in_a_block() {
         let row = Row::new(("$pglock$", "$$"), "$1", "$pglock$; DROP TABLE seat");
         let lock = LockInfo::new(row.into(), Mode::Exclusive);
-        let sql = acquire(&lock, Wait::Session, "").unwrap();
+        let sql = acquire(&lock, Wait::Session, Answers::Errors, "").unwrap();
         assert_eq!(sql.matches('$').count(), 4, "{sql}");
     }
 }

@@ -1,9 +1,10 @@
 //! The first row that nobody else has locked: the queue case.
 
-use super::{Columns, TableName, Target};
-use crate::backends::{End, Failure, LockBackend, Session};
+use super::{Columns, TableName};
+use crate::acquire::transact;
+use crate::backends::{LockBackend, Session};
 use crate::error::Error;
-use crate::request::{LockInfo, Mode};
+use crate::request::Request;
 use crate::sql;
 
 /// The first row among several that nobody else has locked, by `FOR UPDATE SKIP LOCKED`: for
@@ -88,31 +89,15 @@ impl FirstFree {
         B: LockBackend + ?Sized,
         E: From<Error>,
     {
-        let lock = LockInfo::new(Target::from(self.clone()), Mode::Exclusive);
-        if lock.target().has_nul() {
-            return Err(Error::NulByte { lock }.into());
-        }
-        let refused = |failure: Failure| Error::acquire(lock.clone(), None, failure);
-        let mut session = backend.session().map_err(|source| Error::Checkout {
-            lock: lock.clone(),
-            source,
-        })?;
-        let answers = <B::Session as Session>::ANSWERS;
-        let (begin, commit) = (sql::begin(answers), sql::commit(answers));
-        let ended = session.transact(&begin, &commit, |transaction| {
-            let result = match transaction.query(&sql::first_free(self)) {
-                Err(failure) => Err(refused(failure).into()),
-                Ok(ids) => ids.first().map(|id| body(transaction, id)).transpose(),
-            };
-            let end = match result {
-                Ok(_) => End::Commit,
-                Err(_) => End::Rollback,
-            };
-            (result, end)
-        });
-        let (result, committed) = ended.map_err(refused)?;
-        let value = result?;
-        committed.map_err(|failure| Error::commit(lock.clone(), failure))?;
-        Ok(value)
+        let request = Request::new(self.clone().into());
+        transact(backend, &request, |transaction| {
+            let picked = transaction.query(sql::PICKED);
+            let picked =
+                picked.map_err(|failure| Error::acquire(request.lock.clone(), None, failure))?;
+            match picked.first().and_then(|picked| picked.strip_prefix('=')) {
+                Some(id) => body(transaction, id).map(Some),
+                None => Ok(None),
+            }
+        })?
     }
 }

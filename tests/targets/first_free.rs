@@ -106,6 +106,9 @@ pub fn what_is_wrong_is_told<H: Harness>() {
             seats.name
         );
         assert!(error.to_string().starts_with(&shown), "{error}");
+        // Not an answer of pglock's.
+        let error = refused(free(&seats).with("id", "pglock:busy"));
+        assert!(matches!(error, Error::Database { .. }), "{error:?}");
         let error = refused(free(&seats).order_by("\0"));
         assert!(matches!(error, Error::NulByte { .. }), "{error:?}");
         let taken = free(&seats).run_in_transaction(backend, |_, _| Ok::<_, Error>(()));

@@ -361,3 +361,18 @@ pub fn a_changed_row_is_told_under_repeatable_read<H: Harness>() {
         with_transaction_lock(backend, seats.row(1), |_| nothing()).unwrap();
     });
 }
+
+/// In a subtransaction's name, each update of a locked row would cost a multixact.
+#[test]
+fn with_postgres_the_row_is_locked_in_the_transactions_own_name() {
+    let seats = Seats::new();
+    let own = format!(
+        "SELECT xmax = pg_current_xact_id()::xid FROM {} WHERE id = 1",
+        seats.name
+    );
+    with_transaction_lock(&mut connect(), seats.row(1), |tx| {
+        assert!(tx.query_one(&own, &[])?.get::<_, bool>(0));
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+}

@@ -1,0 +1,81 @@
+//! The function with its body under the lock.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{ItemFn, Result};
+
+use crate::function::{can_be_named, connection, result};
+use crate::options::Options;
+use crate::template;
+
+pub(crate) fn locked(options: &Options, function: ItemFn) -> Result<TokenStream> {
+    let ItemFn {
+        attrs,
+        vis,
+        mut sig,
+        block,
+    } = function;
+    let returned = result(&sig, options.attempt.is_some())?.clone();
+    let key = match &options.key {
+        Some(template) => template::key(template, &sig)?,
+        None => {
+            let name = sig.ident.to_string();
+            quote!(::std::concat!(::std::module_path!(), "::", #name))
+        }
+    };
+    let (inner, backend) = connection(&mut sig, options.conn.as_ref())?;
+    let annotation = can_be_named(&returned).then(|| quote!(-> #returned));
+    // The connection may be there for the lock alone.
+    let body = match annotation {
+        Some(annotation) => quote!(move |#[allow(unused_variables)] #inner| #annotation #block),
+        None => quote!(move |#[allow(unused_variables)] #inner| #block),
+    };
+    let lock = lock(options, &key, &backend);
+    // An error about the result's type is to stand at that type.
+    let run = run(options, &body, returned.span());
+    Ok(quote! {
+        #(#attrs)*
+        #vis #sig {
+            #lock #run
+        }
+    })
+}
+
+fn lock(options: &Options, key: &TokenStream, backend: &TokenStream) -> TokenStream {
+    let shared = options.shared.map(|span| quote_spanned!(span=> .shared()));
+    let timeout = options.timeout.map(|timeout| {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        quote!(.timeout(::std::time::Duration::from_millis(#millis)))
+    });
+    quote! {
+        let __pglock_key = #key;
+        let mut __pglock_lock = ::pglock::Lock::new(#backend, __pglock_key) #shared #timeout;
+    }
+}
+
+fn run(options: &Options, body: &TokenStream, span: proc_macro2::Span) -> TokenStream {
+    let form = |plain: &str, in_transaction: &str| {
+        let name = match options.transaction {
+            Some(_) => in_transaction,
+            None => plain,
+        };
+        syn::Ident::new(name, span)
+    };
+    if options.attempt.is_some() {
+        let form = form("try_run", "try_run_in_transaction");
+        return quote_spanned! {span=>
+            ::std::result::Result::map(__pglock_lock.#form(#body), ::std::option::Option::flatten)
+        };
+    }
+    match &options.on_conflict {
+        Some(handler) => {
+            let form = form("run_or_else", "run_in_transaction_or_else");
+            quote_spanned!(span=> __pglock_lock.#form(#body, #handler))
+        }
+        None => {
+            let form = form("run", "run_in_transaction");
+            quote_spanned!(span=> __pglock_lock.#form(#body))
+        }
+    }
+}

@@ -1,0 +1,13 @@
+#![allow(unused)]
+
+use pglock_macros::locked;
+
+struct Client;
+struct Error;
+
+#[locked(key = "withdraw:{}")]
+fn withdraw(conn: &mut Client, user_id: i64) -> Result<(), Error> {
+    Ok(())
+}
+
+fn main() {}
