@@ -65,8 +65,8 @@ mod postgres_backends {
     }
 }
 
-/// The server would notice the end of the connection by and by; this waits for it, unless a test has
-/// ended it.
+/// The server would notice the end of the connection by and by; this waits for it, unless a test
+/// has ended it.
 #[cfg(feature = "diesel")]
 fn roll_back(connection: &mut diesel::PgConnection) {
     use diesel::connection::{AnsiTransactionManager, TransactionManager};
