@@ -107,8 +107,8 @@ fn failure(error: DieselError) -> Failure {
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
             _,
         ) => Failure::Lost(error.into()),
-        // libpq's own texts, unlike the server's, end with a newline, and tell of a connection that is
-        // lost. diesel does not see that if a last notice, as of a crash, was read after a failed write.
+        // libpq's own texts, unlike the server's, end with a newline, and tell of a lost connection.
+        // diesel does not see that if a last notice, as of a crash, was read after a failed write.
         DieselError::DatabaseError(_, ref server) if server.message().ends_with('\n') => {
             Failure::Lost(error.into())
         }
@@ -172,7 +172,7 @@ mod tests {
         failure(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
     }
 
-    /// Chance decides whether a cancel meets the block, so only the soak provokes this one for real.
+    /// Chance decides whether a cancel meets the block: only the soak provokes this for real.
     #[test]
     fn an_interrupt_outside_the_block_is_told() {
         for (reason, expected) in [

@@ -113,6 +113,27 @@ pub fn other_ends_of_the_wait_leave_the_transaction_usable<H: InTransaction>() {
     });
 }
 
+pub fn a_connection_that_dies_while_waiting_is_told<H: InTransaction>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    oracle.lock(&key);
+    H::with(|backend| {
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let pid = oracle.wait_for_waiter(&key);
+                oracle.terminate(pid);
+            });
+            for _ in ["while waiting", "and afterwards"] {
+                let lost = transaction_lock(backend, &key);
+                assert!(
+                    matches!(lost, Err(Error::ConnectionLost { .. })),
+                    "{lost:?}"
+                );
+            }
+        });
+        assert_eq!(oracle.rows(&key).len(), 1);
+    });
+}
+
 pub fn a_deadlock_leaves_the_transaction_usable<H: InTransaction>() {
     let (mut oracle, mut other) = (Oracle::new(), Oracle::new());
     let (ours, theirs) = (unique_key(), unique_key());

@@ -123,6 +123,7 @@ macro_rules! inside_a_transaction {
                 a_transaction_that_waited_sees_what_was_committed,
                 a_refused_acquire_leaves_the_transaction_as_it_was,
                 other_ends_of_the_wait_leave_the_transaction_usable,
+                a_connection_that_dies_while_waiting_is_told,
                 a_deadlock_leaves_the_transaction_usable,
                 the_session_scope_is_refused,
                 a_stale_snapshot_is_refused,

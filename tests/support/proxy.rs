@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the server of `DATABASE_URL`, which counts round trips, can add the delay
-//! of a network, and can do something at a chosen point of a conversation, such as to cut it.
+//! A TCP proxy in front of the server of `DATABASE_URL`, which counts round trips, can add the
+//! delay of a network, and can do something at a chosen point of a conversation, such as to cut it.
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
