@@ -1,6 +1,6 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{End, Failure, LockBackend, Session};
+use crate::backends::{End, Failure, LockBackend, Session, SessionHandle, Standing};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::request::{Request, Scope};
@@ -11,8 +11,15 @@ pub(crate) fn guard<'b, B: LockBackend>(
     backend: &'b mut B,
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
-    let mut handle = checkout(backend, request)?;
-    let scope = acquire(&mut *handle, request)?;
+    let scope = request.scope.unwrap_or(Scope::Session);
+    let mut handle = checkout(backend, request, scope)?;
+    let scope = match handle.standing() {
+        Standing::Held => Scope::Session,
+        standing => {
+            let request = request.after(handle.waited(), standing);
+            acquire(&mut *handle, &request)?
+        }
+    };
     Ok(LockGuard::new(handle, request.lock.clone(), scope))
 }
 
@@ -22,7 +29,7 @@ pub(crate) fn under<H, T, E>(
     body: impl FnOnce(&mut H::Target) -> Result<T, E>,
 ) -> Result<T, E>
 where
-    H: std::ops::DerefMut<Target: Session>,
+    H: SessionHandle,
     E: From<Error>,
 {
     let value = body(&mut guard)?;
@@ -36,8 +43,9 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
     request: &Request,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<Result<T, E>, Error> {
+    let mut handle = checkout(backend, request, Scope::Transaction)?;
+    let request = &request.after(handle.waited(), Standing::Free);
     let lock = &request.lock;
-    let mut handle = checkout(backend, request)?;
     let session = &mut *handle;
     let answers = <B::Session as Session>::ANSWERS;
     if request.scope == Some(Scope::Session) {
@@ -69,14 +77,12 @@ pub(crate) fn transact<B: LockBackend, T, E: From<Error>>(
 fn checkout<'b, B: LockBackend>(
     backend: &'b mut B,
     request: &Request,
+    scope: Scope,
 ) -> Result<B::Handle<'b>, Error> {
     if request.lock.keys().is_empty() {
         return Err(Error::NoKeys);
     }
-    backend.session().map_err(|source| Error::Checkout {
-        lock: request.lock.clone(),
-        source,
-    })
+    backend.session_for(&request.lock, scope, request.timeout)
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
@@ -99,7 +105,12 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<Scope, Erro
 }
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Failure> {
-    let taken = session.send(&sql::acquire(&request.lock, request.wait(), S::ANSWERS));
+    let (lock, wait) = (&request.lock, request.wait());
+    let acquire = match request.standing {
+        Standing::Overdue => sql::acquire_again(lock, wait, S::ANSWERS),
+        Standing::Free | Standing::Held => sql::acquire(lock, wait, S::ANSWERS),
+    };
+    let taken = session.send(&acquire);
     if let Err(failure @ Failure::Sql { .. }) = &taken {
         // A driver may return before the server has let go of what the message had; this question
         // waits for that. And a cancel, unlike a timeout, can hit after the grant.

@@ -60,7 +60,10 @@ mod request;
 mod sql;
 mod with;
 
-pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};
+pub use backends::{
+    Answer, Answers, End, Failure, LockBackend, Session, SessionHandle, Standing,
+    TransactionBackend,
+};
 pub use error::{BoxError, Error};
 pub use guard::LockGuard;
 pub use key::Key;

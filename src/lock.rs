@@ -276,6 +276,7 @@ impl<B: LockBackend> Lock<B> {
     ///   use the lock.
     /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
     ///   give it.
+    /// - [`Error::AlreadyHeld`]: this thread has the lock, from the same queued pool.
     /// - [`Error::NoKeys`]: there is nothing to lock.
     pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
         acquire::guard(&mut self.backend, &self.request)

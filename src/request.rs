@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backends::Standing;
 use crate::key::Key;
 
 /// Whether a lock keeps everybody out, or only those who want it exclusively.
@@ -26,7 +27,7 @@ pub enum Scope {
 }
 
 /// Which lock: its keys and its mode. Every error names it, and a guard has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockInfo {
     keys: Arc<[Key]>,
     mode: Mode,
@@ -79,6 +80,9 @@ pub(crate) struct Request {
     pub(crate) scope: Option<Scope>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) rollback_on_error: bool,
+    /// How much of the timeout is gone before the server is asked.
+    spent: Duration,
+    pub(crate) standing: Standing,
 }
 
 /// How an acquire waits.
@@ -102,11 +106,24 @@ impl Request {
             scope: None,
             timeout: None,
             rollback_on_error: true,
+            spent: Duration::ZERO,
+            standing: Standing::Free,
         }
     }
 
     pub(crate) fn wait(&self) -> Wait {
-        self.timeout.map_or(Wait::Session, Wait::at_most)
+        self.timeout.map_or(Wait::Session, |timeout| {
+            Wait::at_most(timeout.saturating_sub(self.spent))
+        })
+    }
+
+    /// The same on a session that was found, with that much of the timeout gone.
+    pub(crate) fn after(&self, spent: Duration, standing: Standing) -> Self {
+        Self {
+            spent,
+            standing,
+            ..self.clone()
+        }
     }
 
     /// The same, but not waiting where no timeout is set.
@@ -140,6 +157,19 @@ mod tests {
         assert_eq!(Wait::at_most(Duration::from_micros(1_500)), Wait::Millis(2));
         assert_eq!(Wait::at_most(Duration::from_secs(2)), Wait::Millis(2_000));
         assert_eq!(Wait::at_most(Duration::MAX), Wait::Millis(i32::MAX));
+    }
+
+    #[test]
+    fn the_server_waits_for_what_is_left_of_the_timeout() {
+        let wait = |timeout, spent| {
+            let mut request = Request::new(vec![Key::from(1)]);
+            request.timeout = timeout;
+            request.after(spent, Standing::Free).wait()
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(wait(Some(3 * second), second), Wait::Millis(2_000));
+        assert_eq!(wait(Some(second), 3 * second), Wait::No);
+        assert_eq!(wait(None, second), Wait::Session);
     }
 
     #[test]

@@ -108,6 +108,20 @@ fn is_connection_loss(sqlstate: &str) -> bool {
 /// is taken for the session by a statement of its own. A `lock_timeout` that fires in the instant
 /// of the grant thus leaves nothing behind. A try does not wait, and does both in one statement.
 pub(crate) fn acquire(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
+    carry(&session_lock(lock, wait), answers)
+}
+
+/// The same for a session that holds the lock, and lets go of it before. In one message: between
+/// two, sessions that come later could be first again and again.
+///
+/// That it was held needs no look. If it was not, nothing is left to do.
+pub(crate) fn acquire_again(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
+    let mut statements = session_lock(lock, wait);
+    statements.insert(0, format!("left(({})::text, 0)", not_unlocked(lock)));
+    carry(&statements, answers)
+}
+
+fn session_lock(lock: &LockInfo, wait: Wait) -> Vec<String> {
     let session = all_locked(lock, "");
     let guarded = |then: &str| format!("CASE {IN_RECOVERY} {OPEN_TRANSACTION} ELSE {then} END");
     match wait {
@@ -117,11 +131,9 @@ pub(crate) fn acquire(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
                 tried(lock, "_xact"),
                 tried(lock, "")
             );
-            carry(&[guarded(&both)], answers)
+            vec![guarded(&both)]
         }
-        Wait::Session | Wait::Millis(_) => {
-            carry(&[guarded(&waited(lock, wait)), guarded(&session)], answers)
-        }
+        Wait::Session | Wait::Millis(_) => vec![guarded(&waited(lock, wait)), guarded(&session)],
     }
 }
 
@@ -172,12 +184,9 @@ pub(crate) const UNDO_BODY: &str =
 /// Releases a session lock, and says whether it was held. In an open transaction it does nothing
 /// and says so: the lock would be gone before the COMMIT.
 pub(crate) fn release(lock: &LockInfo, answers: Answers) -> String {
-    let count = lock.keys().len();
-    let unlocked = each(lock, "+", |key, s| {
-        format!("pg_advisory_unlock{s}({key})::int")
-    });
+    let not_held = not_unlocked(lock);
     ask(
-        &format!("CASE {OPEN_TRANSACTION} WHEN {unlocked} = {count} THEN '' ELSE 'not held' END"),
+        &format!("CASE {OPEN_TRANSACTION} WHEN {not_held} THEN 'not held' ELSE '' END"),
         answers,
     )
 }
@@ -267,6 +276,14 @@ fn all_locked(lock: &LockInfo, level: &str) -> String {
         format!("pg_advisory{level}_lock{s}({key})::text")
     });
     format!("(ARRAY[{locked}])[1]")
+}
+
+/// Releases all keys, and is true if any was not held.
+fn not_unlocked(lock: &LockInfo) -> String {
+    let unlocked = each(lock, "+", |key, s| {
+        format!("pg_advisory_unlock{s}({key})::int")
+    });
+    format!("{unlocked} <> {}", lock.keys().len())
 }
 
 fn tried(lock: &LockInfo, level: &str) -> String {
