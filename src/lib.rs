@@ -37,6 +37,7 @@
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
+//! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
 //!
 //! # Features
 //!
@@ -46,7 +47,7 @@
 //! | --- | --- |
 //! | `postgres` | `postgres::Client`, `postgres::Transaction` |
 //! | `diesel` | `diesel::PgConnection` |
-//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
+//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these, and `QueuedPool` in front of a pool |
 //!
 //! [advisory locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
@@ -56,6 +57,8 @@ mod error;
 mod guard;
 mod key;
 mod lock;
+#[cfg(feature = "r2d2")]
+mod queued;
 mod request;
 mod sql;
 mod with;
@@ -68,6 +71,8 @@ pub use error::{BoxError, Error};
 pub use guard::LockGuard;
 pub use key::Key;
 pub use lock::Lock;
+#[cfg(feature = "r2d2")]
+pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

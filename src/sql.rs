@@ -191,6 +191,24 @@ pub(crate) fn release(lock: &LockInfo, answers: Answers) -> String {
     )
 }
 
+/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
+/// [`release`] it says whether the lock was held, and does nothing in an open transaction.
+///
+/// A release grants the lock to the first waiter before it returns. Of several keys, as in
+/// [`acquire`], none is had for the session until all are had for the message.
+#[cfg(feature = "r2d2")]
+pub(crate) fn give_way(lock: &LockInfo, answers: Answers) -> String {
+    ask(
+        &format!(
+            "CASE {OPEN_TRANSACTION} WHEN {} THEN 'not held' WHEN {} AND {} THEN '' ELSE 'busy' END",
+            not_unlocked(lock),
+            tried(lock, "_xact"),
+            tried(lock, "")
+        ),
+        answers,
+    )
+}
+
 /// Rolls back whatever is open, aborted or not, then releases.
 pub(crate) fn rollback_and_release(lock: &LockInfo, answers: Answers) -> String {
     format!("ROLLBACK; {}", release(lock, answers))
