@@ -108,6 +108,7 @@ fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
 pub use postgres_pools::*;
 #[cfg(all(feature = "r2d2", feature = "postgres"))]
 mod postgres_pools {
+    use pglock::QueuedPool;
     use postgres::NoTls;
     use r2d2_postgres::PostgresConnectionManager;
 
@@ -116,6 +117,7 @@ mod postgres_pools {
 
     pub struct PostgresPool;
     pub struct PostgresPooled;
+    pub struct PostgresQueued;
 
     type Manager = PostgresConnectionManager<NoTls>;
 
@@ -138,6 +140,14 @@ mod postgres_pools {
             f(&mut postgres_pool().get().unwrap())
         }
     }
+
+    impl Harness for PostgresQueued {
+        type Backend<'a> = QueuedPool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut QueuedPool::new(postgres_pool()))
+        }
+    }
 }
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
@@ -147,6 +157,7 @@ mod diesel_pools {
     use diesel::connection::Connection;
     use diesel::pg::PgConnection;
     use diesel::r2d2::ConnectionManager;
+    use pglock::QueuedPool;
 
     use super::*;
     use crate::oracle::url;
@@ -154,6 +165,7 @@ mod diesel_pools {
     pub struct DieselPool;
     pub struct DieselPooled;
     pub struct DieselPooledTransaction;
+    pub struct DieselQueued;
 
     type Manager = ConnectionManager<PgConnection>;
 
@@ -174,6 +186,14 @@ mod diesel_pools {
 
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             f(&mut diesel_pool().get().unwrap())
+        }
+    }
+
+    impl Harness for DieselQueued {
+        type Backend<'a> = QueuedPool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut QueuedPool::new(diesel_pool()))
         }
     }
 
