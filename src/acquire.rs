@@ -1,6 +1,6 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{Answers, End, Failure, LockBackend, Session};
+use crate::backends::{Answers, End, Failure, LockBackend, Session, SessionHandle, Standing};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::inspect;
@@ -14,8 +14,15 @@ pub(crate) fn guard<'b, B: LockBackend>(
     backend: &'b mut B,
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
-    let mut handle = checkout(backend, request)?;
-    let (scope, hold) = acquire(&mut *handle, request)?;
+    let scope = request.scope.unwrap_or(Scope::Session);
+    let mut handle = checkout(backend, request, scope)?;
+    let (scope, hold) = match handle.standing() {
+        Standing::Held => (Scope::Session, Wait::start(&request.lock, scope).acquired()),
+        standing => {
+            let request = request.after(handle.waited(), standing);
+            acquire(&mut *handle, &request)?
+        }
+    };
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
 
@@ -28,7 +35,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let mut handle = checkout(backend, &request)?;
+    let mut handle = checkout(backend, &request, Scope::Transaction)?;
     let (_, mut hold) = acquire(&mut *handle, &request)?;
     hold.end(Outcome::Kept);
     Ok(())
@@ -40,7 +47,7 @@ pub(crate) fn under<H, T, E>(
     body: impl FnOnce(&mut H::Target) -> Result<T, E>,
 ) -> Result<T, E>
 where
-    H: std::ops::DerefMut<Target: Session>,
+    H: SessionHandle,
     E: From<Error>,
 {
     let value = LockGuard::run(&mut guard, body)?;
@@ -54,8 +61,9 @@ pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
     request: &Request,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<Result<T, E>, Error> {
+    let mut handle = checkout(backend, request, Scope::Transaction)?;
+    let request = &request.after(handle.waited(), Standing::Free);
     let lock = &request.lock;
-    let mut handle = checkout(backend, request)?;
     let session = &mut *handle;
     let answers = <B::Session as Session>::ANSWERS;
     if request.scope == Some(Scope::Session) {
@@ -119,6 +127,7 @@ fn not_begun<S: Session>(
 fn checkout<'b, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &Request,
+    scope: Scope,
 ) -> Result<B::Handle<'b>, Error> {
     match request.lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
@@ -128,10 +137,7 @@ fn checkout<'b, B: LockBackend + ?Sized>(
         }
         _ => {}
     }
-    backend.session().map_err(|source| Error::Checkout {
-        lock: request.lock.clone(),
-        source,
-    })
+    backend.session_for(&request.lock, scope, request.timeout)
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
@@ -159,7 +165,7 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hol
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
     let lock = &request.lock;
-    let Err(mut failure) = sql::lock(session, lock, request.wait()) else {
+    let Err(mut failure) = sql::lock(session, lock, request.wait(), request.standing) else {
         return Ok(());
     };
     let mut culprits = None;

@@ -208,6 +208,16 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// This thread holds the lock already, on another connection of the same
+    /// `QueuedPool`: waiting for it would never end.
+    #[error(
+        "this thread holds {lock} already, and would wait for itself: inside the section, use the connection that it was given"
+    )]
+    AlreadyHeld {
+        /// The lock, which is still held.
+        lock: LockInfo,
+    },
+
     /// [`Lock::all`](crate::Lock::all) was given no key at all.
     #[error("a lock on no keys would protect nothing: give Lock::all at least one key")]
     NoKeys,
@@ -279,6 +289,7 @@ impl Error {
             | Self::TransactionLeftOpen { lock, .. }
             | Self::NotCommitted { lock, .. }
             | Self::Checkout { lock, .. }
+            | Self::AlreadyHeld { lock }
             | Self::Database { lock, .. } => Some(lock),
             Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
-use crate::backends::{Failure, Session};
+use crate::backends::{Failure, Session, SessionHandle};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
 use crate::sql::{self, Answer};
@@ -22,18 +23,19 @@ use crate::telemetry::{Hold, Outcome};
 #[must_use = "a guard that is not kept releases its lock at once"]
 pub struct LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     handle: H,
     lock: LockInfo,
     scope: Scope,
     hold: Hold,
+    since: Instant,
     released: bool,
 }
 
 impl<H> LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     pub(crate) fn new(handle: H, lock: LockInfo, scope: Scope, hold: Hold) -> Self {
         Self {
@@ -41,6 +43,7 @@ where
             lock,
             scope,
             hold,
+            since: Instant::now(),
             released: false,
         }
     }
@@ -105,6 +108,10 @@ where
     ///   its connection broke.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     pub fn release(mut guard: Self) -> Result<(), Error> {
+        if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock, guard.since.elapsed())
+        {
+            guard.released = true;
+        }
         guard.end()
     }
 
@@ -158,7 +165,7 @@ where
 
 impl<H> Deref for LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     type Target = H::Target;
 
@@ -169,7 +176,7 @@ where
 
 impl<H> DerefMut for LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.handle
@@ -178,7 +185,7 @@ where
 
 impl<H> Drop for LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     fn drop(&mut self) {
         let _ = self.end();
@@ -187,7 +194,7 @@ where
 
 impl<H> fmt::Debug for LockGuard<H>
 where
-    H: DerefMut<Target: Session>,
+    H: SessionHandle,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")

@@ -43,6 +43,7 @@
 //! | no lock, but a save that notices a change by others | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | who holds a lock, who waits, since when | [`inspect`] |
+//! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
 //!
 //! # Features
 //!
@@ -52,7 +53,7 @@
 //! | --- | --- |
 //! | `postgres` | `postgres::Client`, `postgres::Transaction` |
 //! | `diesel` | `diesel::PgConnection` |
-//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these |
+//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these, and `QueuedPool` in front of a pool |
 //!
 //! | feature | what else |
 //! | --- | --- |
@@ -76,6 +77,8 @@ pub mod inspect;
 mod key;
 mod lock;
 pub mod optimistic;
+#[cfg(feature = "r2d2")]
+mod queued;
 mod request;
 mod sql;
 mod target;
@@ -84,11 +87,16 @@ mod with;
 
 #[cfg(feature = "macros")]
 pub use attribute::locked;
-pub use backends::{Answer, Answers, End, Failure, LockBackend, Session, TransactionBackend};
+pub use backends::{
+    Answer, Answers, End, Failure, LockBackend, Session, SessionHandle, Standing,
+    TransactionBackend,
+};
 pub use error::{BoxError, Error};
 pub use guard::LockGuard;
 pub use key::Key;
 pub use lock::Lock;
+#[cfg(feature = "r2d2")]
+pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
 pub use target::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{

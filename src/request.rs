@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::backends::Standing;
 use crate::key::Key;
 use crate::target::{Table, TableMode, Target};
 
@@ -26,7 +27,7 @@ pub enum Scope {
 }
 
 /// Which lock: its target and its mode. Every error names it, and a guard has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockInfo {
     target: Target,
     mode: Mode,
@@ -94,6 +95,9 @@ pub(crate) struct Request {
     pub(crate) timeout: Option<Duration>,
     pub(crate) rollback_on_error: bool,
     pub(crate) name_holders: Option<bool>,
+    /// How much of the timeout is gone before the server is asked.
+    pub(crate) spent: Duration,
+    pub(crate) standing: Standing,
 }
 
 /// How an acquire waits.
@@ -116,6 +120,8 @@ impl Request {
             timeout: None,
             rollback_on_error: true,
             name_holders: None,
+            spent: Duration::ZERO,
+            standing: Standing::Free,
         }
     }
 
@@ -132,7 +138,18 @@ impl Request {
     }
 
     pub(crate) fn wait(&self) -> Wait {
-        self.timeout.map_or(Wait::Session, Wait::at_most)
+        self.timeout.map_or(Wait::Session, |timeout| {
+            Wait::at_most(timeout.saturating_sub(self.spent))
+        })
+    }
+
+    /// The same on a session that was found, with that much of the timeout gone.
+    pub(crate) fn after(&self, spent: Duration, standing: Standing) -> Self {
+        Self {
+            spent,
+            standing,
+            ..self.clone()
+        }
     }
 
     /// The same, but not waiting where no timeout is set, and with a timeout that nobody reads.
@@ -208,6 +225,19 @@ mod tests {
             prop_assert!(one.lock.keys().is_sorted());
             prop_assert!(one.lock.keys().windows(2).all(|pair| pair[0] != pair[1]));
         }
+    }
+
+    #[test]
+    fn the_server_waits_for_what_is_left_of_the_timeout() {
+        let wait = |timeout, spent| {
+            let mut request = Request::on_keys(vec![Key::from(1)]);
+            request.timeout = timeout;
+            request.after(spent, Standing::Free).wait()
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(wait(Some(3 * second), second), Wait::Millis(2_000));
+        assert_eq!(wait(Some(second), 3 * second), Wait::No);
+        assert_eq!(wait(None, second), Wait::Session);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use oracle::{Oracle, connect, unique_key, unique_name, url};
-use pglock::{Error, Key, Lock, LockGuard, Session, with_lock, with_transaction_lock};
+use pglock::{
+    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Session, with_lock, with_transaction_lock,
+};
 use r2d2::{ManageConnection, Pool};
 
 /// A manager of each driver, and a hand-written one. Each calls itself by a name under which the
@@ -97,12 +99,14 @@ where
 {
     const SIZE: u32 = 2;
     let pool = pool(manager, SIZE);
+    let queued = QueuedPool::new(pool.clone());
     let (mut oracle, key, taken) = (Oracle::new(), unique_key(), unique_key());
     oracle.lock(&taken);
 
-    let run = |body: &mut dyn FnMut(&mut M::Connection) -> Result<(), Error>| {
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            with_lock(&mut &pool, &key, |conn| body(conn))
+    let run = |queues: bool, body: &mut dyn FnMut(&mut M::Connection) -> Result<(), Error>| {
+        let _ = catch_unwind(AssertUnwindSafe(|| match queues {
+            false => with_lock(&mut &pool, &key, |conn| body(conn)),
+            true => with_lock(&mut &queued, &key, |conn| body(conn)),
         }));
     };
     let mut kill = Oracle::new();
@@ -156,13 +160,15 @@ where
         ),
     ];
     for (ending, mut body) in endings {
-        run(&mut *body);
-        let all: Vec<_> = (0..SIZE).map(|_| pool.get().unwrap()).collect();
-        assert_eq!(held_by(application), 0, "after {ending}");
-        oracle.assert_free(&key);
-        drop(all);
-        with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
-        assert_eq!(held_by(application), 0, "in the pool, after {ending}");
+        for queues in [false, true] {
+            run(queues, &mut *body);
+            let all: Vec<_> = (0..SIZE).map(|_| pool.get().unwrap()).collect();
+            assert_eq!(held_by(application), 0, "after {ending}");
+            oracle.assert_free(&key);
+            drop(all);
+            run(queues, &mut |_| Ok(()));
+            assert_eq!(held_by(application), 0, "in the pool, after {ending}");
+        }
     }
     connect().batch_execute(&mend_release).unwrap();
 }
@@ -189,8 +195,17 @@ fn a_lock_owns_its_pool_and_its_guards_move_to_other_threads<M>(manager: M, _app
 where
     M: ManageConnection<Connection: Session>,
 {
-    let (mut oracle, key) = (Oracle::new(), unique_key());
     let pool = pool(manager, 2);
+    a_lock_owns(&QueuedPool::new(pool.clone()));
+    a_lock_owns(&pool);
+}
+
+fn a_lock_owns<B>(pool: &B)
+where
+    B: LockBackend + Clone,
+    for<'h> B::Handle<'h>: Send + 'static,
+{
+    let (mut oracle, key) = (Oracle::new(), unique_key());
     let mut lock = Lock::new(pool.clone(), &key);
     for _ in 0..3 {
         lock.run(|conn| conn.send("SELECT 1").map_err(|_| Error::body("no")))

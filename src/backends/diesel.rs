@@ -31,6 +31,10 @@ impl Session for PgConnection {
         depth(self) > 0
     }
 
+    fn is_broken(&mut self) -> bool {
+        Manager::is_broken_transaction_manager(self)
+    }
+
     fn send(&mut self, sql: &str) -> Result<(), Failure> {
         self.batch_execute(sql).map_err(failure)
     }

@@ -2,8 +2,10 @@
 //! [`LockBackend`].
 
 use std::ops::DerefMut;
+use std::time::Duration;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
+use crate::request::{LockInfo, Scope};
 use crate::sql;
 pub use crate::sql::Answer;
 
@@ -53,7 +55,7 @@ pub trait LockBackend {
 
     /// What keeps the session for as long as the lock is held: a borrow, or a connection checked
     /// out of a pool.
-    type Handle<'a>: DerefMut<Target = Self::Session>
+    type Handle<'a>: SessionHandle<Target = Self::Session>
     where
         Self: 'a;
 
@@ -64,6 +66,28 @@ pub trait LockBackend {
     /// When there is none to be had. The lock reports it as
     /// [`Error::Checkout`](crate::Error::Checkout).
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
+
+    /// Finds the session for a lock. Calls [`session`](LockBackend::session), unless the backend
+    /// lets its threads wait for each other before they take a session.
+    ///
+    /// The scope is the transaction's for the forms that run in a transaction and where it was
+    /// insisted on; else the session's. The timeout is the lock's, zero for a single attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkout`] when there is none to be had, and [`Error::Timeout`] and
+    /// [`Error::AlreadyHeld`] where threads wait.
+    fn session_for(
+        &mut self,
+        lock: &LockInfo,
+        scope: Scope,
+        timeout: Option<Duration>,
+    ) -> Result<Self::Handle<'_>, Error> {
+        let _ = (scope, timeout);
+        let lock = lock.clone();
+        self.session()
+            .map_err(|source| Error::Checkout { lock, source })
+    }
 }
 
 impl<B: LockBackend + ?Sized> LockBackend for &mut B {
@@ -76,6 +100,51 @@ impl<B: LockBackend + ?Sized> LockBackend for &mut B {
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
         (**self).session()
     }
+
+    fn session_for(
+        &mut self,
+        lock: &LockInfo,
+        scope: Scope,
+        timeout: Option<Duration>,
+    ) -> Result<Self::Handle<'_>, Error> {
+        (**self).session_for(lock, scope, timeout)
+    }
+}
+
+/// What keeps a session for as long as a lock is held on it: a borrow, or a connection checked out
+/// of a pool. For one of your own the defaults will do: `impl SessionHandle for MyHandle {}`.
+pub trait SessionHandle: DerefMut<Target: Session> {
+    /// Whether the session came with the lock, which another thread handed over. Defaults to
+    /// [`Standing::Free`].
+    fn standing(&self) -> Standing {
+        Standing::Free
+    }
+
+    /// How much of the lock's timeout was spent on the way to the session. Defaults to zero.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Offers the session lock to other threads, at the end of a section that went well and took
+    /// that long. `true`: the lock is somebody else's now, and not to be released. Defaults to
+    /// `false`.
+    fn pass_on(&mut self, lock: &LockInfo, took: Duration) -> bool {
+        let _ = (lock, took);
+        false
+    }
+}
+
+impl<S: Session> SessionHandle for &mut S {}
+
+/// How a lock stands on a session on which it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is still to be acquired.
+    Free,
+    /// It is held.
+    Held,
+    /// It is held, and is to be acquired again, behind the waiters of other sessions.
+    Overdue,
 }
 
 /// A backend that can stand in a transaction which the caller opened, so that
@@ -108,6 +177,12 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 
     /// Whether a transaction is open, as far as the driver knows.
     fn in_transaction(&mut self) -> bool;
+
+    /// Whether the driver knows already that the session cannot be used any more. It does not ask
+    /// the server. Defaults to `false`.
+    fn is_broken(&mut self) -> bool {
+        false
+    }
 
     /// Sends a text as one message and waits for the end of its reply.
     ///

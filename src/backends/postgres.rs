@@ -38,6 +38,10 @@ impl Session for Client {
         false
     }
 
+    fn is_broken(&mut self) -> bool {
+        self.is_closed()
+    }
+
     fn send(&mut self, sql: &str) -> Result<(), Failure> {
         send(self, sql)
     }

@@ -2,7 +2,7 @@
 
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
-use super::{LockBackend, Session, TransactionBackend};
+use super::{LockBackend, Session, SessionHandle, TransactionBackend};
 use crate::error::BoxError;
 
 impl<M> LockBackend for Pool<M>
@@ -43,6 +43,8 @@ where
         Ok(self)
     }
 }
+
+impl<M> SessionHandle for PooledConnection<M> where M: ManageConnection<Connection: Session> {}
 
 impl<M> TransactionBackend for PooledConnection<M> where
     M: ManageConnection<Connection: Session + TransactionBackend>

@@ -167,6 +167,24 @@ pub(crate) const BODY: &str = "pglock_body";
 pub(crate) const UNDO_BODY: &str =
     "ROLLBACK TO SAVEPOINT pglock_body; RELEASE SAVEPOINT pglock_body";
 
+/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
+/// [`unlock`] it says whether the lock was held, and does nothing in an open transaction.
+///
+/// A release grants the lock to the first waiter before it returns. Of several keys, as in
+/// [`lock`], none is had for the session until all are had for the message.
+#[cfg(feature = "r2d2")]
+pub(crate) fn give_way(lock: &LockInfo, answers: Answers) -> String {
+    ask(
+        &format!(
+            "CASE {OPEN_TRANSACTION} WHEN NOT {} THEN 'not held' WHEN {} AND {} THEN '' ELSE 'busy' END",
+            session::all_unlocked(lock),
+            tried(lock, "_xact"),
+            tried(lock, "")
+        ),
+        answers,
+    )
+}
+
 /// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
 pub(crate) fn held(lock: &LockInfo, answers: Answers) -> String {
     ask(&held_expression(lock), answers)
@@ -378,8 +396,8 @@ mod tests {
                 let mut request = Request::on_keys(keys.clone());
                 request.timeout = timeout;
                 let (lock, wait) = (&request.lock, request.wait());
-                statements.push(session::lock_by_rows(lock, wait));
-                statements.push(session::lock_by_errors(lock, wait));
+                statements.push(session::lock_by_rows(lock, wait, false));
+                statements.push(session::lock_by_errors(lock, wait, false));
                 statements.push(session::all_unlocked(lock));
                 for answers in [Answers::Rows, Answers::Errors] {
                     statements.push(acquire_in_transaction(lock, wait, answers));
@@ -399,9 +417,9 @@ mod tests {
                 let lock = Request::on_keys(keys).lock;
                 let digits = |c: char| c.is_ascii_digit() || c == '-';
                 [
-                    session::lock_by_errors(&lock, Wait::Session),
+                    session::lock_by_errors(&lock, Wait::Session, false),
                     acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
-                    session::lock_by_rows(&lock, Wait::Millis(7)),
+                    session::lock_by_rows(&lock, Wait::Millis(7), false),
                     held(&lock, Answers::Rows),
                 ]
                 .map(|statement| statement.replace(digits, ""))

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{IN_RECOVERY, OPEN_TRANSACTION, all_locked, carry, raise, suffix, tried, waited};
-use crate::backends::{Answers, Failure, Session};
+use crate::backends::{Answers, Failure, Session, Standing};
 use crate::request::{LockInfo, Wait};
 use crate::sql::Answer;
 
@@ -14,16 +14,22 @@ use crate::sql::Answer;
 /// Waiting happens for the transaction, which here is the message; only then the lock, had already,
 /// is taken for the session by a statement of its own. A `lock_timeout` that fires in the instant
 /// of the grant thus leaves nothing behind. A try does not wait, and does both in one statement.
+///
+/// A session that holds the lock and is overdue lets go of it before, in the same message: between
+/// two, sessions that come later could be first again and again. That it was held needs no look; if
+/// it was not, nothing is left to do.
 pub(crate) fn lock<S: Session>(
     session: &mut S,
     lock: &LockInfo,
     wait: Wait,
+    standing: Standing,
 ) -> Result<(), Failure> {
+    let again = standing == Standing::Overdue;
     if S::ANSWERS == Answers::Errors {
-        return session.send(&lock_by_errors(lock, wait));
+        return session.send(&lock_by_errors(lock, wait, again));
     }
-    let lines = session.query(&lock_by_rows(lock, wait))?;
-    let rows = if wait == Wait::No { 1 } else { 2 };
+    let lines = session.query(&lock_by_rows(lock, wait, again))?;
+    let rows = if wait == Wait::No { 1 } else { 2 } + usize::from(again);
     match lines.last().map(String::as_str) {
         Some("f") => Err(Failure::Refused(Answer::Busy)),
         Some(_) if lines.len() == rows => Ok(()),
@@ -73,9 +79,12 @@ fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> R
 const IDLE: &str = "now() = statement_timestamp()";
 
 /// On a standby the first statement may wait in vain, but the second holds nothing.
-pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait) -> String {
+pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
     let s = suffix(lock);
     let mut sql = String::with_capacity(256);
+    if again {
+        let _ = write!(sql, "SELECT {} WHERE {IDLE}; ", all_unlocked(lock));
+    }
     let _ = match (wait, lock.keys()) {
         (Wait::No, _) => write!(
             sql,
@@ -106,9 +115,9 @@ pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait) -> String {
     sql
 }
 
-pub(super) fn lock_by_errors(lock: &LockInfo, wait: Wait) -> String {
+pub(super) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String {
     let guarded = |then: &str| format!("CASE {IN_RECOVERY} {OPEN_TRANSACTION} ELSE {then} END");
-    let steps = match wait {
+    let mut steps = match wait {
         Wait::No => vec![guarded(&format!(
             "CASE WHEN {} AND {} THEN '' ELSE 'busy' END",
             tried(lock, "_xact"),
@@ -118,6 +127,9 @@ pub(super) fn lock_by_errors(lock: &LockInfo, wait: Wait) -> String {
             vec![guarded(&waited(lock, wait)), guarded(&all_locked(lock, ""))]
         }
     };
+    if again {
+        steps.insert(0, format!("left({}::text, 0)", all_unlocked(lock)));
+    }
     carry(&steps, Answers::Errors)
 }
 

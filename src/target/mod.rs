@@ -14,7 +14,7 @@ pub use row::Row;
 pub use table::{Table, TableMode};
 
 /// What a lock is on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
     /// Advisory keys, in the order in which they are taken.

@@ -119,6 +119,7 @@ fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
 pub use postgres_pools::*;
 #[cfg(all(feature = "r2d2", feature = "postgres"))]
 mod postgres_pools {
+    use pglock::QueuedPool;
     use postgres::NoTls;
     use r2d2_postgres::PostgresConnectionManager;
 
@@ -127,6 +128,7 @@ mod postgres_pools {
 
     pub struct PostgresPool;
     pub struct PostgresPooled;
+    pub struct PostgresQueued;
 
     type Manager = PostgresConnectionManager<NoTls>;
 
@@ -149,6 +151,14 @@ mod postgres_pools {
             f(&mut postgres_pool().get().unwrap())
         }
     }
+
+    impl Harness for PostgresQueued {
+        type Backend<'a> = QueuedPool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut QueuedPool::new(postgres_pool()))
+        }
+    }
 }
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
@@ -158,6 +168,7 @@ mod diesel_pools {
     use diesel::connection::Connection;
     use diesel::pg::PgConnection;
     use diesel::r2d2::ConnectionManager;
+    use pglock::QueuedPool;
 
     use super::*;
     use crate::oracle::url;
@@ -165,6 +176,7 @@ mod diesel_pools {
     pub struct DieselPool;
     pub struct DieselPooled;
     pub struct DieselPooledTransaction;
+    pub struct DieselQueued;
 
     type Manager = ConnectionManager<PgConnection>;
 
@@ -185,6 +197,14 @@ mod diesel_pools {
 
         fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
             f(&mut diesel_pool().get().unwrap())
+        }
+    }
+
+    impl Harness for DieselQueued {
+        type Backend<'a> = QueuedPool<Manager>;
+
+        fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+            f(&mut QueuedPool::new(diesel_pool()))
         }
     }
 

@@ -155,11 +155,13 @@ mod diesel_crate {
 mod postgres_pools {
     outside_a_transaction!(pool, crate::PostgresPool);
     outside_a_transaction!(pooled, crate::PostgresPooled);
+    outside_a_transaction!(queued, crate::PostgresQueued);
 }
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
 mod diesel_pools {
     outside_a_transaction!(pool, crate::DieselPool);
     outside_a_transaction!(pooled, crate::DieselPooled);
+    outside_a_transaction!(queued, crate::DieselQueued);
     inside_a_transaction!(pooled_transaction, crate::DieselPooledTransaction);
 }

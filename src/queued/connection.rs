@@ -1,0 +1,209 @@
+//! What a queued pool hands out, and how it goes from thread to thread.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use r2d2::{ManageConnection, PooledConnection};
+
+use super::queue::Turn;
+use crate::backends::{Failure, Session, SessionHandle, Standing};
+use crate::request::LockInfo;
+use crate::sql::{self, Answer};
+
+/// A section that was shorter cannot have had an answer from the server, for a round trip takes four
+/// system calls and two wake-ups of a process besides the statement. The fastest of 100,000 seen on
+/// a local socket took 6.8 µs for an empty query, 8.2 µs for `BEGIN; COMMIT`. And none of the
+/// drivers' calls returns without an answer after having sent something that matters here.
+pub(super) const QUICK: Duration = Duration::from_micros(2);
+
+/// For how long nobody has to hear from the server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) handovers: u32,
+    pub(super) hold: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handovers: 64,
+            hold: Duration::from_millis(10),
+        }
+    }
+}
+
+/// What one thread leaves for the next: a connection, and how the lock stands on it.
+pub(super) struct Legacy<M: ManageConnection> {
+    connection: PooledConnection<M>,
+    lock: Left,
+}
+
+#[derive(Clone, Copy)]
+enum Left {
+    /// Not held. The connection is left all the same: the next thread is sooner at the server with
+    /// it than by the pool.
+    Free,
+    Held(Unheard),
+    /// Held, but the server is to be asked before the next section, and others come first.
+    Overdue,
+}
+
+/// What has happened to a held lock since the server was last heard of.
+#[derive(Clone, Copy)]
+struct Unheard {
+    handovers: u32,
+    since: Instant,
+}
+
+/// A connection from a [`QueuedPool`](crate::QueuedPool): what a guard on it is a guard over.
+pub struct QueuedConnection<M: ManageConnection> {
+    /// `None` once it has been handed over. It goes back to the pool before the turn ends, so that
+    /// the next thread finds it there.
+    connection: Option<PooledConnection<M>>,
+    /// `None` for a lock that does not queue.
+    place: Option<Place<M>>,
+}
+
+struct Place<M: ManageConnection> {
+    turn: Turn<LockInfo, Legacy<M>>,
+    limits: Limits,
+    waited: Duration,
+    lock: Left,
+}
+
+impl<M: ManageConnection> QueuedConnection<M> {
+    pub(super) fn unqueued(connection: PooledConnection<M>) -> Self {
+        Self {
+            connection: Some(connection),
+            place: None,
+        }
+    }
+
+    pub(super) fn queued(
+        legacy: Legacy<M>,
+        turn: Turn<LockInfo, Legacy<M>>,
+        limits: Limits,
+        waited: Duration,
+    ) -> Self {
+        Self {
+            connection: Some(legacy.connection),
+            place: Some(Place {
+                turn,
+                limits,
+                waited,
+                lock: legacy.lock,
+            }),
+        }
+    }
+}
+
+impl<M: ManageConnection> Legacy<M> {
+    pub(super) fn new(connection: PooledConnection<M>) -> Self {
+        Self {
+            connection,
+            lock: Left::Free,
+        }
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
+    fn standing(&self) -> Standing {
+        match self.place.as_ref().map(|place| place.lock) {
+            None | Some(Left::Free) => Standing::Free,
+            Some(Left::Held(_)) => Standing::Held,
+            Some(Left::Overdue) => Standing::Overdue,
+        }
+    }
+
+    fn waited(&self) -> Duration {
+        let place = self.place.as_ref();
+        place.map_or(Duration::ZERO, |place| place.waited)
+    }
+
+    fn pass_on(&mut self, lock: &LockInfo, took: Duration) -> bool {
+        let (Some(place), Some(session)) = (&mut self.place, self.connection.as_deref_mut()) else {
+            return false;
+        };
+        let fit = !thread::panicking() && !session.is_broken() && !session.in_transaction();
+        if !fit || !place.turn.has_heir() {
+            return false;
+        }
+        // Otherwise the release will say what is wrong, and right it.
+        let Ok(left) = place.leave(session, lock, took) else {
+            return false;
+        };
+        let Some(connection) = self.connection.take() else {
+            return false;
+        };
+        let legacy = Legacy {
+            connection,
+            lock: left,
+        };
+        if let Err(legacy) = place.turn.hand_over(legacy) {
+            self.connection = Some(legacy.connection); // the heir has given up
+            return matches!(legacy.lock, Left::Free);
+        }
+        true
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> Place<M> {
+    /// How the lock is left to the heir. Asks the server, unless that can wait.
+    fn leave(
+        &self,
+        session: &mut M::Connection,
+        lock: &LockInfo,
+        took: Duration,
+    ) -> Result<Left, Failure> {
+        let now = Instant::now();
+        let (handovers, since) = match self.lock {
+            Left::Held(unheard) => (unheard.handovers, unheard.since),
+            // The server has given the lock at the beginning of this section.
+            Left::Free | Left::Overdue => (0, now.checked_sub(took).unwrap_or(now)),
+        };
+        let Limits {
+            handovers: limit,
+            hold,
+        } = self.limits;
+        if took < QUICK && handovers < limit {
+            let handovers = handovers + 1;
+            return Ok(if handovers < limit && now - since < hold {
+                Left::Held(Unheard { handovers, since })
+            } else {
+                Left::Overdue
+            });
+        }
+        match session.send(&sql::give_way(lock, M::Connection::ANSWERS)) {
+            Ok(()) => Ok(Left::Held(Unheard {
+                handovers: 0,
+                since: Instant::now(),
+            })),
+            Err(Failure::Refused(Answer::Busy)) => Ok(Left::Free),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+impl<M: ManageConnection> Deref for QueuedConnection<M> {
+    type Target = M::Connection;
+
+    fn deref(&self) -> &M::Connection {
+        self.connection.as_ref().expect(IN_USE)
+    }
+}
+
+impl<M: ManageConnection> DerefMut for QueuedConnection<M> {
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        self.connection.as_mut().expect(IN_USE)
+    }
+}
+
+const IN_USE: &str = "only a guard that is being consumed hands its connection over";
+
+impl<M: ManageConnection> fmt::Debug for QueuedConnection<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedConnection").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,254 @@
+//! A queue in front of a pool: threads of one process wait for a key in memory, and hand the held
+//! lock, with its connection, from one to the next.
+//!
+//! Nothing but a round trip can tell that the lock is still held at the end of a section, and that
+//! no transaction is open (a raw `BEGIN` is unknown to the drivers). So there are two ways to hand
+//! over. A section that may have talked to the server costs one round trip, in which the server
+//! lets waiters of other processes go first. One that was over in less time than an answer takes
+//! ([`connection::QUICK`]) cannot have changed anything, and costs none; how often and for how long
+//! without a word from the server has limits.
+
+mod connection;
+mod queue;
+mod sync;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use r2d2::{ManageConnection, Pool};
+
+pub use self::connection::QueuedConnection;
+use self::connection::{Legacy, Limits};
+use self::queue::{NoTurn, Patience, Queues};
+use crate::backends::{LockBackend, Session};
+use crate::error::{BoxError, Error};
+use crate::request::{LockInfo, Mode, Scope};
+
+/// An r2d2 pool with a queue in front, for keys that many threads of a process want.
+///
+/// Threads that want the same keys exclusively wait in memory, first come first served, *before*
+/// they take a connection. A contended key thus takes one connection of the pool instead of one a
+/// waiter, and the waiters cannot keep connections from the holder. When a section has ended well
+/// and another thread waits, the lock stays held, and that thread gets it together with the
+/// connection.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::{Lock, QueuedPool};
+/// use r2d2_postgres::PostgresConnectionManager;
+/// use r2d2_postgres::postgres::NoTls;
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// let manager = PostgresConnectionManager::new(url.parse()?, NoTls);
+/// let pool = QueuedPool::new(r2d2::Pool::builder().max_size(2).build(manager)?);
+///
+/// std::thread::scope(|threads| {
+///     for _ in 0..8 {
+///         threads.spawn(|| {
+///             Lock::new(&pool, "doc:stock:ABC").run(|conn| {
+///                 conn.batch_execute("SELECT 'restock'")?;
+///                 Ok::<_, pglock::Error>(())
+///             })
+///         });
+///     }
+/// });
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It is a backend as the pool itself, and a clone shares the pool and its queue.
+///
+/// - **Other processes** get their turn. Before it hands over, a section asks the server, in one
+///   round trip, to let go of the lock and to take it again if nobody else wants it; the server
+///   lets waiters of other sessions go first. Only sections of less than 2 µs are handed on
+///   without: see [`max_handovers`](QueuedPool::max_handovers).
+/// - **Only what is well is handed over**: not after an error or a panic of the body, not by
+///   dropping a guard, and no connection with an open transaction, or one that is broken. Then the
+///   lock is released as it is everywhere, and the next thread takes a connection of its own.
+/// - **Timeouts count the time in the queue.** A single attempt (`try_…`, a timeout of zero) finds
+///   the lock held when any thread of the process has it or waits for it. Without a timeout the
+///   wait in the queue has no bound; a `lock_timeout` of the session's own counts at the server
+///   only.
+/// - **Shared locks** do not queue. The **transaction forms** queue, but hand nothing over: the
+///   lock ends with the COMMIT.
+/// - **It does not nest through the pool**: a thread that waits for a key which it holds itself
+///   gets [`Error::AlreadyHeld`]. Inside a section, lock on the connection that it was given. A
+///   guard that has moved to another thread still counts as held by the one that acquired it.
+/// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
+///   their own, deadlock unseen by the server, as with any pool. Take several keys with
+///   [`Lock::all`](crate::Lock::all), or set a timeout.
+pub struct QueuedPool<M: ManageConnection> {
+    pool: Pool<M>,
+    queues: Arc<Queues<LockInfo, Legacy<M>>>,
+    limits: Limits,
+}
+
+impl<M: ManageConnection> QueuedPool<M> {
+    /// Puts a queue in front of a pool. Two queues in front of one pool know nothing of each other.
+    #[must_use]
+    pub fn new(pool: Pool<M>) -> Self {
+        Self {
+            pool,
+            queues: Queues::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Sets how many sections in a row may end without a word from the server. With zero, each is
+    /// confirmed before the next begins. Defaults to 64.
+    ///
+    /// Only sections of less than 2 µs do, which cannot have heard from the server; the thread after
+    /// the last of them lets waiters of other sessions go first. In between, a session that the
+    /// server has ended is not noticed: who asks next gets [`Error::LockLost`] or
+    /// [`Error::ConnectionLost`], those before were told Ok.
+    #[must_use]
+    pub fn max_handovers(mut self, count: u32) -> Self {
+        self.limits.handovers = count;
+        self
+    }
+
+    /// Sets for how long sections may end without a word from the server, within
+    /// [`max_handovers`](QueuedPool::max_handovers). Defaults to 10 ms.
+    #[must_use]
+    pub fn max_hold(mut self, time: Duration) -> Self {
+        self.limits.hold = time;
+        self
+    }
+
+    /// How many threads wait in the queue at this moment, for whichever key.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queues.waiting()
+    }
+
+    /// The pool behind the queue, for connections without a lock.
+    #[must_use]
+    pub fn pool(&self) -> &Pool<M> {
+        &self.pool
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
+    fn unlocked(&self) -> Result<QueuedConnection<M>, BoxError> {
+        Ok(QueuedConnection::unqueued(self.pool.get()?))
+    }
+
+    fn queued(
+        &self,
+        lock: &LockInfo,
+        scope: Scope,
+        timeout: Option<Duration>,
+    ) -> Result<QueuedConnection<M>, Error> {
+        let checkout = |source| Error::Checkout {
+            lock: lock.clone(),
+            source,
+        };
+        if lock.mode() == Mode::Shared {
+            return self.unlocked().map_err(checkout);
+        }
+        let start = Instant::now();
+        let patience = match timeout {
+            Some(Duration::ZERO) => Patience::None,
+            Some(timeout) => start
+                .checked_add(timeout)
+                .map_or(Patience::Forever, Patience::Until),
+            None => Patience::Forever,
+        };
+        let entered = self
+            .queues
+            .enter(lock.clone(), scope == Scope::Session, patience);
+        let (turn, legacy) = entered.map_err(|no_turn| match no_turn {
+            NoTurn::OutOfTime => Error::Timeout {
+                lock: lock.clone(),
+                waited: timeout,
+                source: None,
+                holders: Vec::new(),
+            },
+            NoTurn::Own => Error::AlreadyHeld { lock: lock.clone() },
+        })?;
+        let waited = start.elapsed();
+        let legacy = match legacy {
+            Some(legacy) => legacy,
+            None => Legacy::new(self.pool.get().map_err(|error| checkout(error.into()))?),
+        };
+        Ok(QueuedConnection::queued(legacy, turn, self.limits, waited))
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> LockBackend for QueuedPool<M> {
+    type Session = M::Connection;
+    type Handle<'a> = QueuedConnection<M>;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        self.unlocked()
+    }
+
+    fn session_for(
+        &mut self,
+        lock: &LockInfo,
+        scope: Scope,
+        timeout: Option<Duration>,
+    ) -> Result<Self::Handle<'_>, Error> {
+        self.queued(lock, scope, timeout)
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> LockBackend for &QueuedPool<M> {
+    type Session = M::Connection;
+    type Handle<'a>
+        = QueuedConnection<M>
+    where
+        Self: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        self.unlocked()
+    }
+
+    fn session_for(
+        &mut self,
+        lock: &LockInfo,
+        scope: Scope,
+        timeout: Option<Duration>,
+    ) -> Result<Self::Handle<'_>, Error> {
+        self.queued(lock, scope, timeout)
+    }
+}
+
+impl<M: ManageConnection> Clone for QueuedPool<M> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            queues: Arc::clone(&self.queues),
+            limits: self.limits,
+        }
+    }
+}
+
+impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedPool")
+            .field("pool", &self.pool.state())
+            .field("waiting", &self.waiting())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_keys_leave_nothing_behind() {
+        let queues = Queues::<i64, ()>::new();
+        for key in 0..1_000_000 {
+            let (turn, _) = queues.enter(key, true, Patience::Forever).unwrap();
+            assert_eq!(queues.len(), 1);
+            drop(turn);
+        }
+        assert_eq!(queues.len(), 0);
+    }
+}

@@ -1,0 +1,189 @@
+//! The queues in memory: whose turn each key is, and who waits for it. They know nothing of
+//! connections and locks, and of threads only what `super::sync` has, so that
+//! `tests/queue_model.rs` can run this file in all interleavings.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Instant;
+
+use super::sync::{Arc, Condvar, Monitor, MutexGuard, ThreadId, current_thread};
+
+/// The queues of all keys that are in use; a key that nobody wants has none.
+pub(crate) struct Queues<K, T> {
+    keys: Monitor<HashMap<K, Queue<T>>>,
+}
+
+struct Queue<T> {
+    /// The thread whose turn it is. It may not have woken up yet.
+    owner: ThreadId,
+    /// What the last owner has left for this one.
+    left: Option<T>,
+    waiters: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    thread: ThreadId,
+    takes_over: bool,
+    wake: Arc<Condvar>,
+}
+
+/// How long a thread waits for its turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    Until(Instant),
+    Forever,
+}
+
+/// Why it was not a thread's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoTurn {
+    /// Others were first, for as long as the thread would wait.
+    OutOfTime,
+    /// The thread would wait for itself.
+    Own,
+}
+
+/// A thread's turn. It ends when this is dropped, and the next thread's begins.
+pub(crate) struct Turn<K: Eq + Hash, T> {
+    queues: Arc<Queues<K, T>>,
+    key: K,
+    /// Whether another thread has the turn by now.
+    over: bool,
+}
+
+impl<K: Eq + Hash + Clone, T> Queues<K, T> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            keys: Monitor::new(HashMap::new()),
+        })
+    }
+
+    /// Waits for this thread's turn, first come first served, and gives what the last owner has
+    /// left for it. A thread that does not take over is left nothing.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        key: K,
+        takes_over: bool,
+        patience: Patience,
+    ) -> Result<(Turn<K, T>, Option<T>), NoTurn> {
+        let me = current_thread();
+        let turn = |key| Turn {
+            queues: Arc::clone(self),
+            key,
+            over: false,
+        };
+        let mut keys = self.keys.lock();
+        let Some(queue) = keys.get_mut(&key) else {
+            keys.insert(key.clone(), Queue::of(me));
+            return Ok((turn(key), None));
+        };
+        let deadline = match patience {
+            Patience::None => return Err(NoTurn::OutOfTime),
+            Patience::Until(deadline) => Some(deadline),
+            Patience::Forever => None,
+        };
+        if queue.owner == me {
+            return Err(NoTurn::Own);
+        }
+        let wake = Arc::new(Condvar::new());
+        queue.waiters.push_back(Waiter {
+            thread: me,
+            takes_over,
+            wake: Arc::clone(&wake),
+        });
+        loop {
+            let out_of_time;
+            (keys, out_of_time) = self.keys.wait(keys, &wake, deadline);
+            let queue = queue_of(&mut keys, &key);
+            // Also at the end of the time: nobody else will take what was left for this thread.
+            if queue.owner == me {
+                let left = queue.left.take();
+                return Ok((turn(key), left));
+            }
+            if out_of_time {
+                queue.waiters.retain(|waiter| waiter.thread != me);
+                return Err(NoTurn::OutOfTime);
+            }
+        }
+    }
+
+    /// How many threads wait, for whichever key.
+    pub(crate) fn waiting(&self) -> usize {
+        let keys = self.keys.lock();
+        keys.values().map(|queue| queue.waiters.len()).sum()
+    }
+
+    /// How many keys are in use.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.keys.lock().len()
+    }
+}
+
+impl<T> Queue<T> {
+    fn of(owner: ThreadId) -> Self {
+        Self {
+            owner,
+            left: None,
+            waiters: VecDeque::new(),
+        }
+    }
+}
+
+impl<K: Eq + Hash, T> Turn<K, T> {
+    /// Whether the next in the queue would take over.
+    pub(crate) fn has_heir(&self) -> bool {
+        let mut keys = self.queues.keys.lock();
+        queue_of(&mut keys, &self.key).has_heir()
+    }
+
+    /// Ends the turn and leaves something for the next thread, or gives it back if there is none
+    /// that takes over.
+    pub(crate) fn hand_over(&mut self, left: T) -> Result<(), T> {
+        let mut keys = self.queues.keys.lock();
+        let queue = queue_of(&mut keys, &self.key);
+        if !queue.has_heir() {
+            return Err(left);
+        }
+        queue.left = Some(left);
+        self.over = true;
+        next(keys, &self.key);
+        Ok(())
+    }
+}
+
+impl<K: Eq + Hash, T> Drop for Turn<K, T> {
+    fn drop(&mut self) {
+        if !self.over {
+            next(self.queues.keys.lock(), &self.key);
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    fn has_heir(&self) -> bool {
+        self.waiters.front().is_some_and(|next| next.takes_over)
+    }
+}
+
+/// Makes it the next thread's turn. The last one takes the queue with it.
+fn next<K: Eq + Hash, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
+    let queue = queue_of(&mut keys, key);
+    match queue.waiters.pop_front() {
+        Some(Waiter { thread, wake, .. }) => {
+            queue.owner = thread;
+            drop(keys); // or the thread that wakes up would wait for it at once
+            wake.notify_one();
+        }
+        None => {
+            keys.remove(key);
+        }
+    }
+}
+
+fn queue_of<'q, K: Eq + Hash, T>(keys: &'q mut HashMap<K, Queue<T>>, key: &K) -> &'q mut Queue<T> {
+    keys.get_mut(key)
+        .expect("a key has a queue for as long as a thread owns it")
+}

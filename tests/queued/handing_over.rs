@@ -1,0 +1,247 @@
+//! What is handed from thread to thread, and what is not.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use pglock::{Error, Key, Lock, LockGuard, QueuedPool, Session, with_lock};
+use r2d2::ManageConnection;
+
+use crate::oracle::{Oracle, Table, unique_key};
+use crate::{ask, messages, queued, send, wait_for_waiting};
+
+pub fn threads_are_served_in_the_order_in_which_they_came<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, checkouts) = queued(manager(), 2);
+    let (mut oracle, key, served) = (Oracle::new(), unique_key(), Mutex::new(Vec::new()));
+    let mut lock = Lock::new(&pool, &key);
+    let guard = lock.acquire().unwrap();
+    let pid = oracle.holder(&key);
+    thread::scope(|threads| {
+        for number in 0..8 {
+            let (pool, key, served) = (&pool, &key, &served);
+            threads.spawn(move || {
+                with_lock(&mut &*pool, key, |conn| {
+                    served.lock().unwrap().push(number);
+                    assert_eq!(ask(conn, "pg_backend_pid()")?, pid.to_string());
+                    assert_eq!(Oracle::new().holder(key), pid);
+                    Ok::<_, Error>(())
+                })
+                .unwrap();
+            });
+            wait_for_waiting(pool, number + 1);
+        }
+        LockGuard::release(guard).unwrap();
+    });
+    assert_eq!(*served.lock().unwrap(), Vec::from_iter(0..8));
+    assert_eq!(checkouts.count(), 1, "one connection for all");
+    oracle.assert_free(&key);
+}
+
+/// Sections that do nothing, between two that count the messages of their session.
+fn messages_of_short_sections<M>(pool: &QueuedPool<M>, sections: usize) -> u32
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let key = unique_key();
+    let mut lock = Lock::new(pool, &key);
+    let mut guard = lock.acquire().unwrap();
+    thread::scope(|threads| {
+        for number in 0..sections {
+            let section = || with_lock(&mut &*pool, &key, |_| Ok::<_, Error>(())).unwrap();
+            threads.spawn(section);
+            wait_for_waiting(pool, number + 1);
+        }
+        let last = threads.spawn(|| with_lock(&mut &*pool, &key, messages).unwrap());
+        wait_for_waiting(pool, sections + 1);
+        let before = messages(&mut *guard).unwrap();
+        LockGuard::release(guard).unwrap();
+        last.join().unwrap() - before - 1
+    })
+}
+
+/// Not that each of them says nothing: the scheduler can make a section long.
+pub fn a_short_section_says_nothing_to_the_server<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 1);
+    let sent = messages_of_short_sections(&pool, 40);
+    assert!(sent < 1 + 40, "{sent} messages");
+    // But every fourth section is preceded by a word, where that is the limit.
+    let sent = messages_of_short_sections(&pool.max_handovers(4), 40);
+    assert!(sent > 40 / 4, "{sent} messages");
+}
+
+pub fn nothing_is_handed_over_unconfirmed_where_that_is_not_wanted<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 1);
+    let confirmed = pool.clone().max_handovers(0);
+    assert_eq!(messages_of_short_sections(&confirmed, 8), 1 + 8);
+    let asking = pool.max_hold(Duration::ZERO);
+    assert!(messages_of_short_sections(&asking, 8) > 8);
+}
+
+/// Runs a section, which ends in some way while another thread waits. Gives its result, and whether
+/// that thread got lock and connection from it, which is then as it should be.
+fn succeeded<M>(
+    manager: M,
+    end: impl FnOnce(&mut M::Connection, &Key) -> Result<(), Error>,
+) -> (thread::Result<Result<(), Error>>, bool)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, checkouts) = queued(manager, 2);
+    let key = unique_key();
+    let section = |conn: &mut M::Connection| {
+        Oracle::new().holder(&key);
+        send(conn, "SELECT 1 / (now() = statement_timestamp())::int")
+    };
+    let result = thread::scope(|threads| {
+        catch_unwind(AssertUnwindSafe(|| {
+            with_lock(&mut &pool, &key, |conn| {
+                threads.spawn(|| with_lock(&mut &pool, &key, section).unwrap());
+                wait_for_waiting(&pool, 1);
+                end(conn, &key)
+            })
+        }))
+    });
+    Oracle::new().assert_free(&key);
+    (result, checkouts.count() == 1)
+}
+
+pub fn what_did_not_end_well_is_not_handed_over<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (result, handed_over) = succeeded(manager(), |conn, _| send(conn, "SELECT 1"));
+    assert!(result.unwrap().is_ok() && handed_over);
+
+    let (result, handed_over) = succeeded(manager(), |_, _| Err(Error::body("no")));
+    assert!(matches!(result, Ok(Err(Error::Body(_)))) && !handed_over);
+
+    let (result, handed_over) = succeeded(manager(), |_, _| resume_unwind(Box::new("no")));
+    assert!(result.is_err() && !handed_over);
+
+    let table = Table::new();
+    for begin in ["BEGIN; ", "BEGIN; SELECT 1 / 0; "] {
+        let (result, handed_over) = succeeded(manager(), |conn, _| {
+            let _ = send(conn, &format!("{begin}{}", table.insert()));
+            Ok(())
+        });
+        let told = matches!(result, Ok(Err(Error::TransactionLeftOpen { .. })));
+        assert!(told && !handed_over, "{begin}{result:?}");
+        assert_eq!(table.rows(), 0);
+    }
+}
+
+pub fn what_was_lost_is_told_and_not_handed_over<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (result, handed_over) = succeeded(manager(), |_, key| {
+        let mut oracle = Oracle::new();
+        let pid = oracle.holder(key);
+        oracle.terminate(pid);
+        Ok(())
+    });
+    assert!(matches!(result, Ok(Err(Error::LockLost { .. }))));
+    assert!(!handed_over);
+
+    let unlock = |conn: &mut M::Connection, _: &Key| send(conn, "SELECT pg_advisory_unlock_all()");
+    let (result, handed_over) = succeeded(manager(), unlock);
+    assert!(matches!(result, Ok(Err(Error::LockLost { .. }))));
+    assert!(!handed_over);
+}
+
+pub fn several_keys_are_handed_over_together<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, checkouts) = queued(manager(), 2);
+    let mut keys = [unique_key(), unique_key(), unique_key()];
+    keys.sort(); // the order in which they are taken
+    let (keys, last) = (&keys, &keys[2]);
+    let section = |oracle: &mut Oracle| {
+        let pids = keys.each_ref().map(|key| oracle.holder(key));
+        assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    };
+    let mut oracle = Oracle::new();
+    let mut lock = Lock::all(&pool, keys);
+    let guard = lock.acquire().unwrap();
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            // In whichever order they are given.
+            let mut lock = Lock::all(&pool, keys.iter().rev());
+            lock.run(|_| {
+                section(&mut Oracle::new());
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        });
+        wait_for_waiting(&pool, 1);
+        section(&mut oracle);
+        LockGuard::release(guard).unwrap();
+    });
+    assert_eq!(checkouts.count(), 1);
+    for key in keys {
+        oracle.assert_free(key);
+    }
+
+    // Somebody at the server waits for the last of them: all are let go.
+    let mut other = Oracle::new();
+    let guard = lock.acquire().unwrap();
+    thread::scope(|threads| {
+        threads.spawn(|| Lock::all(&pool, keys).run(|_| Ok::<_, Error>(())).unwrap());
+        wait_for_waiting(&pool, 1);
+        let outsider = threads.spawn(move || {
+            other.lock(last);
+            other
+        });
+        oracle.wait_for_waiter(last);
+        LockGuard::release(guard).unwrap();
+        let mut other = outsider.join().unwrap();
+        oracle.wait_for_waiter(last);
+        assert_eq!(oracle.held(last), ["ExclusiveLock"]);
+        other.unlock(last);
+    });
+    for key in keys {
+        oracle.assert_free(key);
+    }
+}
+
+/// Released on a thread that did not acquire it; and one that is only dropped, which is not handed
+/// over.
+pub fn a_guard_is_handed_over_from_another_thread<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    for (released, checked_out) in [(true, 1), (false, 2)] {
+        let (pool, checkouts) = queued(manager(), 2);
+        let (mut oracle, key) = (Oracle::new(), unique_key());
+        let mut lock = Lock::new(pool.clone(), &key);
+        let guard = lock.acquire().unwrap();
+        let next = thread::spawn({
+            let (mut pool, key) = (pool.clone(), key.clone());
+            move || with_lock(&mut pool, &key, |_| Ok::<_, Error>(()))
+        });
+        wait_for_waiting(&pool, 1);
+        let end = move || {
+            if released {
+                LockGuard::release(guard)
+            } else {
+                drop(guard);
+                Ok(())
+            }
+        };
+        thread::spawn(end).join().unwrap().unwrap();
+        next.join().unwrap().unwrap();
+        assert_eq!(checkouts.count(), checked_out);
+        oracle.assert_free(&key);
+    }
+}

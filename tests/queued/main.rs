@@ -1,0 +1,134 @@
+//! Queued pools: what is promised beyond the conformance suite, which runs over them as well. Two
+//! queued pools know nothing of each other, and so stand in for two processes.
+
+#![cfg(any(feature = "postgres", feature = "diesel"))]
+
+#[path = "../support/oracle.rs"]
+#[allow(dead_code)] // each test uses a part
+mod oracle;
+
+mod handing_over;
+mod sharing;
+mod waiting;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use pglock::{Error, QueuedPool, Session};
+use r2d2::event::CheckoutEvent;
+use r2d2::{HandleEvent, ManageConnection, Pool};
+
+/// Calls a function with a maker of managers, for each driver.
+macro_rules! with_each_driver {
+    ($module:ident: $($test:ident,)*) => {
+        $(mod $test {
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn postgres() {
+                let url = crate::oracle::url();
+                crate::$module::$test(|| {
+                    r2d2_postgres::PostgresConnectionManager::new(
+                        url.parse().unwrap(),
+                        postgres::NoTls,
+                    )
+                });
+            }
+
+            #[cfg(feature = "diesel")]
+            #[test]
+            fn diesel() {
+                let url = crate::oracle::url();
+                crate::$module::$test(|| {
+                    diesel::r2d2::ConnectionManager::<diesel::PgConnection>::new(&url)
+                });
+            }
+        })*
+    };
+}
+
+with_each_driver! { handing_over:
+    threads_are_served_in_the_order_in_which_they_came,
+    a_short_section_says_nothing_to_the_server,
+    nothing_is_handed_over_unconfirmed_where_that_is_not_wanted,
+    what_did_not_end_well_is_not_handed_over,
+    what_was_lost_is_told_and_not_handed_over,
+    several_keys_are_handed_over_together,
+    a_guard_is_handed_over_from_another_thread,
+}
+
+with_each_driver! { waiting:
+    a_contended_key_takes_one_connection,
+    who_gives_up_leaves_the_queue,
+    a_key_does_not_nest_through_the_pool,
+    no_connection_to_be_had_is_told_to_each,
+    shared_locks_do_not_queue,
+    transactions_queue_and_hand_nothing_over,
+}
+
+with_each_driver! { sharing:
+    two_pools_take_turns,
+    a_waiter_at_the_server_gets_its_turn,
+    sections_never_overlap_whatever_happens_in_them,
+}
+
+/// A queued pool, and how many connections it was asked for.
+fn queued<M: ManageConnection>(manager: M, size: u32) -> (QueuedPool<M>, Checkouts) {
+    let checkouts = Checkouts::default();
+    let pool = Pool::builder()
+        .max_size(size)
+        .min_idle(Some(0))
+        .event_handler(Box::new(checkouts.clone()))
+        .build(manager)
+        .unwrap();
+    (QueuedPool::new(pool), checkouts)
+}
+
+#[derive(Debug, Clone, Default)]
+struct Checkouts(Arc<AtomicU32>);
+
+impl Checkouts {
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl HandleEvent for Checkouts {
+    fn handle_checkout(&self, _: CheckoutEvent) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn wait_for_waiting<M: ManageConnection>(pool: &QueuedPool<M>, count: usize) {
+    let start = Instant::now();
+    while pool.waiting() != count {
+        assert!(start.elapsed() < Duration::from_secs(30), "{pool:?}");
+        std::thread::sleep(Duration::from_millis(1)); // between two looks
+    }
+}
+
+/// A text that a session answers.
+fn ask<S: Session>(session: &mut S, expression: &str) -> Result<String, Error> {
+    let query = format!("SELECT ({expression})::text AS line");
+    let lines = session.query(&query);
+    Ok(lines
+        .map_err(|failure| Error::body(format!("{failure:?}")))?
+        .remove(0))
+}
+
+/// How many transactions, and so messages, a session has run. (The second number of a virtual
+/// transaction ID counts them.)
+fn messages<S: Session>(session: &mut S) -> Result<u32, Error> {
+    let count = ask(
+        session,
+        "SELECT split_part(virtualtransaction, '/', 2) FROM pg_locks \
+         WHERE pid = pg_backend_pid() AND locktype = 'virtualxid'",
+    )?;
+    Ok(count.parse().unwrap())
+}
+
+fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Error> {
+    session
+        .send(sql)
+        .map_err(|failure| Error::body(format!("{failure:?}")))
+}

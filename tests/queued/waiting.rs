@@ -1,0 +1,184 @@
+//! The wait in memory: in turn, without connections, and with an end.
+
+use std::thread;
+use std::time::Duration;
+
+use pglock::{
+    Error, Lock, LockGuard, QueuedPool, Session, try_with_lock, with_lock, with_transaction_lock,
+};
+use r2d2::{ManageConnection, Pool};
+
+use crate::oracle::{Oracle, unique_key};
+use crate::{ask, queued, send, wait_for_waiting};
+
+fn never<S: ?Sized>(_: &mut S) -> Result<(), Error> {
+    panic!("the body must not run")
+}
+
+/// The section needs another connection: with a connection a waiter, there would be none.
+pub fn a_contended_key_takes_one_connection<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let key = unique_key();
+    let mut lock = Lock::new(&pool, &key);
+    let guard = lock.acquire().unwrap();
+    thread::scope(|threads| {
+        for _ in 0..16 {
+            threads.spawn(|| {
+                with_lock(&mut &pool, &key, |conn| {
+                    let mut second = pool.pool().get().map_err(Error::body)?;
+                    assert_ne!(
+                        ask(conn, "pg_backend_pid()")?,
+                        ask(&mut *second, "pg_backend_pid()")?
+                    );
+                    Ok::<_, Error>(())
+                })
+                .unwrap();
+            });
+        }
+        wait_for_waiting(&pool, 16);
+        assert!(pool.pool().get().is_ok(), "the waiters have none");
+        LockGuard::release(guard).unwrap();
+    });
+    assert_eq!(pool.waiting(), 0);
+}
+
+pub fn who_gives_up_leaves_the_queue<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    const SHORT: Duration = Duration::from_millis(20);
+    let (pool, checkouts) = queued(manager(), 2);
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let mut lock = Lock::new(&pool, &key);
+    let guard = lock.acquire().unwrap();
+    let gives_up = || {
+        let timeout = Lock::new(&pool, &key).timeout(SHORT).run(never);
+        let Err(Error::Timeout { waited, .. }) = timeout else {
+            panic!("{timeout:?}")
+        };
+        assert_eq!(waited, Some(SHORT));
+        let busy = try_with_lock(&mut &pool, &key, never);
+        assert!(busy.unwrap().is_none(), "not even with others in the queue");
+        let handled = Lock::new(&pool, &key)
+            .timeout(SHORT)
+            .run_in_transaction_or_else(|_| Ok::<_, Error>(1), || Ok(2));
+        assert_eq!(handled.unwrap(), 2);
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap());
+        wait_for_waiting(&pool, 1);
+        threads.spawn(gives_up).join().unwrap();
+        assert_eq!(pool.waiting(), 1);
+        assert_eq!(oracle.rows(&key).len(), 1, "nobody waits at the server");
+        LockGuard::release(guard).unwrap();
+    });
+    assert_eq!(checkouts.count(), 1);
+    oracle.assert_free(&key);
+}
+
+pub fn a_key_does_not_nest_through_the_pool<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    with_lock(&mut &pool, &key, |conn| {
+        for timeout in [None, Some(Duration::from_secs(60))] {
+            let mut lock = Lock::new(&pool, &key);
+            if let Some(timeout) = timeout {
+                lock = lock.timeout(timeout);
+            }
+            let nested = lock.run(never).unwrap_err();
+            assert!(matches!(nested, Error::AlreadyHeld { .. }), "{nested:?}");
+            assert_eq!(nested.lock(), Some(lock.info()));
+        }
+        assert!(try_with_lock(&mut &pool, &key, never)?.is_none());
+        // The ways that it does nest.
+        with_lock(conn, &key, |_| Ok::<_, Error>(()))?;
+        with_lock(&mut &pool, unique_key(), |_| Ok::<_, Error>(()))?;
+        oracle.holder(&key);
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    oracle.assert_free(&key);
+}
+
+pub fn no_connection_to_be_had_is_told_to_each<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let pool = Pool::builder()
+        .max_size(1)
+        .connection_timeout(Duration::from_millis(50));
+    let pool = QueuedPool::new(pool.build(manager()).unwrap());
+    let key = unique_key();
+    let only = pool.pool().get().unwrap();
+    thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                let refused = with_lock(&mut &pool, &key, never);
+                let told = matches!(refused, Err(Error::Checkout { .. }));
+                assert!(told, "{refused:?}");
+            });
+        }
+    });
+    drop(only);
+    with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
+}
+
+pub fn shared_locks_do_not_queue<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let mut lock = Lock::new(&pool, &key).shared();
+    let guard = lock.acquire().unwrap();
+    Lock::new(&pool, &key)
+        .shared()
+        .run(|_| {
+            assert_eq!(oracle.held(&key), ["ShareLock", "ShareLock"]);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    assert!(try_with_lock(&mut &pool, &key, never).unwrap().is_none());
+    LockGuard::release(guard).unwrap();
+    oracle.assert_free(&key);
+}
+
+/// Sections before and after them in the queue included.
+pub fn transactions_queue_and_hand_nothing_over<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, checkouts) = queued(manager(), 1);
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let mut lock = Lock::new(&pool, &key);
+    let guard = lock.acquire().unwrap();
+    thread::scope(|threads| {
+        for number in 0..4 {
+            if number == 2 {
+                threads.spawn(|| {
+                    with_lock(&mut &pool, &key, |conn| {
+                        send(conn, "SELECT 1 / (now() = statement_timestamp())::int")
+                    })
+                    .unwrap();
+                });
+            } else {
+                threads.spawn(|| {
+                    with_transaction_lock(&mut &pool, &key, |tx| {
+                        send(tx, "SELECT 1 / (now() <> statement_timestamp())::int")
+                    })
+                    .unwrap();
+                });
+            }
+            wait_for_waiting(&pool, number + 1);
+        }
+        LockGuard::release(guard).unwrap();
+    });
+    assert_eq!(checkouts.count(), 5);
+    oracle.assert_free(&key);
+}
