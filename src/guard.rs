@@ -20,6 +20,31 @@ use crate::telemetry::{Hold, Outcome};
 /// dropping the guard, which cannot. In both cases an open transaction is rolled back first, and if
 /// the server does not confirm the release, the session is ended: the lock is free afterwards. A
 /// transaction lock stays until its transaction ends, and releasing the guard does nothing.
+///
+/// What must not be does not compile: using the connection beside a live guard,
+///
+/// ```compile_fail,E0499
+/// # fn import(client: &mut postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut lock = pglock::Lock::new(&mut *client, "import");
+/// let guard = lock.acquire()?;
+/// client.batch_execute("DELETE FROM import")?; // not covered by the guard's borrow
+/// pglock::LockGuard::release(guard)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// and taking the connection out of the closure that runs under the lock:
+///
+/// ```compile_fail
+/// # fn import(client: &mut postgres::Client) -> Result<(), pglock::Error> {
+/// let mut leaked = None;
+/// pglock::with_lock(client, "import", |conn| {
+///     leaked = Some(conn);
+///     Ok::<_, pglock::Error>(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a guard that is not kept releases its lock at once"]
 pub struct LockGuard<H>
 where
