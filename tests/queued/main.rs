@@ -4,7 +4,6 @@
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
 #[path = "../support/oracle.rs"]
-#[allow(dead_code)] // each test uses a part
 mod oracle;
 
 mod handing_over;
