@@ -13,13 +13,9 @@ mod sync {
 
     use loom::sync::Mutex;
 
-    pub(super) use loom::sync::{Condvar, MutexGuard};
-    pub(super) use loom::thread::ThreadId;
+    pub(super) use loom::sync::MutexGuard;
+    pub(super) use loom::thread::{Thread, ThreadId, current};
     pub(super) use std::sync::Arc;
-
-    pub(super) fn current_thread() -> ThreadId {
-        loom::thread::current().id()
-    }
 
     pub(super) struct Monitor<T>(Mutex<T>);
 
@@ -36,14 +32,13 @@ mod sync {
         pub(super) fn wait<'m>(
             &'m self,
             guard: MutexGuard<'m, T>,
-            wake: &Condvar,
             deadline: Option<Instant>,
         ) -> (MutexGuard<'m, T>, bool) {
-            if deadline.is_none() {
-                return (wake.wait(guard).unwrap(), false);
-            }
             drop(guard);
-            (self.lock(), true)
+            if deadline.is_none() {
+                loom::thread::park();
+            }
+            (self.lock(), deadline.is_some())
         }
     }
 }

@@ -127,12 +127,16 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
             return false;
         };
         let fit = !thread::panicking() && !session.is_broken() && !session.in_transaction();
-        if !fit || !place.turn.has_heir() {
+        if !fit {
             return false;
         }
-        // Otherwise the release will say what is wrong, and right it.
-        let Ok(left) = place.leave(session, lock, took) else {
-            return false;
+        let left = match place.leave_unheard(took) {
+            Some(left) => left,
+            None if !place.turn.has_heir() => return false,
+            None => match confirm(session, lock) {
+                Ok(left) => left,
+                Err(_) => return false, // the release will say what is wrong, and right it
+            },
         };
         let Some(connection) = self.connection.take() else {
             return false;
@@ -150,13 +154,8 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
 }
 
 impl<M: ManageConnection<Connection: Session>> Place<M> {
-    /// How the lock is left to the heir. Asks the server, unless that can wait.
-    fn leave(
-        &self,
-        session: &mut M::Connection,
-        lock: &LockInfo,
-        took: Duration,
-    ) -> Result<Left, Failure> {
+    /// How the lock is left without a word from the server, if it may be.
+    fn leave_unheard(&self, took: Duration) -> Option<Left> {
         let now = Instant::now();
         let (handovers, since) = match self.lock {
             Left::Held(unheard) => (unheard.handovers, unheard.since),
@@ -167,22 +166,27 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
             handovers: limit,
             hold,
         } = self.limits;
-        if took < QUICK && handovers < limit {
-            let handovers = handovers + 1;
-            return Ok(if handovers < limit && now - since < hold {
-                Left::Held(Unheard { handovers, since })
-            } else {
-                Left::Overdue
-            });
+        if took >= QUICK || handovers >= limit {
+            return None;
         }
-        match session.send(&sql::give_way(lock, M::Connection::ANSWERS)) {
-            Ok(()) => Ok(Left::Held(Unheard {
-                handovers: 0,
-                since: Instant::now(),
-            })),
-            Err(Failure::Refused(Answer::Busy)) => Ok(Left::Free),
-            Err(failure) => Err(failure),
-        }
+        let handovers = handovers + 1;
+        Some(if handovers < limit && now - since < hold {
+            Left::Held(Unheard { handovers, since })
+        } else {
+            Left::Overdue
+        })
+    }
+}
+
+/// Asks the server, and lets waiters of other sessions go first.
+fn confirm<S: Session>(session: &mut S, lock: &LockInfo) -> Result<Left, Failure> {
+    match session.send(&sql::give_way(lock, S::ANSWERS)) {
+        Ok(()) => Ok(Left::Held(Unheard {
+            handovers: 0,
+            since: Instant::now(),
+        })),
+        Err(Failure::Refused(Answer::Busy)) => Ok(Left::Free),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Instant;
 
-use super::sync::{Arc, Condvar, Monitor, MutexGuard, ThreadId, current_thread};
+use super::sync::{Arc, Monitor, MutexGuard, Thread, ThreadId, current};
 
 /// The queues of all keys that are in use; a key that nobody wants has none.
 pub(crate) struct Queues<K, T> {
@@ -22,9 +22,8 @@ struct Queue<T> {
 }
 
 struct Waiter {
-    thread: ThreadId,
+    thread: Thread,
     takes_over: bool,
-    wake: Arc<Condvar>,
 }
 
 /// How long a thread waits for its turn.
@@ -68,7 +67,8 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         takes_over: bool,
         patience: Patience,
     ) -> Result<(Turn<K, T>, Option<T>), NoTurn> {
-        let me = current_thread();
+        let thread = current();
+        let me = thread.id();
         let turn = |key| Turn {
             queues: Arc::clone(self),
             key,
@@ -87,15 +87,10 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         if queue.owner == me {
             return Err(NoTurn::Own);
         }
-        let wake = Arc::new(Condvar::new());
-        queue.waiters.push_back(Waiter {
-            thread: me,
-            takes_over,
-            wake: Arc::clone(&wake),
-        });
+        queue.waiters.push_back(Waiter { thread, takes_over });
         loop {
             let out_of_time;
-            (keys, out_of_time) = self.keys.wait(keys, &wake, deadline);
+            (keys, out_of_time) = self.keys.wait(keys, deadline);
             let queue = queue_of(&mut keys, &key);
             // Also at the end of the time: nobody else will take what was left for this thread.
             if queue.owner == me {
@@ -103,7 +98,7 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
                 return Ok((turn(key), left));
             }
             if out_of_time {
-                queue.waiters.retain(|waiter| waiter.thread != me);
+                queue.waiters.retain(|waiter| waiter.thread.id() != me);
                 return Err(NoTurn::OutOfTime);
             }
         }
@@ -172,10 +167,10 @@ impl<T> Queue<T> {
 fn next<K: Eq + Hash, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
     let queue = queue_of(&mut keys, key);
     match queue.waiters.pop_front() {
-        Some(Waiter { thread, wake, .. }) => {
-            queue.owner = thread;
+        Some(Waiter { thread, .. }) => {
+            queue.owner = thread.id();
             drop(keys); // or the thread that wakes up would wait for it at once
-            wake.notify_one();
+            thread.unpark();
         }
         None => {
             keys.remove(key);
