@@ -112,10 +112,11 @@ where
 {
     let pool = Pool::builder()
         .max_size(1)
+        .min_idle(Some(0))
         .connection_timeout(Duration::from_millis(50));
     let pool = QueuedPool::new(pool.build(manager()).unwrap());
     let key = unique_key();
-    let only = pool.pool().get().unwrap();
+    let only = pool.pool().get_timeout(Duration::from_secs(30)).unwrap();
     thread::scope(|threads| {
         for _ in 0..3 {
             threads.spawn(|| {
