@@ -132,7 +132,7 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answe
     );
     let statement = match answers {
         Answers::Rows => raise(&asked),
-        Answers::Errors => carry(&[asked], answers),
+        Answers::Errors => carry(&asked, answers),
     };
     in_savepoint(&statement)
 }
@@ -151,7 +151,7 @@ pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) ->
         "CASE {IN_RECOVERY} {HAS_WRITTEN} {STALE_SNAPSHOT} ELSE {} END",
         transaction_lock(lock, wait)
     );
-    carry(&[asked], answers)
+    carry(&asked, answers)
 }
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
@@ -230,44 +230,50 @@ fn transaction_lock(lock: &LockInfo, wait: Wait) -> String {
     }
 }
 
-/// Waits for the transaction-level locks, one after the other, under `lock_timeout`.
-///
-/// An array evaluates its elements in order: keep the old setting, set ours, lock, shrink it to
-/// what is left before each further key (it applies to each wait). Then the old setting is put
-/// back, as the text that it was: RESET would destroy a value that the caller had set. `left` of a
-/// text's beginning is the answer "yes".
+/// Waits for the transaction-level locks, and puts `lock_timeout` back as the text that it was:
+/// RESET would destroy a value that the caller had set. `left` of a text's beginning is the answer
+/// "yes".
 fn waited(lock: &LockInfo, wait: Wait) -> String {
-    let Wait::Millis(millis) = wait else {
-        return all_locked(lock, "_xact");
+    let mut steps = waits(lock, wait);
+    let Wait::Millis(_) = wait else {
+        return in_order(&steps);
     };
-    let mut elements =
-        format!("current_setting('lock_timeout'), set_config('lock_timeout', '{millis}', true)");
+    steps.insert(0, "current_setting('lock_timeout')".to_owned());
+    let kept = in_order(&steps);
+    format!("left(set_config('lock_timeout', {kept}, true), 0)")
+}
+
+/// The value of the first of several expressions, which are evaluated in order. An array, unlike a
+/// select list, takes any number.
+fn in_order(steps: &[String]) -> String {
+    format!("(ARRAY[{}::text])[1]", steps.join("::text, "))
+}
+
+/// What takes the transaction-level locks, one after the other, under `lock_timeout`.
+///
+/// The timeout applies to each wait, so it is shrunk to what is left before each further key. It
+/// can fire in the instant of a grant, and is seen when the server next looks for interrupts. A
+/// sleep of no time looks: whatever comes after it comes only if nothing has fired, and the timeout
+/// is off by then.
+fn waits(lock: &LockInfo, wait: Wait) -> Vec<String> {
+    let mut steps = Vec::new();
     for (i, key) in lock.keys().iter().enumerate() {
-        if i > 0 {
-            let _ = write!(
-                elements,
-                ", set_config('lock_timeout', greatest(1, {millis} - {ELAPSED_MILLIS})::text, true)"
-            );
+        if let Wait::Millis(millis) = wait {
+            let left = match i {
+                0 => format!("'{millis}'"),
+                _ => format!("greatest(1, {millis} - {ELAPSED_MILLIS})::text"),
+            };
+            steps.push(format!("set_config('lock_timeout', {left}, true)"));
         }
-        let _ = write!(
-            elements,
-            ", pg_advisory_xact_lock{}({})::text",
-            suffix(lock),
-            key.arguments()
-        );
+        let s = suffix(lock);
+        steps.push(format!("pg_advisory_xact_lock{s}({})", key.arguments()));
     }
-    format!("left(set_config('lock_timeout', (ARRAY[{elements}])[1], true), 0)")
+    steps.push("pg_sleep(0)".to_owned());
+    steps
 }
 
 const ELAPSED_MILLIS: &str =
     "(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::int";
-
-fn all_locked(lock: &LockInfo, level: &str) -> String {
-    let locked = each(lock, ",", |key, s| {
-        format!("pg_advisory{level}_lock{s}({key})::text")
-    });
-    format!("(ARRAY[{locked}])[1]")
-}
 
 fn tried(lock: &LockInfo, level: &str) -> String {
     each(lock, " AND ", |key, s| {
@@ -342,44 +348,35 @@ pub(crate) fn raise(expression: &str) -> String {
     format!("SELECT ('{MARK}' || nullif({expression}, ''))::int")
 }
 
-/// Expressions one after the other, each a statement of its own. A driver without rows has no
-/// SQLSTATE either, so there they stand in a [`block`] that catches it.
-fn carry(expressions: &[String], answers: Answers) -> String {
+/// A statement that answers with an expression's value. A driver without rows has no SQLSTATE
+/// either, so there it stands in a block that tells it.
+fn carry(expression: &str, answers: Answers) -> String {
     match answers {
-        Answers::Rows => {
-            let statements: Vec<_> = expressions
-                .iter()
-                .map(|expression| format!("SELECT {expression}"))
-                .collect();
-            statements.join("; ")
-        }
-        Answers::Errors => {
-            let mut body = String::new();
-            for expression in expressions {
-                let _ = write!(body, "IF answer = '' THEN answer := {expression}; END IF; ");
-            }
-            block("", &caught(&body))
-        }
+        Answers::Rows => format!("SELECT {expression}"),
+        Answers::Errors => block("", &unless_yes(expression), CARRIED),
     }
 }
 
-/// A block that fails with its `answer` as the error's text.
-fn block(declarations: &str, body: &str) -> String {
-    format!(
-        "DO $pglock$ DECLARE answer text := ''; {declarations}BEGIN \
-         {body}IF answer <> '' THEN RAISE EXCEPTION '{MARK}%', answer; END IF; END $pglock$"
-    )
+/// In a block: answers with an expression's value.
+fn unless_yes(expression: &str) -> String {
+    format!("answer := {expression}; IF answer <> '' THEN {ANSWER}END IF; ")
 }
 
-/// Catches every error in a block, and makes it an answer that carries the SQLSTATE. OTHERS alone
-/// would not catch a cancel. PL/pgSQL sees an interrupt at the beginning of a statement: the idle
-/// assignment is there for a timeout that fires in the instant of the grant, so that it is seen
-/// before the handler is left behind.
-fn caught(body: &str) -> String {
-    format!(
-        "BEGIN {body}answer := answer; EXCEPTION WHEN OTHERS OR query_canceled THEN answer := SQLSTATE || ' ' || SQLERRM; END; "
-    )
+/// A block, whose `answer` is a variable.
+fn block(declarations: &str, body: &str, handler: &str) -> String {
+    format!("DO $pglock$ DECLARE answer text; {declarations}BEGIN {body}{handler}END $pglock$")
 }
+
+/// Fails with the answer as the error's text.
+const ANSWER: &str = "RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock:' || answer; ";
+
+/// Catches every error in a block but our own, and puts its SQLSTATE into the text. OTHERS alone
+/// would not catch a cancel.
+///
+/// PL/pgSQL looks for interrupts at the beginning of a statement: a block has one after whatever
+/// can wait, so that a timeout in the instant of the grant is seen while the handler is in force.
+const CARRIED: &str = "EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
+    WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock:% %', SQLSTATE, SQLERRM; ";
 
 #[cfg(test)]
 mod tests {

@@ -4,16 +4,19 @@
 
 use std::fmt::Write as _;
 
-use super::{IN_RECOVERY, OPEN_TRANSACTION, all_locked, carry, raise, suffix, tried, waited};
+use super::{
+    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, in_order, raise, suffix, tried,
+    unless_yes, waits,
+};
 use crate::backends::{Answers, Failure, Session, Standing};
 use crate::request::{LockInfo, Wait};
 use crate::sql::Answer;
 
 /// Takes a session lock, and nothing in an open transaction or on a standby.
 ///
-/// Waiting happens for the transaction, which here is the message; only then the lock, had already,
-/// is taken for the session by a statement of its own. A `lock_timeout` that fires in the instant
-/// of the grant thus leaves nothing behind. A try does not wait, and does both in one statement.
+/// Waiting happens for the transaction, which here is the message; only then, and only if no
+/// timeout fired in the instant of the grant, the lock, had already, is taken for the session. A
+/// `lock_timeout` thus leaves nothing behind.
 ///
 /// A session that holds the lock and is overdue lets go of it before, in the same message: between
 /// two, sessions that come later could be first again and again. That it was held needs no look; if
@@ -29,14 +32,11 @@ pub(crate) fn lock<S: Session>(
         return session.send(&lock_by_errors(lock, wait, again));
     }
     let lines = session.query(&lock_by_rows(lock, wait, again))?;
-    let rows = if wait == Wait::No { 1 } else { 2 } + usize::from(again);
     match lines.last().map(String::as_str) {
         Some("f") => Err(Failure::Refused(Answer::Busy)),
-        Some(_) if lines.len() == rows => Ok(()),
+        Some(_) if lines.len() == 1 + usize::from(again) => Ok(()),
         _ => {
-            session.send(&format!(
-                "SELECT CASE {IN_RECOVERY} ELSE 'in transaction' END"
-            ))?;
+            session.send(&format!("SELECT {WHY_NOT}"))?;
             Err(Failure::Refused(Answer::InTransaction))
         }
     }
@@ -78,59 +78,55 @@ fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> R
 /// The opposite of [`OPEN_TRANSACTION`].
 const IDLE: &str = "now() = statement_timestamp()";
 
-/// On a standby the first statement may wait in vain, but the second holds nothing.
+/// When a lock can be taken, and why it was not.
+const ALLOWED: &str = "now() = statement_timestamp() AND NOT pg_is_in_recovery()";
+const WHY_NOT: &str = "CASE WHEN pg_is_in_recovery() THEN 'in recovery' ELSE 'in transaction' END";
+
 pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
-    let s = suffix(lock);
-    let mut sql = String::with_capacity(256);
-    if again {
-        let _ = write!(sql, "SELECT {} WHERE {IDLE}; ", all_unlocked(lock));
-    }
-    let _ = match (wait, lock.keys()) {
-        (Wait::No, _) => write!(
-            sql,
-            "SELECT {} AND {}",
-            tried(lock, "_xact"),
-            tried(lock, "")
-        ),
-        (_, [key]) => {
-            let key = key.arguments();
-            sql += "SELECT ";
-            if let Wait::Millis(millis) = wait {
-                // A select list is evaluated in order. After the message it is what it was.
-                let _ = write!(sql, "set_config('lock_timeout', '{millis}', true), ");
-            }
-            write!(
-                sql,
-                "pg_advisory_xact_lock{s}({key}) WHERE {IDLE}; SELECT pg_advisory_lock{s}({key})"
-            )
-        }
-        (_, _) => write!(
-            sql,
-            "SELECT {} WHERE {IDLE}; SELECT {}",
-            waited(lock, wait),
-            all_locked(lock, "")
-        ),
+    let before = match again {
+        true => format!("SELECT {} WHERE {IDLE}; ", all_unlocked(lock)),
+        false => String::new(),
     };
-    let _ = write!(sql, " WHERE {IDLE} AND NOT pg_is_in_recovery()");
-    sql
+    let taken = match wait {
+        Wait::No => tried_at_once(lock),
+        Wait::Session | Wait::Millis(_) => waited_and_locked(lock, wait),
+    };
+    format!("{before}SELECT {taken} WHERE {ALLOWED}")
 }
 
 pub(super) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String {
-    let guarded = |then: &str| format!("CASE {IN_RECOVERY} {OPEN_TRANSACTION} ELSE {then} END");
-    let mut steps = match wait {
-        Wait::No => vec![guarded(&format!(
-            "CASE WHEN {} AND {} THEN '' ELSE 'busy' END",
-            tried(lock, "_xact"),
-            tried(lock, "")
-        ))],
-        Wait::Session | Wait::Millis(_) => {
-            vec![guarded(&waited(lock, wait)), guarded(&all_locked(lock, ""))]
-        }
+    let before = match again {
+        true => format!("PERFORM {}; ", all_unlocked(lock)),
+        false => String::new(),
     };
-    if again {
-        steps.insert(0, format!("left({}::text, 0)", all_unlocked(lock)));
+    let taken = match wait {
+        Wait::No => unless_yes(&format!(
+            "CASE {IN_RECOVERY} {OPEN_TRANSACTION} WHEN {} THEN '' ELSE 'busy' END",
+            tried_at_once(lock)
+        )),
+        Wait::Session | Wait::Millis(_) => format!(
+            "PERFORM {} WHERE {ALLOWED}; IF NOT FOUND THEN answer := {WHY_NOT}; {ANSWER}END IF; ",
+            waited_and_locked(lock, wait)
+        ),
+    };
+    block("", &format!("{before}{taken}"), CARRIED)
+}
+
+/// For the message and for the session: if one of several keys is not had, none is.
+fn tried_at_once(lock: &LockInfo) -> String {
+    format!("{} AND {}", tried(lock, "_xact"), tried(lock, ""))
+}
+
+fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
+    let s = suffix(lock);
+    let mut steps = waits(lock, wait);
+    for key in lock.keys() {
+        steps.push(format!("pg_advisory_lock{s}({})", key.arguments()));
     }
-    carry(&steps, Answers::Errors)
+    match lock.keys() {
+        [_] => steps.join(", "), // a select list is evaluated in order, too, and is cheaper
+        _ => in_order(&steps),
+    }
 }
 
 /// True if each of them was held. `least`, unlike AND, releases all of them in any case.

@@ -1,6 +1,6 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
-use super::{IN_RECOVERY, MARK, STALE_SNAPSHOT, block, caught};
+use super::{ANSWER, CARRIED, IN_RECOVERY, MARK, STALE_SNAPSHOT, block};
 use crate::backends::Answers;
 use crate::request::{LockInfo, Mode, Wait};
 use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
@@ -33,15 +33,16 @@ pub(super) fn acquire(
              PERFORM set_config('lock_timeout', kept, true); "
         ),
     };
-    let mut body = format!(
+    let body = format!(
         "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
-         IF answer = '' THEN {locked}END IF; "
+         IF answer = '' THEN {locked}END IF; IF answer <> '' THEN {ANSWER}END IF; "
     );
-    if answers == Answers::Errors || statement.contains(MARK) {
-        body = caught(&body);
-    }
+    let handler = match answers {
+        Answers::Rows if !statement.contains(MARK) => "",
+        _ => CARRIED,
+    };
     let declarations = "kept text := current_setting('lock_timeout'); found bigint; picked text; ";
-    Some(block(declarations, &body))
+    Some(block(declarations, &body, handler))
 }
 
 const NO_ROW: &str =
