@@ -1,231 +1,322 @@
-//! What a lock costs that nobody else wants: pglock beside the same statements sent by hand, and
-//! beside the code that is usually written.
+//! What a lock costs that nobody else wants, on each backend: pglock beside the same messages sent
+//! by hand, the barest ones, and the code that is usually written.
 //!
 //! ```text
-//! scripts/with-postgres cargo bench --features postgres --bench uncontended
+//! scripts/with-postgres cargo bench --all-features --bench uncontended
 //! ```
 //!
-//! Criterion measures one after the other, and a machine's speed drifts meanwhile. So the ratios
-//! that pglock promises are measured apart, all variants taking turns in short rounds.
+//! Criterion measures one after the other, on a local socket; a name after `--` chooses, such as
+//! `-- diesel`. Without a name the tables follow, where all take turns, over networks too.
 
-#[path = "../tests/support/proxy.rs"]
-mod proxy;
+mod support;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::Criterion;
-use pglock::{Error, Lock, with_lock, with_transaction_lock};
-use postgres::{Client, NoTls};
-use proxy::Proxy;
+use diesel::Connection;
+use diesel::pg::PgConnection;
+use diesel::r2d2::ConnectionManager;
+use pglock::{Error, Lock, LockBackend, QueuedPool, with_lock, with_transaction_lock};
+use postgres::{Client, Config, NoTls};
+use r2d2_postgres::PostgresConnectionManager;
+use support::by_hand::{Driver, messages};
+use support::proxy::{self, Proxy};
+use support::table::Table;
+use support::{Bound, KEY, Variant, measures, median, pool, ratio, take_turns, variant, verdict};
 
-const KEY: i64 = 7_152_069_305_793_108_309;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-type Variant = (&'static str, Box<dyn FnMut(&mut Client)>);
-
-fn main() {
-    let mut client = proxy::server().connect(NoTls).expect("a server");
-    let mut variants = variants(&mut client);
-    let mut criterion = Criterion::default().configure_from_args();
-    let mut group = criterion.benchmark_group("uncontended");
-    for (name, run) in &mut variants {
-        group.bench_function(*name, |bencher| bencher.iter(|| run(&mut client)));
-    }
-    group.finish();
-    criterion.final_summary();
-
-    // Without it (`cargo test --benches`) everything only has to run once.
-    if std::env::args().any(|argument| argument == "--bench") {
-        println!("\nratios, the variants taking turns:");
-        report(&interleaved(&mut variants, &mut client, 400, 10));
-        let network = Proxy::with_delay(Duration::from_micros(500));
-        println!("\nthe same over a network that takes 0.5 ms for a round trip:");
-        report(&interleaved(&mut variants, &mut network.client(), 20, 2));
-    }
-}
-
-const WITH_LOCK: &str = "with_lock";
-const WITH_TIMEOUT: &str = "with_lock, timeout";
-const SAME: &str = "same text by hand";
-const SAME_TIMEOUT: &str = "same text by hand, timeout";
-const BARE: &str = "bare lock, unlock";
-const USUAL: &str = "usual code";
-const USUAL_TIMEOUT: &str = "usual code, timeout";
-const TRANSACTION: &str = "with_transaction_lock";
-const BARE_TRANSACTION: &str = "BEGIN, lock, COMMIT by hand";
-
-/// How much longer the first takes than the second, and what it may be.
-const BOUNDS: [(&str, &str, Bound); 8] = [
-    (WITH_LOCK, SAME, Bound::AtMost(1.05)),
-    (WITH_LOCK, BARE, Bound::AtMost(1.15)),
-    (USUAL, WITH_LOCK, Bound::AtLeast(1.6)),
-    (WITH_TIMEOUT, SAME_TIMEOUT, Bound::AtMost(1.05)),
-    (WITH_TIMEOUT, WITH_LOCK, Bound::AtMost(1.1)),
-    (USUAL_TIMEOUT, WITH_TIMEOUT, Bound::AtLeast(2.2)),
-    (TRANSACTION, BARE_TRANSACTION, Bound::None),
-    (USUAL, TRANSACTION, Bound::None),
+/// What a round trip takes longer than on the socket, and how often to measure.
+const NETWORKS: [(Duration, usize, u32); 3] = [
+    (Duration::ZERO, 400, 10),
+    (Duration::from_micros(500), 40, 2),
+    (Duration::from_millis(2), 20, 1),
 ];
 
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-    None,
+const SESSION: &str = "session lock";
+const TIMED: &str = "session lock, timeout";
+const TRANSACTION: &str = "transaction lock";
+const SEVERAL: &str = "4 keys";
+
+const PGLOCK: &str = "pglock";
+const SAME: &str = "the same messages by hand";
+const BARE: &str = "bare lock and unlock by hand";
+const USUAL: &str = "usual code";
+const UNTIMED: &str = "pglock without the timeout";
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(30)
+        .configure_from_args();
+    let networks = NETWORKS.map(|(delay, rounds, repeat)| {
+        let proxy = Proxy::with_delay(delay);
+        Network {
+            way: if delay.is_zero() {
+                Way::direct()
+            } else {
+                Way::through(&proxy)
+            },
+            proxy,
+            rounds: if measures() { rounds } else { 1 },
+            repeat,
+        }
+    });
+    machine(&mut proxy::server().connect(NoTls).unwrap());
+    let mut bench = Bench {
+        criterion: &mut criterion,
+        networks: &networks,
+        tables: std::env::args()
+            .skip(1)
+            .all(|argument| argument == "--bench"),
+    };
+    bench.backend("postgres", |way| way.config.connect(NoTls).unwrap());
+    bench.backend("diesel", |way| PgConnection::establish(&way.url).unwrap());
+    bench.backend("r2d2-postgres", |way| pool(way.postgres(), 1));
+    bench.backend("r2d2-diesel", |way| pool(way.diesel(), 1));
+    bench.backend("queued-postgres", |way| {
+        QueuedPool::new(pool(way.postgres(), 1))
+    });
+    bench.backend("queued-diesel", |way| {
+        QueuedPool::new(pool(way.diesel(), 1))
+    });
+    criterion.final_summary();
 }
 
-fn variants(client: &mut Client) -> Vec<Variant> {
-    let (lock, unlock) = texts(client, None);
-    let (timed_lock, timed_unlock) = texts(client, Some(TIMEOUT));
-    vec![
-        (
-            WITH_LOCK,
-            Box::new(|client| with_lock(client, KEY, body).unwrap()),
-        ),
-        (
-            WITH_TIMEOUT,
-            Box::new(|client| Lock::new(client, KEY).timeout(TIMEOUT).run(body).unwrap()),
-        ),
-        (SAME, by_hand([lock, unlock])),
-        (SAME_TIMEOUT, by_hand([timed_lock, timed_unlock])),
-        (
-            BARE,
-            by_hand([
-                format!("SELECT pg_advisory_lock('{KEY}')"),
-                format!("SELECT pg_advisory_unlock('{KEY}')"),
-            ]),
-        ),
-        (
-            USUAL,
-            Box::new(|client| {
-                client
-                    .query_one("SELECT pg_advisory_lock($1)", &[&KEY])
-                    .unwrap();
-                client
-                    .query_one("SELECT pg_advisory_unlock($1)", &[&KEY])
-                    .unwrap();
-            }),
-        ),
-        (
-            USUAL_TIMEOUT,
-            Box::new(|client| {
-                client.batch_execute("SET lock_timeout = '10s'").unwrap();
-                client
-                    .query_one("SELECT pg_advisory_lock($1)", &[&KEY])
-                    .unwrap();
-                client.batch_execute("RESET lock_timeout").unwrap();
-                client
-                    .query_one("SELECT pg_advisory_unlock($1)", &[&KEY])
-                    .unwrap();
-            }),
-        ),
-        (
-            TRANSACTION,
-            Box::new(|client| with_transaction_lock(client, KEY, |_| Ok::<_, Error>(())).unwrap()),
-        ),
-        (
-            BARE_TRANSACTION,
+/// Where it is measured.
+fn machine(client: &mut Client) {
+    let mut table = Table::new("machine", &["machine", ""]);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    table.row(["cores".to_owned(), cores.to_string()]);
+    let server: String = client.query_one("SHOW server_version", &[]).unwrap().get(0);
+    table.row(["PostgreSQL".to_owned(), server]);
+    let mut empty = [variant("empty", |client: &mut Client| client.message(""))];
+    let times = take_turns(&mut empty, client, 100, 10).remove(0);
+    let round_trip = format!("{:.0} µs", median(times));
+    table.row(["a round trip on the local socket".to_owned(), round_trip]);
+    table.finish();
+}
+
+struct Network {
+    proxy: Proxy,
+    way: Way,
+    rounds: usize,
+    repeat: u32,
+}
+
+/// How a driver comes to the server.
+struct Way {
+    config: Config,
+    url: String,
+}
+
+impl Way {
+    fn direct() -> Self {
+        Self {
+            config: proxy::server(),
+            url: std::env::var("DATABASE_URL").expect("run under scripts/with-postgres"),
+        }
+    }
+
+    fn through(proxy: &Proxy) -> Self {
+        Self {
+            config: proxy.config(),
+            url: proxy.url(),
+        }
+    }
+
+    fn postgres(&self) -> PostgresConnectionManager<NoTls> {
+        PostgresConnectionManager::new(self.config.clone(), NoTls)
+    }
+
+    fn diesel(&self) -> ConnectionManager<PgConnection> {
+        ConnectionManager::new(&self.url)
+    }
+}
+
+struct Bench<'b> {
+    criterion: &'b mut Criterion,
+    networks: &'b [Network],
+    tables: bool,
+}
+
+impl Bench<'_> {
+    fn backend<B>(&mut self, name: &str, connect: impl Fn(&Way) -> B)
+    where
+        B: LockBackend<Session: Driver> + 'static,
+    {
+        let mut operations = operations::<B>();
+        let mut backend = connect(&self.networks[0].way);
+        let mut group = self.criterion.benchmark_group(name);
+        for (operation, variants) in &mut operations {
+            for Variant { name, run } in variants {
+                let id = format!("{operation}: {name}");
+                group.bench_function(id, |bencher| bencher.iter(|| run(&mut backend)));
+            }
+        }
+        group.finish();
+        if self.tables {
+            self.table(name, &mut operations, connect);
+        }
+    }
+
+    fn table<B>(&self, name: &str, operations: &mut Operations<B>, connect: impl Fn(&Way) -> B) {
+        let mut heads = vec!["", "code", "round trips"];
+        heads.extend(["socket", "ratio", "+ 0.5 ms", "ratio", "+ 2 ms", "ratio"]);
+        let mut table = Table::new(name, &heads);
+        let counter = &self.networks[0].proxy;
+        let mut counted = connect(&Way::through(counter));
+        let mut backends: Vec<B> = self.networks.iter().map(|to| connect(&to.way)).collect();
+        for (operation, variants) in operations {
+            let networks = self.networks.iter().zip(&mut backends);
+            let times: Vec<_> = networks
+                .map(|(to, backend)| take_turns(variants, backend, to.rounds, to.repeat))
+                .collect();
+            for (index, Variant { name, run }) in variants.iter_mut().enumerate() {
+                run(&mut counted); // it connects
+                let round_trips = counter.count(|| run(&mut counted));
+                let mut cells = vec![(*operation).to_owned(), (*name).to_owned()];
+                cells.push(round_trips.to_string());
+                for times in &times {
+                    cells.push(format!("{:.0} µs", median(times[index].iter().copied())));
+                    cells.push(format!("{:.2}", ratio(&times[index], &times[0])));
+                }
+                table.row(cells);
+            }
+            if name == "postgres" && measures() {
+                verdicts(operation, variants, &times);
+            }
+        }
+        table.finish();
+    }
+}
+
+/// What pglock promises of the time, on a socket and with 0.5 ms of network.
+fn verdicts<B>(operation: &str, variants: &[Variant<B>], times: &[Vec<Vec<f64>>]) {
+    let place = |name| variants.iter().position(|variant| variant.name == name);
+    let check = |network: usize, one, other, bound| {
+        let times = [one, other].map(|name| &times[network][place(name).expect("a variant")]);
+        let network = ["socket", "+ 0.5 ms"][network];
+        let what = format!("{operation}, {network}: {one} / {other}");
+        verdict(&what, ratio(times[0], times[1]), bound);
+    };
+    for (network, usual) in [(0, 1.6), (1, 1.9)] {
+        match operation {
+            SESSION => {
+                check(network, PGLOCK, SAME, Bound::AtMost(1.05));
+                check(network, PGLOCK, BARE, Bound::AtMost(1.15));
+                check(network, USUAL, PGLOCK, Bound::AtLeast(usual));
+            }
+            TIMED => {
+                check(network, PGLOCK, UNTIMED, Bound::AtMost(1.1));
+                check(network, USUAL, PGLOCK, Bound::AtLeast(2.2));
+            }
+            _ => {}
+        }
+    }
+}
+
+type Operations<B> = [(&'static str, Vec<Variant<B>>); 4];
+
+fn operations<B>() -> Operations<B>
+where
+    B: LockBackend<Session: Driver> + 'static,
+{
+    let session = vec![
+        variant(PGLOCK, |backend: &mut B| {
+            with_lock(backend, KEY, body).unwrap();
+        }),
+        variant(SAME, by_hand(messages::<B::Session>(None))),
+        variant(BARE, by_hand([bare("lock", KEY), bare("unlock", KEY)])),
+        variant(USUAL, |backend: &mut B| {
+            let mut conn = backend.session().unwrap();
+            conn.query_key("SELECT pg_advisory_lock($1)");
+            conn.query_key("SELECT pg_advisory_unlock($1)");
+        }),
+    ];
+    let timed = vec![
+        variant(PGLOCK, |backend: &mut B| {
+            Lock::new(backend, KEY).timeout(TIMEOUT).run(body).unwrap();
+        }),
+        variant(SAME, by_hand(messages::<B::Session>(Some(TIMEOUT)))),
+        variant(UNTIMED, |backend: &mut B| {
+            with_lock(backend, KEY, body).unwrap();
+        }),
+        variant(USUAL, |backend: &mut B| {
+            let mut conn = backend.session().unwrap();
+            conn.message("SET lock_timeout = '10s'");
+            conn.query_key("SELECT pg_advisory_lock($1)");
+            conn.message("RESET lock_timeout");
+            conn.query_key("SELECT pg_advisory_unlock($1)");
+        }),
+    ];
+    let transaction = vec![
+        variant(PGLOCK, |backend: &mut B| {
+            with_transaction_lock(backend, KEY, |_| Ok::<_, Error>(())).unwrap();
+        }),
+        variant(
+            "BEGIN, lock and COMMIT by hand",
             by_hand([
                 "BEGIN".to_owned(),
-                format!("SELECT pg_advisory_xact_lock('{KEY}')"),
+                bare("xact_lock", KEY),
                 "COMMIT".to_owned(),
             ]),
         ),
+        variant(USUAL, |backend: &mut B| {
+            let mut conn = backend.session().unwrap();
+            conn.transaction_on_key("SELECT pg_advisory_xact_lock($1)");
+        }),
+    ];
+    let keys = [KEY, KEY + 1, KEY + 2, KEY + 3];
+    let locks = keys.map(|key| bare("lock", key));
+    let unlocks = keys.map(|key| bare("unlock", key));
+    let several = vec![
+        variant(PGLOCK, move |backend: &mut B| {
+            Lock::all(backend, keys).run(body).unwrap();
+        }),
+        variant("pglock, one in the other", move |backend: &mut B| {
+            nested(backend, &keys).unwrap();
+        }),
+        variant(
+            "bare ones by hand, one by one",
+            by_hand([locks, unlocks].concat()),
+        ),
+    ];
+    [
+        (SESSION, session),
+        (TIMED, timed),
+        (TRANSACTION, transaction),
+        (SEVERAL, several),
     ]
 }
 
-fn body(client: &mut Client) -> Result<(), Error> {
-    black_box(client);
+fn body<S>(conn: &mut S) -> Result<(), Error> {
+    black_box(conn);
     Ok(())
 }
 
-fn by_hand<const N: usize>(messages: [String; N]) -> Box<dyn FnMut(&mut Client)> {
-    Box::new(move |client| {
-        for message in &messages {
-            black_box(client.simple_query(message).unwrap());
-        }
-    })
-}
-
-/// What pglock sends to lock and to unlock, as the server has it.
-fn texts(client: &mut Client, timeout: Option<Duration>) -> (String, String) {
-    let mut observer = proxy::server().connect(NoTls).expect("a server");
-    let pid: i32 = client
-        .query_one("SELECT pg_backend_pid()", &[])
-        .unwrap()
-        .get(0);
-    let mut last_message = || -> String {
-        let query = "SELECT query FROM pg_stat_activity WHERE pid = $1";
-        let text: String = observer.query_one(query, &[&pid]).unwrap().get(0);
-        assert!(text.len() < 1023, "track_activity_query_size has cut it");
-        text
-    };
-    let lock = Lock::new(&mut *client, KEY);
-    let mut lock = match timeout {
-        Some(timeout) => lock.timeout(timeout),
-        None => lock,
-    };
-    let acquire = lock.run(|_| Ok::<_, Error>(last_message())).unwrap();
-    (acquire, last_message())
-}
-
-/// For each round, the time that each variant took in it.
-fn interleaved(
-    variants: &mut [Variant],
-    client: &mut Client,
-    rounds: usize,
-    repeat: u32,
-) -> Vec<Vec<(&'static str, f64)>> {
-    (0..rounds)
-        .map(|round| {
-            // Whoever comes first in a round has no advantage of it.
-            variants.rotate_left(round % 2);
-            variants
-                .iter_mut()
-                .map(|(name, run)| {
-                    let start = Instant::now();
-                    for _ in 0..repeat {
-                        run(client);
-                    }
-                    (*name, start.elapsed().as_secs_f64() / f64::from(repeat))
-                })
-                .collect()
-        })
-        .collect()
-}
-
-fn report(rounds: &[Vec<(&'static str, f64)>]) {
-    let time = |round: &[(&str, f64)], wanted| {
-        let (_, time) = round.iter().find(|(name, _)| *name == wanted).unwrap();
-        *time
-    };
-    for (slower, faster, bound) in BOUNDS {
-        let ratio = median(
-            rounds
-                .iter()
-                .map(|round| time(round, slower) / time(round, faster)),
-        );
-        let micros = |name| 1e6 * median(rounds.iter().map(|round| time(round, name)));
-        let verdict = match bound {
-            Bound::AtMost(limit) => format!(
-                "at most {limit:.2} {}",
-                if ratio <= limit { "ok" } else { "MISSED" }
-            ),
-            Bound::AtLeast(limit) => format!(
-                "at least {limit:.2} {}",
-                if ratio >= limit { "ok" } else { "MISSED" }
-            ),
-            Bound::None => String::new(),
-        };
-        println!(
-            "{slower:>26} {:7.1} µs / {faster:<27} {:7.1} µs = {ratio:.3}  {verdict}",
-            micros(slower),
-            micros(faster)
-        );
+fn nested<B: LockBackend>(backend: &mut B, keys: &[i64]) -> Result<(), Error> {
+    match keys {
+        [] => Ok(()),
+        [key, others @ ..] => with_lock(backend, *key, |conn| nested(conn, others)),
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn bare(function: &str, key: i64) -> String {
+    format!("SELECT pg_advisory_{function}('{key}')")
+}
+
+fn by_hand<B>(messages: impl IntoIterator<Item = String>) -> impl FnMut(&mut B) + 'static
+where
+    B: LockBackend<Session: Driver>,
+{
+    let messages: Vec<_> = messages.into_iter().collect();
+    move |backend| {
+        let mut conn = backend.session().unwrap();
+        for message in &messages {
+            conn.message(message);
+        }
+    }
 }

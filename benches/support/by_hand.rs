@@ -1,0 +1,128 @@
+//! Locks without pglock, and what pglock sends.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
+use diesel::sql_types::BigInt;
+use diesel::{Connection, RunQueryDsl, sql_query};
+use pglock::{Answers, BoxError, End, Error, Failure, Lock, LockBackend, Session};
+use postgres::Client;
+
+use super::KEY;
+
+/// What a driver offers for it.
+pub trait Driver: Session {
+    /// One message of the simple query protocol: as cheap as it gets.
+    fn message(&mut self, text: &str);
+
+    /// What the driver's documentation shows: a query with a parameter, which it prepares.
+    fn query_key(&mut self, query: &str);
+
+    /// The same in the driver's transaction.
+    fn transaction_on_key(&mut self, query: &str);
+}
+
+impl Driver for Client {
+    fn message(&mut self, text: &str) {
+        black_box(self.simple_query(text).unwrap());
+    }
+
+    fn query_key(&mut self, query: &str) {
+        black_box(self.query_one(query, &[&KEY]).unwrap());
+    }
+
+    fn transaction_on_key(&mut self, query: &str) {
+        let mut transaction = self.transaction().unwrap();
+        black_box(transaction.query_one(query, &[&KEY]).unwrap());
+        transaction.commit().unwrap();
+    }
+}
+
+impl Driver for PgConnection {
+    fn message(&mut self, text: &str) {
+        self.batch_execute(text).unwrap();
+    }
+
+    fn query_key(&mut self, query: &str) {
+        let query = sql_query(query).bind::<BigInt, _>(KEY);
+        black_box(query.execute(self).unwrap());
+    }
+
+    fn transaction_on_key(&mut self, query: &str) {
+        let work = |conn: &mut Self| {
+            let query = sql_query(query).bind::<BigInt, _>(KEY);
+            query.execute(conn)
+        };
+        black_box(self.transaction(work).unwrap());
+    }
+}
+
+/// The messages that pglock sends for a session lock through that driver.
+pub fn messages<S: Session>(timeout: Option<Duration>) -> Vec<String> {
+    match S::ANSWERS {
+        Answers::Rows => messages_to(Recorder::<true>::default(), timeout),
+        Answers::Errors => messages_to(Recorder::<false>::default(), timeout),
+    }
+}
+
+fn messages_to<const ROWS: bool>(
+    mut recorder: Recorder<ROWS>,
+    timeout: Option<Duration>,
+) -> Vec<String> {
+    let mut lock = Lock::new(&mut recorder, KEY);
+    if let Some(timeout) = timeout {
+        lock = lock.timeout(timeout);
+    }
+    lock.run(|_| Ok::<_, Error>(())).unwrap();
+    drop(lock);
+    recorder.messages
+}
+
+/// Notes what it is sent, and says yes to all of it.
+#[derive(Default)]
+struct Recorder<const ROWS: bool> {
+    messages: Vec<String>,
+}
+
+impl<const ROWS: bool> LockBackend for Recorder<ROWS> {
+    type Session = Self;
+    type Handle<'a> = &'a mut Self;
+
+    fn session(&mut self) -> Result<&mut Self, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<const ROWS: bool> Session for Recorder<ROWS> {
+    type Transaction<'t> = Self;
+
+    const ANSWERS: Answers = if ROWS { Answers::Rows } else { Answers::Errors };
+
+    fn in_transaction(&mut self) -> bool {
+        false
+    }
+
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        self.messages.push(sql.to_owned());
+        Ok(())
+    }
+
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
+        self.messages.push(sql.to_owned());
+        Ok(match self.messages.len() {
+            1 => vec![String::new(), String::new()],
+            _ => vec!["t".to_owned()],
+        })
+    }
+
+    fn transact<R>(
+        &mut self,
+        _lock: &str,
+        _commit: &str,
+        _body: impl FnOnce(&mut Self) -> (R, End),
+    ) -> Result<(R, Result<(), Failure>), Failure> {
+        unimplemented!("only session locks are recorded")
+    }
+}
