@@ -8,16 +8,17 @@
 //! A machine's speed drifts, so all cases take turns in short rounds, plain and queued directly one
 //! after the other. Ratios are medians over the rounds. Each pool may have a connection a thread.
 
+mod crowd;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Barrier, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pglock::{Error, Lock, LockBackend, QueuedPool};
-use postgres::{Client, NoTls};
+use crowd::{Round, run};
+use pglock::QueuedPool;
+use postgres::NoTls;
 use r2d2::Pool;
 use r2d2_postgres::PostgresConnectionManager;
 use support::table::Table;
@@ -84,32 +85,34 @@ fn main() {
     }
     report(&results, &pools);
     if measures() {
-        let rounds = |case: Case| &results.iter().find(|(other, _)| *other == case).unwrap().1;
-        let gain = |case| median(rounds(case).iter().map(Both::gain));
-        let sixteen = rounds(case(1, 16, EMPTY)).iter();
-        let crowd = rounds(case(1, 64, EMPTY)).iter().zip(sixteen);
-        let crowd = median(crowd.map(|(more, fewer)| more.queued.rate / fewer.queued.rate));
-        let gains = [gain(case(1, 16, EMPTY)), gain(case(1_000, 16, EMPTY))];
-        verdict(
-            "16 threads: queued / plain pool, locks a second",
-            gains[0],
-            Bound::AtLeast(6.0),
-        );
-        verdict(
-            "queued: 64 threads / 16, locks a second",
-            crowd,
-            Bound::AtLeast(0.9),
-        );
-        verdict(
-            "1 thread: queued / plain pool, time",
-            uncontended(),
-            Bound::AtMost(1.05),
-        );
-        verdict(
-            "1,000 keys: queued / plain pool, locks a second",
-            gains[1],
-            Bound::AtLeast(0.95),
-        );
+        let gain = |case| {
+            let (_, rounds) = results.iter().find(|(other, _)| *other == case).unwrap();
+            median(rounds.iter().map(Both::gain))
+        };
+        for (what, ratio, bound) in [
+            (
+                "16 threads: queued / plain pool",
+                gain(case(1, 16, EMPTY)),
+                6.0,
+            ),
+            ("queued pool: 64 threads / 16", crowded(rounds, time), 0.9),
+            (
+                "1 thread: queued / plain pool",
+                gain(case(1, 1, EMPTY)),
+                1.0 / 1.05,
+            ),
+            (
+                "1,000 keys: queued / plain pool",
+                gain(case(1_000, 16, EMPTY)),
+                0.95,
+            ),
+        ] {
+            verdict(
+                &format!("{what}, locks a second"),
+                ratio,
+                Bound::AtLeast(bound),
+            );
+        }
     }
     let heads = [
         "body",
@@ -127,21 +130,13 @@ fn main() {
     table.finish();
 }
 
-/// The time of a lock in turn with the other pool's, of which the medians are compared.
-fn uncontended() -> f64 {
-    let (plain, queued) = (pool(1), QueuedPool::new(pool(1)));
-    let empty = |_: &mut Client| Ok::<_, Error>(());
-    let key = 7_152_069_305_793_108_000;
-    let (mut plains, mut queueds) = (Vec::new(), Vec::new());
-    for _ in 0..20_000 {
-        let start = Instant::now();
-        Lock::new(&plain, key).run(empty).unwrap();
-        let middle = Instant::now();
-        Lock::new(&queued, key).run(empty).unwrap();
-        plains.push((middle - start).as_secs_f64());
-        queueds.push(middle.elapsed().as_secs_f64());
-    }
-    median(queueds) / median(plains)
+/// 64 threads directly after 16, on one pool.
+fn crowded(rounds: u32, time: Duration) -> f64 {
+    let pool = QueuedPool::new(pool(1));
+    median((0..rounds).map(|_| {
+        let [fewer, more] = [16, 64].map(|threads| run(&pool, case(1, threads, EMPTY), time).rate);
+        more / fewer
+    }))
 }
 
 struct Pools {
@@ -261,78 +256,6 @@ fn share(table: &mut Table, case: Case, time: Duration) {
         format!("1 : {shares:.2}"),
     ]);
 }
-
-#[derive(Default)]
-struct Round {
-    count: u32,
-    /// Locks a second.
-    rate: f64,
-    /// From asking for the lock to the body.
-    waits: Vec<Duration>,
-    /// From the end of a body to the beginning of the next, where there is one key.
-    gaps: Vec<Duration>,
-}
-
-fn run<B>(backend: &B, case: Case, time: Duration) -> Round
-where
-    B: Sync,
-    for<'b> &'b B: LockBackend<Session = Client>,
-{
-    let (ready, stop) = (Barrier::new(case.threads + 1), AtomicBool::new(false));
-    let last_end = Mutex::new(None::<Instant>);
-    let work = |thread: usize| {
-        let (mut count, mut waits, mut gaps) = (0_u32, Vec::new(), Vec::new());
-        let mut number = thread * 31;
-        ready.wait();
-        loop {
-            number = (number + 7) % case.keys;
-            let key = 7_152_069_305_793_108_000 + number as i64;
-            let asked = Instant::now();
-            let (mut wait, mut gap) = (None, None);
-            let body = |client: &mut Client| {
-                let begun = Instant::now();
-                wait = Some(begun - asked);
-                let end = last_end.lock().unwrap().take();
-                gap = end.filter(|_| case.keys == 1).map(|end| begun - end);
-                if let Some(statement) = case.statement {
-                    client.batch_execute(statement)?;
-                }
-                *last_end.lock().unwrap() = Some(Instant::now());
-                Ok::<_, Error>(())
-            };
-            Lock::new(backend, key).run(body).unwrap();
-            if stop.load(Ordering::Relaxed) {
-                return (count, waits, gaps);
-            }
-            count += 1;
-            if count % SAMPLE == 0 || case.statement.is_some() {
-                waits.extend(wait);
-                gaps.extend(gap);
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let spawn = |thread| scope.spawn(move || work(thread));
-        let threads: Vec<_> = (0..case.threads).map(spawn).collect();
-        ready.wait();
-        let start = Instant::now();
-        thread::sleep(time); // for as long as is measured
-        stop.store(true, Ordering::Relaxed);
-        let time = start.elapsed();
-        let mut round = Round::default();
-        for thread in threads {
-            let (count, waits, gaps) = thread.join().unwrap();
-            round.count += count;
-            round.waits.extend(waits);
-            round.gaps.extend(gaps);
-        }
-        round.rate = f64::from(round.count) / time.as_secs_f64();
-        round
-    })
-}
-
-/// Of empty sections, one in so many is kept: the samples should not fill the caches.
-const SAMPLE: u32 = 8;
 
 fn pool(size: usize) -> Pool<Manager> {
     support::pool(Manager::new(proxy::server(), NoTls), size)

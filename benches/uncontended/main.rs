@@ -8,24 +8,24 @@
 //! Criterion measures one after the other, on a local socket; a name after `--` chooses, such as
 //! `-- diesel`. Without a name the tables follow, where all take turns, over networks too.
 
+mod operations;
+#[path = "../support/mod.rs"]
 mod support;
 
-use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::Criterion;
 use diesel::Connection;
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
-use pglock::{Error, Lock, LockBackend, QueuedPool, with_lock, with_transaction_lock};
+use operations::{BARE, Operations, PGLOCK, SAME, SESSION, TIMED, UNTIMED, USUAL, operations};
+use pglock::{LockBackend, QueuedPool};
 use postgres::{Client, Config, NoTls};
 use r2d2_postgres::PostgresConnectionManager;
-use support::by_hand::{Driver, messages};
+use support::by_hand::Driver;
 use support::proxy::{self, Proxy};
 use support::table::Table;
-use support::{Bound, KEY, Variant, measures, median, pool, ratio, take_turns, variant, verdict};
-
-const TIMEOUT: Duration = Duration::from_secs(10);
+use support::{Bound, Variant, measures, median, pool, ratio, take_turns, variant, verdict};
 
 /// What a round trip takes longer than on the socket, and how often to measure.
 const NETWORKS: [(Duration, usize, u32); 3] = [
@@ -33,17 +33,6 @@ const NETWORKS: [(Duration, usize, u32); 3] = [
     (Duration::from_micros(500), 40, 2),
     (Duration::from_millis(2), 20, 1),
 ];
-
-const SESSION: &str = "session lock";
-const TIMED: &str = "session lock, timeout";
-const TRANSACTION: &str = "transaction lock";
-const SEVERAL: &str = "4 keys";
-
-const PGLOCK: &str = "pglock";
-const SAME: &str = "the same messages by hand";
-const BARE: &str = "bare lock and unlock by hand";
-const USUAL: &str = "usual code";
-const UNTIMED: &str = "pglock without the timeout";
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -214,109 +203,6 @@ fn verdicts<B>(operation: &str, variants: &[Variant<B>], times: &[Vec<Vec<f64>>]
                 check(network, USUAL, PGLOCK, Bound::AtLeast(2.2));
             }
             _ => {}
-        }
-    }
-}
-
-type Operations<B> = [(&'static str, Vec<Variant<B>>); 4];
-
-fn operations<B>() -> Operations<B>
-where
-    B: LockBackend<Session: Driver> + 'static,
-{
-    let session = vec![
-        variant(PGLOCK, |backend: &mut B| {
-            with_lock(backend, KEY, body).unwrap();
-        }),
-        variant(SAME, by_hand(messages::<B::Session>(None))),
-        variant(BARE, by_hand([bare("lock", KEY), bare("unlock", KEY)])),
-        variant(USUAL, |backend: &mut B| {
-            let mut conn = backend.session().unwrap();
-            conn.query_key("SELECT pg_advisory_lock($1)");
-            conn.query_key("SELECT pg_advisory_unlock($1)");
-        }),
-    ];
-    let timed = vec![
-        variant(PGLOCK, |backend: &mut B| {
-            Lock::new(backend, KEY).timeout(TIMEOUT).run(body).unwrap();
-        }),
-        variant(SAME, by_hand(messages::<B::Session>(Some(TIMEOUT)))),
-        variant(UNTIMED, |backend: &mut B| {
-            with_lock(backend, KEY, body).unwrap();
-        }),
-        variant(USUAL, |backend: &mut B| {
-            let mut conn = backend.session().unwrap();
-            conn.message("SET lock_timeout = '10s'");
-            conn.query_key("SELECT pg_advisory_lock($1)");
-            conn.message("RESET lock_timeout");
-            conn.query_key("SELECT pg_advisory_unlock($1)");
-        }),
-    ];
-    let transaction = vec![
-        variant(PGLOCK, |backend: &mut B| {
-            with_transaction_lock(backend, KEY, |_| Ok::<_, Error>(())).unwrap();
-        }),
-        variant(
-            "BEGIN, lock and COMMIT by hand",
-            by_hand([
-                "BEGIN".to_owned(),
-                bare("xact_lock", KEY),
-                "COMMIT".to_owned(),
-            ]),
-        ),
-        variant(USUAL, |backend: &mut B| {
-            let mut conn = backend.session().unwrap();
-            conn.transaction_on_key("SELECT pg_advisory_xact_lock($1)");
-        }),
-    ];
-    let keys = [KEY, KEY + 1, KEY + 2, KEY + 3];
-    let locks = keys.map(|key| bare("lock", key));
-    let unlocks = keys.map(|key| bare("unlock", key));
-    let several = vec![
-        variant(PGLOCK, move |backend: &mut B| {
-            Lock::all(backend, keys).run(body).unwrap();
-        }),
-        variant("pglock, one in the other", move |backend: &mut B| {
-            nested(backend, &keys).unwrap();
-        }),
-        variant(
-            "bare ones by hand, one by one",
-            by_hand([locks, unlocks].concat()),
-        ),
-    ];
-    [
-        (SESSION, session),
-        (TIMED, timed),
-        (TRANSACTION, transaction),
-        (SEVERAL, several),
-    ]
-}
-
-fn body<S>(conn: &mut S) -> Result<(), Error> {
-    black_box(conn);
-    Ok(())
-}
-
-fn nested<B: LockBackend>(backend: &mut B, keys: &[i64]) -> Result<(), Error> {
-    match keys {
-        [] => Ok(()),
-        [key, others @ ..] => with_lock(backend, *key, |conn| nested(conn, others)),
-    }
-}
-
-fn bare(function: &str, key: i64) -> String {
-    format!("SELECT pg_advisory_{function}('{key}')")
-}
-
-fn by_hand<B>(messages: impl IntoIterator<Item = String>) -> impl FnMut(&mut B) + 'static
-where
-    B: LockBackend<Session: Driver>,
-{
-    let messages: Vec<_> = messages.into_iter().collect();
-    move |backend| {
-        let mut conn = backend.session().unwrap();
-        for message in &messages {
-            conn.message(message);
         }
     }
 }
