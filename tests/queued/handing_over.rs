@@ -265,12 +265,9 @@ impl<H: SessionHandle> Drop for ReleasedOnDrop<H> {
 #[cfg(feature = "diesel")]
 #[test]
 fn what_the_driver_calls_broken_is_not_handed_over() {
-    use diesel::PgConnection;
     use diesel::connection::{AnsiTransactionManager, TransactionManager};
-    use diesel::r2d2::ConnectionManager;
 
-    let manager = ConnectionManager::<PgConnection>::new(crate::oracle::url());
-    let (result, handed_over) = succeeded(manager, |conn, _| {
+    let (result, handed_over) = succeeded(crate::diesel_manager(), |conn, _| {
         AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
         Ok(())
     });
