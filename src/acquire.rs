@@ -1,6 +1,8 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{Answers, End, Failure, LockBackend, Session, SessionHandle, Standing};
+use crate::backends::{
+    Answers, End, Failure, LockBackend, Session, SessionHandle, Standing, insist,
+};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::inspect;
@@ -178,15 +180,12 @@ fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Er
         (Some(culprits), _) => culprits.held,
         (None, Failure::Sql { .. }) => {
             let question = sql::held(lock, S::ANSWERS);
-            let mut held = session.send(&question);
-            if matches!(held, Err(Failure::Sql { .. })) {
-                held = session.send(&question); // a cancel can hit the question, too
-            }
+            let held = insist(|| session.send(&question)); // a cancel can hit the question, too
             if matches!(held, Err(Failure::Sql { .. })) {
                 // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
                 failure = failure.without_transaction(true);
             }
-            held.is_ok()
+            held.map_or_else(|unknown| unknown.is_canceled(), |()| true)
         }
         (None, _) => false,
     };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use crate::backends::{Failure, Session, SessionHandle};
+use crate::backends::{Failure, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
 use crate::sql::{self, Answer};
@@ -159,11 +159,7 @@ where
             return Ok(());
         }
         let (session, lock) = (&mut *self.handle, self.lock.clone());
-        let mut outcome = sql::unlock(session, &lock);
-        if matches!(&outcome, Err(failure) if failure.may_pass()) {
-            outcome = sql::unlock(session, &lock);
-        }
-        match outcome {
+        match insist(|| sql::unlock(session, &lock)) {
             Ok(()) => Ok(()),
             Err(failure @ (Failure::Refused(Answer::InTransaction) | Failure::Sql { .. })) => {
                 match sql::rollback_and_unlock(session, &lock) {

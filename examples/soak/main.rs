@@ -1,6 +1,6 @@
-//! Processes and threads on all drivers move money under locks, while sessions are terminated and
-//! cancelled, connections cut, processes killed, and bodies panic. The sum must not change, nobody
-//! may be let in beside a holder, and no lock may be left.
+//! Processes and threads on all drivers and pools move money under locks, while sessions are
+//! terminated and cancelled, connections cut, processes killed, and bodies panic. The sum must not
+//! change, nobody may be let in beside a holder, and no lock may be left.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --release --example soak --all-features -- --minutes 10
@@ -43,7 +43,7 @@ struct Options {
     /// Makes the same random choices again; their timing is the machine's
     #[arg(long)]
     seed: Option<u64>,
-    /// Processes, of six threads each
+    /// Processes, of fourteen threads each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     processes: u64,
     /// This is such a process: its number, and the run that it belongs to

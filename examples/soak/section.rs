@@ -14,6 +14,8 @@ pub struct Section {
     accounts: Vec<i32>,
     shared: bool,
     in_transaction: bool,
+    /// On a queued pool, such sections are handed on without a word to the server.
+    empty: bool,
     timeout: Option<Duration>,
     trouble: Trouble,
     sleep_millis: u64,
@@ -42,13 +44,12 @@ pub enum Fate {
 
 impl Section {
     pub fn choose(random: &mut Random, run: i32) -> Self {
-        let account = |random: &mut Random| 1 + random.below(ACCOUNTS as u64) as i32;
         let shared = random.one_in(8);
         let accounts = match random.below(4) {
             _ if shared => (1..=ACCOUNTS).collect(),
-            0 | 1 => vec![account(random)],
-            2 => vec![account(random), account(random)],
-            _ => vec![account(random), account(random), account(random)],
+            0 | 1 => vec![an_account(random)],
+            2 => vec![an_account(random), an_account(random)],
+            _ => vec![an_account(random), an_account(random), an_account(random)],
         };
         let trouble = match random.below(20) {
             0 => Trouble::Panic,
@@ -66,10 +67,21 @@ impl Section {
             accounts,
             shared,
             in_transaction: random.one_in(2),
+            empty: random.one_in(4),
             timeout,
             trouble,
             sleep_millis: random.below(4),
             amount: random.below(100) as i64,
+        }
+    }
+
+    /// The same on one account, and in the form that hands over.
+    pub fn at(self, account: i32) -> Self {
+        Self {
+            accounts: vec![account],
+            shared: false,
+            in_transaction: false,
+            ..self
         }
     }
 
@@ -91,9 +103,7 @@ impl Section {
             .iter()
             .map(|account| account_key(self.run, *account))
             .collect();
-        // On one session from here on, so that it can be asked afterwards.
-        let mut session = backend.session().map_err(Error::body)?;
-        let mut lock = Lock::all(&mut *session, keys);
+        let mut lock = Lock::all(&mut *backend, keys);
         if self.shared {
             lock = lock.shared();
         }
@@ -112,6 +122,8 @@ impl Section {
         };
         drop(lock);
         if matches!(outcome, Err(Error::Timeout { .. })) {
+            // A pool gives the connection that came back last; but none that it has may hold a lock.
+            let mut session = backend.session().map_err(Error::body)?;
             holds_nothing(&mut *session)?;
         }
         outcome
@@ -119,6 +131,9 @@ impl Section {
 
     /// Logs its entry, reads, moves money, logs its exit: all on the session that holds the lock.
     fn body<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        if self.empty {
+            return Ok(());
+        }
         let accounts = self.accounts.iter().map(ToString::to_string);
         let accounts = accounts.collect::<Vec<_>>().join(",");
         let section = one(
@@ -194,6 +209,10 @@ impl Section {
             Trouble::Panic => resume_unwind(Box::new(Trouble::Panic)),
         }
     }
+}
+
+pub fn an_account(random: &mut Random) -> i32 {
+    1 + random.below(ACCOUNTS as u64) as i32
 }
 
 /// The error of a body that goes wrong.

@@ -1,5 +1,7 @@
-//! The threads of a process: one on a connection of each driver, two on a pool of each.
+//! The threads of a process: one on a connection of each driver, two on a pool of each, and four on
+//! a queued pool of each, which have a favourite account, so that they hand it over.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -8,15 +10,33 @@ use std::time::Duration;
 use diesel::Connection;
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
-use pglock::{Error, LockBackend};
+use pglock::{Error, LockBackend, QueuedPool};
 use postgres::NoTls;
+use r2d2::HandleEvent;
+use r2d2::event::CheckoutEvent;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::bank::{application, schema};
 use crate::proxy::Proxy;
 use crate::random::Random;
-use crate::section::{Fate, Section};
+use crate::section::{Fate, Section, an_account};
 use crate::tally::Tally;
+
+thread_local! {
+    /// Whether this thread has got a connection out of a pool in its present section. If it has run
+    /// one without, another thread has handed it over.
+    static CHECKED_OUT: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Debug)]
+struct Checkouts;
+
+/// r2d2 calls it on the thread that gets the connection.
+impl HandleEvent for Checkouts {
+    fn handle_checkout(&self, _: CheckoutEvent) {
+        CHECKED_OUT.set(true);
+    }
+}
 
 type Shared = (i32, Arc<Proxy>, Arc<AtomicBool>, Arc<Mutex<Tally>>);
 
@@ -37,25 +57,47 @@ pub fn start_all(
         application(run)
     );
 
-    let manager = PostgresConnectionManager::new(config.clone(), NoTls);
-    let postgres_pool = pool(manager);
-    let diesel_pool = pool(ConnectionManager::<PgConnection>::new(url.as_str()));
+    let postgres_pool = || pool(PostgresConnectionManager::new(config.clone(), NoTls));
+    let diesel_pool = || pool(ConnectionManager::<PgConnection>::new(url.as_str()));
+    let plain = (postgres_pool(), diesel_pool());
+    let queued = (
+        QueuedPool::new(postgres_pool()),
+        QueuedPool::new(diesel_pool()),
+    );
+    let favourites = (Some(an_account(random)), Some(an_account(random)));
     let mut workers = vec![
-        spawn("postgres", random, &shared, move || {
+        spawn("postgres", None, random, &shared, move || {
             config.connect(NoTls).ok()
         }),
-        spawn("diesel", random, &shared, move || {
+        spawn("diesel", None, random, &shared, move || {
             PgConnection::establish(&url).ok()
         }),
     ];
     for _ in 0..2 {
-        let (first, second) = (postgres_pool.clone(), diesel_pool.clone());
-        workers.push(spawn("postgres pool", random, &shared, move || {
-            Some(first.clone())
+        let (postgres, diesel) = plain.clone();
+        workers.push(spawn("postgres pool", None, random, &shared, move || {
+            Some(postgres.clone())
         }));
-        workers.push(spawn("diesel pool", random, &shared, move || {
-            Some(second.clone())
+        workers.push(spawn("diesel pool", None, random, &shared, move || {
+            Some(diesel.clone())
         }));
+    }
+    for _ in 0..4 {
+        let (postgres, diesel) = queued.clone();
+        workers.push(spawn(
+            "queued postgres pool",
+            favourites.0,
+            random,
+            &shared,
+            move || Some(postgres.clone()),
+        ));
+        workers.push(spawn(
+            "queued diesel pool",
+            favourites.1,
+            random,
+            &shared,
+            move || Some(diesel.clone()),
+        ));
     }
     workers
 }
@@ -64,12 +106,15 @@ fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
     r2d2::Pool::builder()
         .max_size(2)
         .error_handler(Box::new(r2d2::NopErrorHandler)) // connections are cut while they are made
+        .event_handler(Box::new(Checkouts))
         .connection_timeout(Duration::from_secs(10))
         .build_unchecked(manager)
 }
 
+/// Half of its sections are at the favourite account, if the threads of its backend have one.
 fn spawn<B: LockBackend>(
     name: &'static str,
+    favourite: Option<i32>,
     random: &mut Random,
     shared: &Shared,
     connect: impl Fn() -> Option<B> + Send + 'static,
@@ -83,9 +128,19 @@ fn spawn<B: LockBackend>(
                 connection = connect();
                 continue;
             };
-            let section = Section::choose(&mut random, run);
+            let mut section = Section::choose(&mut random, run);
+            if let Some(account) = favourite.filter(|_| random.one_in(2)) {
+                section = section.at(account);
+            }
+            CHECKED_OUT.set(false);
             let fate = section.run(backend);
-            let usable = tell(&fate, name, &mut tally.lock().unwrap());
+            let handed_over = matches!(fate, Fate::Ended(Ok(()))) && !CHECKED_OUT.get();
+            let mut tally = tally.lock().unwrap();
+            if favourite.is_some() && handed_over {
+                tally.count(&format!("hand-overs: {name}"));
+            }
+            let usable = tell(&fate, name, &mut tally);
+            drop(tally);
             if !usable || random.one_in(50) {
                 connection = None;
             }

@@ -5,7 +5,7 @@ use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionMa
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend};
+use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend, end_session};
 use crate::error::{BoxError, Error};
 use crate::sql;
 
@@ -71,7 +71,7 @@ impl Session for PgConnection {
     }
 
     fn end(&mut self) {
-        let _ = self.send(sql::END_SESSION);
+        end_session(self);
         Manager::transaction_manager_status_mut(self).set_in_error();
     }
 }

@@ -220,9 +220,35 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// The second message lets a driver see the end of the connection, on which its pool decides.
     fn end(&mut self) {
-        let _ = self.send(sql::END_SESSION);
+        end_session(self);
         let _ = self.send("");
     }
+}
+
+/// How often a request is sent that has to come through.
+const ATTEMPTS: usize = 8;
+
+fn end_session<S: Session>(session: &mut S) {
+    for _ in 0..ATTEMPTS {
+        if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
+            break;
+        }
+    }
+}
+
+/// Sends what has to come through again if it failed, and again and again if it was cancelled:
+/// cancels can come in a row.
+pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = send();
+    for attempt in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
+                done = send();
+            }
+            _ => break,
+        }
+    }
+    done
 }
 
 /// How a driver lets a statement answer.
@@ -265,6 +291,10 @@ impl Failure {
         matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT)
     }
 
+    pub(crate) fn is_canceled(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::CANCELED)
+    }
+
     /// The failure of a message that needs a transaction, where there was none or it had been
     /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
     pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
@@ -288,7 +318,7 @@ impl Failure {
     }
 
     /// Whether the same message may succeed when it is sent again: not in an aborted transaction.
-    pub(crate) fn may_pass(&self) -> bool {
+    fn may_pass(&self) -> bool {
         matches!(self, Self::Sql { sqlstate, .. } if sqlstate.as_deref() != Some(sql::IN_FAILED_TRANSACTION))
     }
 

@@ -239,16 +239,30 @@ impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::VecDeque;
 
+    use super::*;
+    use crate::key::Key;
+    use crate::target::Target;
+
+    /// Fifty of which are in use at one time.
     #[test]
     fn a_million_keys_leave_nothing_behind() {
-        let queues = Queues::<i64, ()>::new();
-        for key in 0..1_000_000 {
-            let (turn, _) = queues.enter(key, true, Patience::Forever).unwrap();
-            assert_eq!(queues.len(), 1);
-            drop(turn);
+        const IN_USE: usize = 50;
+        let queues = Queues::<LockInfo, ()>::new();
+        let mut turns = VecDeque::new();
+        for key in 0..1_000_000_i64 {
+            let lock = LockInfo::new(Target::Keys([Key::from(key)].into()), Mode::Exclusive);
+            let (turn, _) = queues.enter(lock, true, Patience::Forever).unwrap();
+            turns.push_back(turn);
+            if turns.len() > IN_USE {
+                turns.pop_front();
+            }
         }
-        assert_eq!(queues.len(), 0);
+        assert_eq!(queues.size().0, IN_USE);
+        turns.clear();
+        let (keys, room) = queues.size();
+        assert_eq!(keys, 0);
+        assert!(room < 10 * IN_USE, "{room}");
     }
 }

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::sync::{Arc, Monitor, MutexGuard, Thread, ThreadId, current};
 
-/// The queues of all keys that are in use; a key that nobody wants has none.
+/// The queues of all keys that are in use; a key that nobody wants has none. The map does not
+/// shrink: it has room for as many keys as were ever in use at one time, each by a guard.
 pub(crate) struct Queues<K, T> {
     keys: Monitor<HashMap<K, Queue<T>>>,
 }
@@ -110,10 +111,11 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         keys.values().map(|queue| queue.waiters.len()).sum()
     }
 
-    /// How many keys are in use.
+    /// How many keys are in use, and for how many there is room.
     #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.keys.lock().len()
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let keys = self.keys.lock();
+        (keys.len(), keys.capacity())
     }
 }
 

@@ -1,7 +1,13 @@
 //! The backends, each of them behind a proxy of its own.
 
+use std::sync::mpsc::channel;
+use std::thread;
+
+#[cfg(feature = "r2d2")]
+use r2d2::Pool;
+
 use crate::oracle::{Oracle, unique_name};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Then};
 
 pub struct Wire {
     pub proxy: Proxy,
@@ -31,7 +37,22 @@ impl Wire {
     pub fn url(&self) -> String {
         format!("{} application_name={}", self.proxy.url(), self.application)
     }
+
+    #[cfg(all(feature = "postgres", feature = "r2d2"))]
+    pub fn postgres_pool(&self) -> Pool<PostgresManager> {
+        pool(PostgresManager::new(self.config(), postgres::NoTls))
+    }
+
+    #[cfg(all(feature = "diesel", feature = "r2d2"))]
+    pub fn diesel_pool(&self) -> Pool<DieselManager> {
+        pool(DieselManager::new(self.url()))
+    }
 }
+
+#[cfg(all(feature = "postgres", feature = "r2d2"))]
+pub type PostgresManager = r2d2_postgres::PostgresConnectionManager<postgres::NoTls>;
+#[cfg(all(feature = "diesel", feature = "r2d2"))]
+pub type DieselManager = diesel::r2d2::ConnectionManager<diesel::PgConnection>;
 
 /// Ends all sessions of an application, and waits until they are gone.
 pub fn terminate(application: &str) {
@@ -41,17 +62,37 @@ pub fn terminate(application: &str) {
     }
 }
 
-pub fn cancel(application: &str) {
+/// When `work` calls what it is given, begins to cancel whatever the sessions of the application do.
+/// One cancel alone would come before the request that it is meant for, and the server ignores one
+/// that finds the session idle; but there are fewer in a row than a release can take.
+pub fn cancel_again_and_again<R>(
+    wire: &Wire,
+    work: impl FnOnce(Box<dyn FnOnce() -> Then + Send>) -> R,
+) -> R {
+    let (begin, begun) = channel();
     let mut oracle = Oracle::new();
-    for pid in oracle.sessions_of(application) {
-        oracle.cancel(pid);
-    }
+    let application = wire.application.clone();
+    let meet = move || {
+        let _ = begin.send(Oracle::new().sessions_of(&application));
+        Then::GoOn
+    };
+    thread::scope(|threads| {
+        threads.spawn(move || {
+            let sessions = begun.recv().unwrap_or_default();
+            for _ in 0..6 {
+                for pid in &sessions {
+                    oracle.cancel(*pid);
+                }
+            }
+        });
+        work(Box::new(meet))
+    })
 }
 
 /// A pool of one connection, so that a connection that is not clean is the next to be used.
 #[cfg(feature = "r2d2")]
-pub fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
-    r2d2::Pool::builder().max_size(1).build(manager).unwrap()
+fn pool<M: r2d2::ManageConnection>(manager: M) -> Pool<M> {
+    Pool::builder().max_size(1).build(manager).unwrap()
 }
 
 /// Makes a test of each backend: a function gets the wire, and what makes backends on it.
@@ -82,25 +123,62 @@ macro_rules! on_every_backend {
             #[test]
             fn postgres_pool() {
                 let wire = Wire::new(true);
-                let config = wire.config();
-                let pool = crate::backends::pool(r2d2_postgres::PostgresConnectionManager::new(
-                    config,
-                    postgres::NoTls,
-                ));
+                let pool = wire.postgres_pool();
                 super::$function(&wire, || pool.clone());
             }
 
             #[cfg(all(feature = "diesel", feature = "r2d2"))]
             #[test]
             fn diesel_pool() {
-                use diesel::r2d2::ConnectionManager;
-
                 let wire = Wire::new(false);
-                let manager = ConnectionManager::<diesel::PgConnection>::new(wire.url());
-                let pool = crate::backends::pool(manager);
+                let pool = wire.diesel_pool();
+                super::$function(&wire, || pool.clone());
+            }
+
+            #[cfg(all(feature = "postgres", feature = "r2d2"))]
+            #[test]
+            fn queued_postgres_pool() {
+                let wire = Wire::new(true);
+                let pool = pglock::QueuedPool::new(wire.postgres_pool());
+                super::$function(&wire, || pool.clone());
+            }
+
+            #[cfg(all(feature = "diesel", feature = "r2d2"))]
+            #[test]
+            fn queued_diesel_pool() {
+                let wire = Wire::new(false);
+                let pool = pglock::QueuedPool::new(wire.diesel_pool());
                 super::$function(&wire, || pool.clone());
             }
         }
     };
 }
 pub(crate) use on_every_backend;
+
+/// Makes a test of each queued pool: a function gets the wire and the pool.
+#[cfg(feature = "r2d2")]
+macro_rules! on_every_queued_pool {
+    ($function:ident) => {
+        mod $function {
+            use pglock::QueuedPool;
+
+            use crate::backends::Wire;
+
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn postgres() {
+                let wire = Wire::new(true);
+                super::$function(&wire, &QueuedPool::new(wire.postgres_pool()));
+            }
+
+            #[cfg(feature = "diesel")]
+            #[test]
+            fn diesel() {
+                let wire = Wire::new(false);
+                super::$function(&wire, &QueuedPool::new(wire.diesel_pool()));
+            }
+        }
+    };
+}
+#[cfg(feature = "r2d2")]
+pub(crate) use on_every_queued_pool;

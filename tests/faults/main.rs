@@ -9,6 +9,10 @@ mod oracle;
 mod proxy;
 
 mod backends;
+#[cfg(feature = "postgres")]
+mod cancels;
+#[cfg(feature = "r2d2")]
+mod heirs;
 mod processes;
 mod section;
 mod wire;

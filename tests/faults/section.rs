@@ -51,11 +51,11 @@ impl Form {
         self,
         backend: &mut B,
         key: &Key,
-        table: &Table,
+        body: impl Body,
     ) -> Result<(), Error> {
         match self {
-            Self::Session => with_lock(backend, key, |conn| insert(conn, table)),
-            Self::Transaction => with_transaction_lock(backend, key, |tx| insert(tx, table)),
+            Self::Session => with_lock(backend, key, |conn| body.run(conn)),
+            Self::Transaction => with_transaction_lock(backend, key, |tx| body.run(tx)),
         }
     }
 
@@ -69,11 +69,24 @@ impl Form {
             _ => false,
         }
     }
+
+    /// Whether the row is there when a section was told this.
+    pub fn work_was_done(self, told: Told) -> bool {
+        told == Told::Done || (self, told) == (Self::Session, Told::LockLost)
+    }
 }
 
-fn insert<S: Session>(session: &mut S, table: &Table) -> Result<(), Error> {
-    let inserted = session.send(&table.insert());
-    inserted.map_err(|failure| Error::body(format!("{failure:?}")))
+/// What a section does, on whichever session it gets.
+pub trait Body {
+    fn run<S: Session>(self, session: &mut S) -> Result<(), Error>;
+}
+
+/// Inserts a row.
+impl Body for &Table {
+    fn run<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        let inserted = session.send(&self.insert());
+        inserted.map_err(|failure| Error::body(format!("{failure:?}")))
+    }
 }
 
 impl Step {

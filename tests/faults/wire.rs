@@ -3,7 +3,7 @@
 
 use pglock::{Error, LockBackend, with_lock};
 
-use crate::backends::{Wire, cancel, on_every_backend, terminate};
+use crate::backends::{Wire, cancel_again_and_again, on_every_backend, terminate};
 use crate::oracle::{Oracle, Table, unique_key};
 use crate::proxy::{Point, Then};
 use crate::section::{Form, Step, Told};
@@ -62,30 +62,20 @@ fn a_session_is_terminated<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
 
 on_every_backend!(a_request_is_cancelled);
 
-/// Whether a cancel meets the request, and in which instant, is left to chance; what it comes to
-/// must hold together each time.
+/// Which request a cancel meets, and in which instant, is left to chance; what it comes to must hold
+/// together each time.
 fn a_request_is_cancelled<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     for form in Form::ALL {
         for step in form.steps(wire.begin_is_a_request) {
             for round in 0..8 {
                 let mut backend = fresh();
-                let application = wire.application.clone();
-                wire.proxy.at(step.marker(), Point::Before, move || {
-                    cancel(&application);
-                    Then::GoOn
-                });
                 let case = Case::new(form, format!("{form:?}, {step:?}, round {round}"));
-                let told = case.run(&mut backend);
-                let met = match step {
-                    Step::Begin | Step::Lock => Told::CanceledAtAcquire,
-                    Step::Body => Told::ErrorOfTheBody,
-                    Step::Commit => Told::NotCommitted,
-                    // Documented: it had been released, and the second look finds nothing.
-                    Step::Unlock => Told::LockLost,
-                };
-                assert!(told == Told::Done || told == met, "{}: {told:?}", case.name);
-                let done = matches!(told, Told::Done | Told::LockLost);
-                case.check(done, &fresh);
+                let told = cancel_again_and_again(wire, |meet| {
+                    wire.proxy.at(step.marker(), Point::Before, meet);
+                    case.run(&mut backend)
+                });
+                assert!(!wire.proxy.is_armed(), "{}: no fault", case.name);
+                case.check(form.work_was_done(told), &fresh);
             }
         }
     }

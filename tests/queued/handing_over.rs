@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use pglock::{Error, Key, Lock, LockGuard, QueuedPool, Session, with_lock};
+use pglock::{Error, Key, Lock, LockGuard, QueuedPool, Session, SessionHandle, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, Table, unique_key};
@@ -215,13 +215,13 @@ where
     }
 }
 
-/// Released on a thread that did not acquire it; and one that is only dropped, which is not handed
-/// over.
+/// Released on a thread that did not acquire it. What is only dropped is not handed over, and
+/// neither is what a panic releases.
 pub fn a_guard_is_handed_over_from_another_thread<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
-    for (released, checked_out) in [(true, 1), (false, 2)] {
+    for (end, checked_out) in [(End::Release, 1), (End::Drop, 2), (End::Panic, 2)] {
         let (pool, checkouts) = queued(manager(), 2);
         let (mut oracle, key) = (Oracle::new(), unique_key());
         let mut lock = Lock::new(pool.clone(), &key);
@@ -231,17 +231,45 @@ where
             move || with_lock(&mut pool, &key, |_| Ok::<_, Error>(()))
         });
         wait_for_waiting(&pool, 1);
-        let end = move || {
-            if released {
-                LockGuard::release(guard)
-            } else {
-                drop(guard);
-                Ok(())
+        let ended = thread::spawn(move || match end {
+            End::Release => LockGuard::release(guard).unwrap(),
+            End::Drop => drop(guard),
+            End::Panic => {
+                let _released = ReleasedOnDrop(Some(guard));
+                resume_unwind(Box::new("no"));
             }
-        };
-        thread::spawn(end).join().unwrap().unwrap();
+        });
+        assert_eq!(ended.join().is_err(), matches!(end, End::Panic));
         next.join().unwrap().unwrap();
         assert_eq!(checkouts.count(), checked_out);
         oracle.assert_free(&key);
     }
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Release,
+    Drop,
+    Panic,
+}
+
+struct ReleasedOnDrop<H: SessionHandle>(Option<LockGuard<H>>);
+
+impl<H: SessionHandle> Drop for ReleasedOnDrop<H> {
+    fn drop(&mut self) {
+        self.0.take().map(LockGuard::release);
+    }
+}
+
+/// Though the server finds nothing wrong with it.
+#[cfg(feature = "diesel")]
+#[test]
+fn what_the_driver_calls_broken_is_not_handed_over() {
+    use diesel::connection::{AnsiTransactionManager, TransactionManager};
+
+    let (result, handed_over) = succeeded(crate::diesel_manager(), |conn, _| {
+        AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
+        Ok(())
+    });
+    assert!(matches!(result, Ok(Ok(()))) && !handed_over, "{result:?}");
 }

@@ -7,6 +7,7 @@
 mod oracle;
 
 mod handing_over;
+mod processes;
 mod sharing;
 mod waiting;
 
@@ -25,22 +26,13 @@ macro_rules! with_each_driver {
             #[cfg(feature = "postgres")]
             #[test]
             fn postgres() {
-                let url = crate::oracle::url();
-                crate::$module::$test(|| {
-                    r2d2_postgres::PostgresConnectionManager::new(
-                        url.parse().unwrap(),
-                        postgres::NoTls,
-                    )
-                });
+                crate::$module::$test(crate::postgres_manager);
             }
 
             #[cfg(feature = "diesel")]
             #[test]
             fn diesel() {
-                let url = crate::oracle::url();
-                crate::$module::$test(|| {
-                    diesel::r2d2::ConnectionManager::<diesel::PgConnection>::new(&url)
-                });
+                crate::$module::$test(crate::diesel_manager);
             }
         })*
     };
@@ -69,6 +61,17 @@ with_each_driver! { sharing:
     two_pools_take_turns,
     a_waiter_at_the_server_gets_its_turn,
     sections_never_overlap_whatever_happens_in_them,
+}
+
+#[cfg(feature = "postgres")]
+fn postgres_manager() -> r2d2_postgres::PostgresConnectionManager<postgres::NoTls> {
+    let config = oracle::url().parse().unwrap();
+    r2d2_postgres::PostgresConnectionManager::new(config, postgres::NoTls)
+}
+
+#[cfg(feature = "diesel")]
+fn diesel_manager() -> diesel::r2d2::ConnectionManager<diesel::PgConnection> {
+    diesel::r2d2::ConnectionManager::new(oracle::url())
 }
 
 /// A queued pool, and how many connections it was asked for.

@@ -1,0 +1,228 @@
+//! Each fault at each point of a section for which another thread waits in the queue of a queued
+//! pool: that thread, the heir, never works without the lock, and has it in the end.
+
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Once};
+use std::thread;
+
+use pglock::{Error, Key, QueuedPool, Session};
+use r2d2::ManageConnection;
+
+use crate::backends::{Wire, cancel_again_and_again, on_every_queued_pool, terminate};
+use crate::oracle::{Oracle, Table, unique_key, wait_until};
+use crate::proxy::{Point, Then};
+use crate::section::{Body, Form, Step, Told};
+
+on_every_queued_pool!(a_connection_is_cut);
+
+fn a_connection_is_cut<M>(wire: &Wire, pool: &QueuedPool<M>)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    for case in Case::all(wire) {
+        for point in [Point::Before, Point::After, Point::MidReply] {
+            let ended = case.run(wire, pool, point, || Then::Cut);
+            assert_eq!(ended.told, case.step.told_if_lost(), "{case:?}, {point:?}");
+            assert_eq!(ended.heir, Told::Done, "{case:?}, {point:?}");
+            case.check(&ended, pool, point);
+        }
+    }
+}
+
+on_every_queued_pool!(a_session_is_terminated);
+
+/// After the last answer of the server it is too late to be told: then the heir is left a session
+/// that is none any more, on which nothing can be done.
+fn a_session_is_terminated<M>(wire: &Wire, pool: &QueuedPool<M>)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    for case in Case::all(wire) {
+        for point in [Point::Before, Point::After] {
+            let application = wire.application.clone();
+            let ended = case.run(wire, pool, point, move || {
+                terminate(&application);
+                Then::GoOn
+            });
+            let told = ended.told;
+            let after = case.next.map_or(Told::Done, Step::told_if_lost);
+            let told_in_time = point == Point::After && told == after;
+            assert!(
+                told_in_time || told == case.step.told_if_lost(),
+                "{case:?}, {point:?}: {told:?}"
+            );
+            let forms = [case.form, case.heir];
+            let left = told == Told::Done && forms == [Form::Session, Form::Session];
+            let expected = if left {
+                Told::ErrorOfTheBody
+            } else {
+                Told::Done
+            };
+            assert_eq!(ended.heir, expected, "{case:?}, {point:?}");
+            case.check(&ended, pool, point);
+        }
+    }
+}
+
+on_every_queued_pool!(a_request_is_cancelled);
+
+/// Chance decides which request is met, and the heir's may be, too.
+fn a_request_is_cancelled<M>(wire: &Wire, pool: &QueuedPool<M>)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    for case in Case::all(wire) {
+        for _ in 0..8 {
+            let ended =
+                cancel_again_and_again(wire, |meet| case.run(wire, pool, Point::Before, meet));
+            case.check(&ended, pool, Point::Before);
+        }
+    }
+}
+
+/// A section that meets a fault at a step, and the form of the section that waits for it.
+#[derive(Debug)]
+struct Case {
+    form: Form,
+    step: Step,
+    next: Option<Step>,
+    heir: Form,
+}
+
+impl Case {
+    fn all(wire: &Wire) -> Vec<Self> {
+        let mut cases = Vec::new();
+        for form in Form::ALL {
+            let steps = form.steps(wire.begin_is_a_request);
+            for (i, step) in steps.iter().copied().enumerate() {
+                let next = steps.get(i + 1).copied();
+                cases.extend(Form::ALL.map(|heir| Self {
+                    form,
+                    step,
+                    next,
+                    heir,
+                }));
+            }
+        }
+        cases
+    }
+
+    fn run<M>(
+        &self,
+        wire: &Wire,
+        pool: &QueuedPool<M>,
+        point: Point,
+        fault: impl FnOnce() -> Then + Send + 'static,
+    ) -> Ended
+    where
+        M: ManageConnection<Connection: Session>,
+    {
+        let (key, table) = (unique_key(), Table::new());
+        let holder = Holder {
+            key: &key,
+            table: &table,
+        };
+        let (start, started) = channel();
+        let (queue, once) = (pool.clone(), Once::new());
+        let heir_comes: HeirComes = Arc::new(move || {
+            once.call_once(|| {
+                let _ = start.send(());
+                wait_until("the heir in the queue", || {
+                    (queue.waiting() == 1).then_some(())
+                });
+            });
+        });
+        let comes_in_time = Arc::clone(&heir_comes);
+        wire.proxy.at(self.step.marker(), point, move || {
+            comes_in_time();
+            fault()
+        });
+        let (told, heir) = thread::scope(|threads| {
+            let heir = threads.spawn(move || {
+                started.recv().unwrap();
+                Told::by(&self.heir.run(&mut &*pool, holder.key, holder))
+            });
+            let first = First {
+                heir_comes,
+                table: &table,
+            };
+            let told = Told::by(&self.form.run(&mut &*pool, &key, first));
+            (told, heir.join().unwrap())
+        });
+        assert!(!wire.proxy.is_armed(), "{self:?}: no fault");
+        Ended {
+            told,
+            heir,
+            key,
+            table,
+        }
+    }
+
+    /// What must be true when the fault is over. An heir that failed tries again.
+    fn check<M>(&self, ended: &Ended, pool: &QueuedPool<M>, point: Point)
+    where
+        M: ManageConnection<Connection: Session>,
+    {
+        let Ended {
+            told,
+            heir,
+            key,
+            table,
+        } = ended;
+        assert_eq!(pool.waiting(), 0);
+        let mut rows = table.rows();
+        let done = self.form.work_was_done(*told) || self.form.work_is_done(self.step, point);
+        rows -= i64::from(done);
+        rows -= i64::from(self.heir.work_was_done(*heir));
+        assert_eq!(rows, 0, "{self:?}, {point:?}, {told:?}, {heir:?}");
+        if *heir != Told::Done {
+            let again = self.heir.run(&mut &*pool, key, Holder { key, table });
+            assert!(
+                again.is_ok(),
+                "{self:?}, {point:?}, {told:?}, {heir:?}: {again:?}"
+            );
+        }
+        Oracle::new().wait_until_free(key);
+    }
+}
+
+/// What a section and its heir were told.
+struct Ended {
+    told: Told,
+    heir: Told,
+    key: Key,
+    table: Table,
+}
+
+/// The body of the section that is first, unless a fault has let the heir come before.
+struct First<'a> {
+    heir_comes: HeirComes,
+    table: &'a Table,
+}
+
+/// Returns when the heir is in the queue, or has been.
+type HeirComes = Arc<dyn Fn() + Send + Sync>;
+
+impl Body for First<'_> {
+    fn run<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        (self.heir_comes)();
+        self.table.run(session)
+    }
+}
+
+/// Inserts a row, and then must be the holder still.
+#[derive(Clone, Copy)]
+struct Holder<'a> {
+    key: &'a Key,
+    table: &'a Table,
+}
+
+impl Body for Holder<'_> {
+    fn run<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        let lines = session.query("SELECT pg_backend_pid()::text AS line");
+        let lines = lines.map_err(|failure| Error::body(format!("{failure:?}")))?;
+        self.table.run(session)?;
+        assert_eq!(Oracle::new().holder(self.key).to_string(), lines[0]);
+        Ok(())
+    }
+}
