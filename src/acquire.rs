@@ -1,12 +1,12 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
-use crate::backends::{
-    Answers, End, Failure, LockBackend, Session, SessionHandle, Standing, insist,
-};
+use crate::answer::{Answers, Failure};
+use crate::backends::{End, LockBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::inspect;
-use crate::request::{Request, Scope};
+use crate::request::{Request, Scope, Standing};
+use crate::session::{self, insist};
 use crate::sql;
 use crate::target::Target;
 use crate::telemetry::{Hold, Outcome, Wait};
@@ -167,7 +167,7 @@ fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hol
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
     let lock = &request.lock;
-    let Err(mut failure) = sql::lock(session, lock, request.wait(), request.standing) else {
+    let Err(mut failure) = session::lock(session, lock, request.wait(), request.standing) else {
         return Ok(());
     };
     let mut culprits = None;

@@ -4,10 +4,13 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use crate::backends::{Failure, Session, SessionHandle, insist};
+use crate::answer::Answer;
+use crate::answer::Failure;
+use crate::backends::{Session, SessionHandle};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
-use crate::sql::{self, Answer};
+use crate::session;
+use crate::sql;
 use crate::telemetry::{Hold, Outcome};
 
 /// A lock that is held, and the connection that it is held on.
@@ -159,10 +162,10 @@ where
             return Ok(());
         }
         let (session, lock) = (&mut *self.handle, self.lock.clone());
-        match insist(|| sql::unlock(session, &lock)) {
+        match session::unlock(session, &lock) {
             Ok(()) => Ok(()),
             Err(failure @ (Failure::Refused(Answer::InTransaction) | Failure::Sql { .. })) => {
-                match sql::rollback_and_unlock(session, &lock) {
+                match session::rollback_and_unlock(session, &lock) {
                     Ok(()) => Err(Error::TransactionLeftOpen {
                         lock,
                         source: failure.into_source(),

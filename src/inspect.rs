@@ -35,15 +35,17 @@
 //! [Predefined Roles]: https://www.postgresql.org/docs/current/predefined-roles.html
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
-use crate::backends::{Answers, Failure, LockBackend, Session};
+use crate::answer::{Answers, Failure};
+use crate::backends::{LockBackend, Session};
 use crate::error::Error;
 use crate::key::Key;
 use crate::request::LockInfo;
 use crate::sql;
 
-mod claim;
+pub(crate) mod claim;
 
 pub use claim::Claim;
+use claim::{Culprits, FEW};
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
@@ -151,13 +153,6 @@ where
     })
 }
 
-/// Who was in the way of a lock that was not had in time.
-pub(crate) struct Culprits {
-    pub(crate) holders: Vec<Claim>,
-    /// Whether this session has the lock after all.
-    pub(crate) held: bool,
-}
-
 /// Asks who holds a lock. `None`: that cannot be told, which must not replace the error that is
 /// asked about. One round trip.
 pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Option<Culprits> {
@@ -165,7 +160,7 @@ pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Option<C
         Answers::Rows => session.query(&culprits_sql(lock)).ok(),
         Answers::Errors => lines_of(session.send(&culprits_answer(lock))),
     };
-    Some(Culprits::read(&lines?, lock))
+    Some(Culprits::of(read(&lines?, lock.keys()), lock))
 }
 
 /// The same after a failed statement behind a savepoint, which is undone first: with a driver that
@@ -190,31 +185,14 @@ pub(crate) fn undo_and_culprits<S: Session>(
             failed => (failed, None),
         },
     };
-    (undone, lines.map(|lines| Culprits::read(&lines, lock)))
-}
-
-impl Culprits {
-    fn read(lines: &[String], lock: &LockInfo) -> Self {
-        let (own, mut holders): (Vec<_>, Vec<_>) = read(lines, lock.keys())
-            .into_iter()
-            .partition(|claim| claim.own);
-        let had = |key: &Key| {
-            own.iter()
-                .any(|claim| claim.key == *key && claim.mode == lock.mode())
-        };
-        holders.truncate(FEW);
-        Self {
-            held: lock.keys().iter().all(had),
-            holders,
-        }
-    }
+    (
+        undone,
+        lines.map(|lines| Culprits::of(read(&lines, lock.keys()), lock)),
+    )
 }
 
 // The statements. They are views' rows as one text a row, with the control characters that separate
 // fields and rows taken out of what users chose.
-
-/// Enough for an error's text.
-const FEW: usize = 10;
 
 /// This session's own claims come first, and so are within the limit.
 fn culprits_sql(lock: &LockInfo) -> String {

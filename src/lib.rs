@@ -66,6 +66,7 @@
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
+mod answer;
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
@@ -80,24 +81,23 @@ pub mod optimistic;
 #[cfg(feature = "r2d2")]
 mod queued;
 mod request;
+mod session;
 mod sql;
 mod target;
 mod telemetry;
 mod with;
 
+pub use answer::{Answer, Answers, BoxError, Failure};
 #[cfg(feature = "macros")]
 pub use attribute::locked;
-pub use backends::{
-    Answer, Answers, End, Failure, LockBackend, Session, SessionHandle, Standing,
-    TransactionBackend,
-};
-pub use error::{BoxError, Error};
+pub use backends::{End, LockBackend, Session, SessionHandle, TransactionBackend};
+pub use error::Error;
 pub use guard::LockGuard;
 pub use key::Key;
 pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
-pub use request::{LockInfo, Mode, Scope};
+pub use request::{LockInfo, Mode, Scope, Standing};
 pub use target::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::backends::Standing;
 use crate::key::Key;
 use crate::target::{Table, TableMode, Target};
 
@@ -98,6 +97,17 @@ pub(crate) struct Request {
     /// How much of the timeout is gone before the server is asked.
     pub(crate) spent: Duration,
     pub(crate) standing: Standing,
+}
+
+/// How a lock stands on a session on which it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is still to be acquired.
+    Free,
+    /// It is held.
+    Held,
+    /// It is held, and is to be acquired again, behind the waiters of other sessions.
+    Overdue,
 }
 
 /// How an acquire waits.

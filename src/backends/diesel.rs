@@ -5,9 +5,10 @@ use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionMa
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend, end_session};
-use crate::error::{BoxError, Error};
-use crate::sql;
+use super::{End, LockBackend, Session, TransactionBackend, end_session};
+use crate::answer::BoxError;
+use crate::answer::{self, Answers, Failure};
+use crate::error::Error;
 
 type Manager = AnsiTransactionManager;
 
@@ -121,7 +122,7 @@ fn failure(error: DieselError) -> Failure {
         DieselError::DatabaseError(ref kind, ref server) => {
             let message = server.message().to_owned();
             let sqlstate = match kind {
-                DatabaseErrorKind::SerializationFailure => Some(sql::SERIALIZATION_FAILURE),
+                DatabaseErrorKind::SerializationFailure => Some(answer::SERIALIZATION_FAILURE),
                 _ => interrupted(&message),
             };
             Failure::from_error(sqlstate, &message, error)
@@ -135,8 +136,8 @@ fn failure(error: DieselError) -> Failure {
 /// can come after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
     match message.strip_prefix("canceling statement due to ")? {
-        "user request" | "statement timeout" => Some(sql::CANCELED),
-        "lock timeout" => Some(sql::TIMEOUT),
+        "user request" | "statement timeout" => Some(answer::CANCELED),
+        "lock timeout" => Some(answer::TIMEOUT),
         _ => None,
     }
 }
@@ -180,9 +181,9 @@ mod tests {
     #[test]
     fn an_interrupt_outside_the_block_is_told() {
         for (reason, expected) in [
-            ("user request", sql::CANCELED),
-            ("statement timeout", sql::CANCELED),
-            ("lock timeout", sql::TIMEOUT),
+            ("user request", answer::CANCELED),
+            ("statement timeout", answer::CANCELED),
+            ("lock timeout", answer::TIMEOUT),
         ] {
             let failure = told(&format!("canceling statement due to {reason}"));
             let Failure::Sql { sqlstate, .. } = &failure else {

@@ -4,10 +4,10 @@
 use std::ops::DerefMut;
 use std::time::Duration;
 
-use crate::error::{BoxError, Error};
-use crate::request::{LockInfo, Scope};
+use crate::answer::{Answers, BoxError, Failure};
+use crate::error::Error;
+use crate::request::{LockInfo, Scope, Standing};
 use crate::sql;
-pub use crate::sql::Answer;
 
 #[cfg(feature = "diesel")]
 mod diesel;
@@ -136,17 +136,6 @@ pub trait SessionHandle: DerefMut<Target: Session> {
 
 impl<S: Session> SessionHandle for &mut S {}
 
-/// How a lock stands on a session on which it is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It is still to be acquired.
-    Free,
-    /// It is held.
-    Held,
-    /// It is held, and is to be acquired again, behind the waiters of other sessions.
-    Overdue,
-}
-
 /// A backend that can stand in a transaction which the caller opened, so that
 /// [`transaction_lock`](crate::transaction_lock) makes sense on it.
 ///
@@ -226,7 +215,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 }
 
 /// How often a request is sent that has to come through.
-const ATTEMPTS: usize = 8;
+pub(crate) const ATTEMPTS: usize = 8;
 
 fn end_session<S: Session>(session: &mut S) {
     for _ in 0..ATTEMPTS {
@@ -236,31 +225,6 @@ fn end_session<S: Session>(session: &mut S) {
     }
 }
 
-/// Sends what has to come through again if it failed, and again and again if it was cancelled:
-/// cancels can come in a row.
-pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut done = send();
-    for attempt in 1..ATTEMPTS {
-        match &done {
-            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
-                done = send();
-            }
-            _ => break,
-        }
-    }
-    done
-}
-
-/// How a driver lets a statement answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answers {
-    /// [`Session::send`] reads rows, and its errors have an SQLSTATE. An answer is the first column
-    /// of the first row in which it is not empty: see [`Answer::read`].
-    Rows,
-    /// [`Session::send`] can only succeed or fail, with a text: see [`Failure::from_error`].
-    Errors,
-}
-
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -268,64 +232,4 @@ pub enum End {
     Commit,
     /// By ROLLBACK.
     Rollback,
-}
-
-/// Why a message did not do what it asks for.
-#[derive(Debug)]
-pub enum Failure {
-    /// It ran, and the answer was not a plain yes.
-    Refused(Answer),
-    /// The server reported an error.
-    Sql {
-        /// Its SQLSTATE, where the driver or the text tells.
-        sqlstate: Option<String>,
-        /// The driver's error.
-        source: BoxError,
-    },
-    /// The connection is gone.
-    Lost(BoxError),
-}
-
-impl Failure {
-    pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::TIMEOUT)
-    }
-
-    pub(crate) fn is_canceled(&self) -> bool {
-        matches!(self, Self::Sql { sqlstate: Some(state), .. } if state == sql::CANCELED)
-    }
-
-    /// The failure of a message that needs a transaction, where there was none or it had been
-    /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
-    pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
-        match self {
-            Self::Sql {
-                sqlstate: None,
-                source,
-            } => {
-                let state = if in_transaction {
-                    sql::IN_FAILED_TRANSACTION
-                } else {
-                    sql::NO_TRANSACTION
-                };
-                Self::Sql {
-                    sqlstate: Some(state.to_owned()),
-                    source,
-                }
-            }
-            failure => failure,
-        }
-    }
-
-    /// Whether the same message may succeed when it is sent again: not in an aborted transaction.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::Sql { sqlstate, .. } if sqlstate.as_deref() != Some(sql::IN_FAILED_TRANSACTION))
-    }
-
-    pub(crate) fn into_source(self) -> Option<BoxError> {
-        match self {
-            Self::Refused(_) => None,
-            Self::Sql { source, .. } | Self::Lost(source) => Some(source),
-        }
-    }
 }

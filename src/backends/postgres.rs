@@ -2,9 +2,12 @@
 
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
-use super::{Answers, End, Failure, LockBackend, Session, TransactionBackend};
-use crate::error::{BoxError, Error};
-use crate::sql::{self, Answer};
+use super::{End, LockBackend, Session, TransactionBackend};
+use crate::answer::Answer;
+use crate::answer::BoxError;
+use crate::answer::{Answers, Failure};
+use crate::error::Error;
+use crate::sql;
 
 impl LockBackend for Client {
     type Session = Self;

@@ -3,7 +3,7 @@
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use super::{LockBackend, Session, SessionHandle, TransactionBackend};
-use crate::error::BoxError;
+use crate::answer::BoxError;
 
 impl<M> LockBackend for Pool<M>
 where

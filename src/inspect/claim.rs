@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::request::Mode;
+use crate::request::{LockInfo, Mode};
 
 /// What separates the fields of a line; it occurs in none of them.
 const FIELD: char = '\x1f';
@@ -132,6 +132,31 @@ impl fmt::Display for Claim {
         Ok(())
     }
 }
+
+/// Who was in the way of a lock that was not had in time.
+pub(crate) struct Culprits {
+    pub(crate) holders: Vec<Claim>,
+    /// Whether this session has the lock after all.
+    pub(crate) held: bool,
+}
+
+impl Culprits {
+    pub(super) fn of(claims: Vec<Claim>, lock: &LockInfo) -> Self {
+        let (own, mut holders): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| claim.own);
+        let had = |key: &Key| {
+            own.iter()
+                .any(|claim| claim.key == *key && claim.mode == lock.mode())
+        };
+        holders.truncate(FEW);
+        Self {
+            held: lock.keys().iter().all(had),
+            holders,
+        }
+    }
+}
+
+/// Enough for an error's text.
+pub(super) const FEW: usize = 10;
 
 #[cfg(test)]
 mod tests {

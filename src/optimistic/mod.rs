@@ -52,7 +52,7 @@
 //!
 //! [backon]: https://docs.rs/backon
 
-use crate::error::BoxError;
+use crate::answer::BoxError;
 use crate::sql;
 use crate::target::TableName;
 

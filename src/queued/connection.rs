@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, PooledConnection};
 
 use super::queue::Turn;
-use crate::backends::{Failure, Session, SessionHandle, Standing};
-use crate::request::LockInfo;
-use crate::sql::{self, Answer};
+use crate::answer::Answer;
+use crate::answer::Failure;
+use crate::backends::{Session, SessionHandle};
+use crate::request::{LockInfo, Standing};
+use crate::sql;
 
 /// A section that was shorter cannot have had an answer from the server, for a round trip takes four
 /// system calls and two wake-ups of a process besides the statement. The fastest of 100,000 seen on

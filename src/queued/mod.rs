@@ -21,8 +21,9 @@ use r2d2::{ManageConnection, Pool};
 pub use self::connection::QueuedConnection;
 use self::connection::{Legacy, Limits};
 use self::queue::{NoTurn, Patience, Queues};
+use crate::answer::BoxError;
 use crate::backends::{LockBackend, Session};
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.

@@ -7,10 +7,9 @@
 //! may call them more than once, or for rows that a filter drops). Nothing but numbers comes into SQL
 //! from a key; the names and values of rows and tables are quoted in `targets`.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
-use crate::backends::{Answers, Failure};
-use crate::error::BoxError;
+use crate::answer::{Answers, MARK};
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, Wait};
 
@@ -18,104 +17,11 @@ mod session;
 mod targets;
 mod versions;
 
-pub(crate) use session::{lock, rollback_and_unlock, unlock};
+pub(crate) use session::{REFUSAL, lock_by_errors, lock_by_rows, unlock_by_errors, unlock_by_rows};
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
-
-/// What the server says when it does not do what a statement asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Answer {
-    /// Another session holds the lock.
-    Busy,
-    /// At a release, or when asked: this session does not hold the lock.
-    NotHeld,
-    /// A transaction is open in which there should be none.
-    InTransaction,
-    /// The transaction's snapshot would be older than the lock.
-    StaleSnapshot,
-    /// The server is a standby.
-    InRecovery,
-    /// There is no row to lock.
-    NoSuchRow,
-}
-
-/// Marks, in the text of an error, an answer that came as an error.
-const MARK: &str = "pglock:";
-
-impl Answer {
-    const ALL: [Self; 6] = [
-        Self::Busy,
-        Self::NotHeld,
-        Self::InTransaction,
-        Self::StaleSnapshot,
-        Self::InRecovery,
-        Self::NoSuchRow,
-    ];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::NotHeld => "not held",
-            Self::InTransaction => "in transaction",
-            Self::StaleSnapshot => "stale snapshot",
-            Self::InRecovery => "in recovery",
-            Self::NoSuchRow => "no such row",
-        }
-    }
-
-    /// Reads the answer at the beginning of a text. `None` is a yes.
-    #[must_use]
-    pub fn read(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|answer| text.starts_with(answer.word()))
-    }
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-// The SQLSTATEs that pglock tells apart:
-// https://www.postgresql.org/docs/current/errcodes-appendix.html
-pub(crate) const TIMEOUT: &str = "55P03";
-pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
-pub(crate) const DEADLOCK: &str = "40P01";
-pub(crate) const CANCELED: &str = "57014";
-pub(crate) const OUT_OF_MEMORY: &str = "53200";
-pub(crate) const NO_TRANSACTION: &str = "25P01";
-pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
-
-impl Failure {
-    /// A server's error, for a driver to report. An answer of pglock's that came as an error is
-    /// recognised by its text, and so is an SQLSTATE that was carried in it.
-    pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
-        let source = source.into();
-        let marked = message.split_once(MARK).map(|(_, rest)| rest);
-        if let Some(answer) = marked.and_then(Answer::read) {
-            return Self::Refused(answer);
-        }
-        match marked.and_then(|rest| rest.get(..5)).or(sqlstate) {
-            Some(state) if is_connection_loss(state) => Self::Lost(source),
-            state => Self::Sql {
-                sqlstate: state.map(str::to_owned),
-                source,
-            },
-        }
-    }
-}
-
-/// Whether an error is the last that a session says: connection exceptions, shutdowns, and the two
-/// timeouts that end an idle session.
-fn is_connection_loss(sqlstate: &str) -> bool {
-    sqlstate.starts_with("08")
-        || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
-}
 
 /// A transaction lock inside the caller's transaction, which stays usable whatever happens: behind
 /// a savepoint.
@@ -171,7 +77,7 @@ pub(crate) const UNDO_BODY: &str =
 /// [`unlock`] it says whether the lock was held, and does nothing in an open transaction.
 ///
 /// A release grants the lock to the first waiter before it returns. Of several keys, as in
-/// [`lock`], none is had for the session until all are had for the message.
+/// [`lock_by_rows`], none is had for the session until all are had for the message.
 #[cfg(feature = "r2d2")]
 pub(crate) fn give_way(lock: &LockInfo, answers: Answers) -> String {
     ask(
@@ -379,58 +285,4 @@ const CARRIED: &str = "EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
     WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock:% %', SQLSTATE, SQLERRM; ";
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::request::Request;
-
-    /// Every statement that takes a lock, for one key and for several.
-    fn acquires() -> Vec<String> {
-        let mut statements = Vec::new();
-        for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
-            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
-                let mut request = Request::on_keys(keys.clone());
-                request.timeout = timeout;
-                let (lock, wait) = (&request.lock, request.wait());
-                statements.push(session::lock_by_rows(lock, wait, false));
-                statements.push(session::lock_by_errors(lock, wait, false));
-                statements.push(session::all_unlocked(lock));
-                for answers in [Answers::Rows, Answers::Errors] {
-                    statements.push(acquire_in_transaction(lock, wait, answers));
-                    statements.push(acquire_at_begin(lock, wait, answers));
-                }
-            }
-        }
-        statements
-    }
-
-    proptest::proptest! {
-        /// Statements for two names differ in the digits of the keys and in nothing else.
-        #[test]
-        fn only_digits_of_a_name_reach_the_sql(one: String, other: String, space: String) {
-            let text = |name: &str| {
-                let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
-                let lock = Request::on_keys(keys).lock;
-                let digits = |c: char| c.is_ascii_digit() || c == '-';
-                [
-                    session::lock_by_errors(&lock, Wait::Session, false),
-                    acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
-                    session::lock_by_rows(&lock, Wait::Millis(7), false),
-                    held(&lock, Answers::Rows),
-                ]
-                .map(|statement| statement.replace(digits, ""))
-            };
-            proptest::prop_assert_eq!(text(&one), text(&other));
-        }
-    }
-
-    #[test]
-    fn lock_calls_have_no_from_clause() {
-        for statement in acquires() {
-            let statement = statement.replace("extract(epoch FROM", "");
-            assert!(statement.contains("pg_"), "{statement}");
-            assert!(!statement.contains("FROM"), "{statement}");
-        }
-    }
-}
+mod tests;

@@ -8,72 +8,7 @@ use super::{
     ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, in_order, raise, suffix, tried,
     unless_yes, waits,
 };
-use crate::backends::{Answers, Failure, Session, Standing};
 use crate::request::{LockInfo, Wait};
-use crate::sql::Answer;
-
-/// Takes a session lock, and nothing in an open transaction or on a standby.
-///
-/// Waiting happens for the transaction, which here is the message; only then, and only if no
-/// timeout fired in the instant of the grant, the lock, had already, is taken for the session. A
-/// `lock_timeout` thus leaves nothing behind.
-///
-/// A session that holds the lock and is overdue lets go of it before, in the same message: between
-/// two, sessions that come later could be first again and again. That it was held needs no look; if
-/// it was not, nothing is left to do.
-pub(crate) fn lock<S: Session>(
-    session: &mut S,
-    lock: &LockInfo,
-    wait: Wait,
-    standing: Standing,
-) -> Result<(), Failure> {
-    let again = standing == Standing::Overdue;
-    if S::ANSWERS == Answers::Errors {
-        return session.send(&lock_by_errors(lock, wait, again));
-    }
-    let lines = session.query(&lock_by_rows(lock, wait, again))?;
-    match lines.last().map(String::as_str) {
-        Some("f") => Err(Failure::Refused(Answer::Busy)),
-        Some(_) if lines.len() == 1 + usize::from(again) => Ok(()),
-        _ => {
-            session.send(&format!("SELECT {WHY_NOT}"))?;
-            Err(Failure::Refused(Answer::InTransaction))
-        }
-    }
-}
-
-/// Releases a session lock, and says whether it was held. In an open transaction it does nothing
-/// and says so: the lock would be gone before the COMMIT.
-pub(crate) fn unlock<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Failure> {
-    unlock_after(session, lock, "")
-}
-
-/// Rolls back whatever is open, aborted or not, then releases.
-pub(crate) fn rollback_and_unlock<S: Session>(
-    session: &mut S,
-    lock: &LockInfo,
-) -> Result<(), Failure> {
-    unlock_after(session, lock, "ROLLBACK; ")
-}
-
-fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> Result<(), Failure> {
-    if S::ANSWERS == Answers::Errors {
-        let asked = format!(
-            "CASE {OPEN_TRANSACTION} WHEN {} THEN '' ELSE 'not held' END",
-            all_unlocked(lock)
-        );
-        return session.send(&format!("{before}{}", raise(&asked)));
-    }
-    let lines = session.query(&format!(
-        "{before}SELECT {} WHERE {IDLE}",
-        all_unlocked(lock)
-    ))?;
-    match lines.first().map(String::as_str) {
-        Some("t") => Ok(()),
-        Some(_) => Err(Failure::Refused(Answer::NotHeld)),
-        None => Err(Failure::Refused(Answer::InTransaction)),
-    }
-}
 
 /// The opposite of [`OPEN_TRANSACTION`].
 const IDLE: &str = "now() = statement_timestamp()";
@@ -82,7 +17,21 @@ const IDLE: &str = "now() = statement_timestamp()";
 const ALLOWED: &str = "now() = statement_timestamp() AND NOT pg_is_in_recovery()";
 const WHY_NOT: &str = "CASE WHEN pg_is_in_recovery() THEN 'in recovery' ELSE 'in transaction' END";
 
-pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
+/// What says why a lock was not taken.
+pub(crate) const REFUSAL: &str =
+    "SELECT CASE WHEN pg_is_in_recovery() THEN 'in recovery' ELSE 'in transaction' END";
+
+/// Takes a session lock, and nothing in an open transaction or on a standby: one row says that it
+/// was taken.
+///
+/// Waiting happens for the transaction, which here is the message; only then, and only if no
+/// timeout fired in the instant of the grant, the lock, had already, is taken for the session. A
+/// `lock_timeout` thus leaves nothing behind.
+///
+/// `again` is for a session that holds the lock, and lets go of it before, in the same message:
+/// between two, sessions that come later could be first again and again. That it was held needs no
+/// look; if it was not, nothing is left to do.
+pub(crate) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
     let before = match again {
         true => format!("SELECT {} WHERE {IDLE}; ", all_unlocked(lock)),
         false => String::new(),
@@ -94,7 +43,8 @@ pub(super) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
     format!("{before}SELECT {taken} WHERE {ALLOWED}")
 }
 
-pub(super) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String {
+/// The same for a driver without rows.
+pub(crate) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String {
     let before = match again {
         true => format!("PERFORM {}; ", all_unlocked(lock)),
         false => String::new(),
@@ -127,6 +77,20 @@ fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
         [_] => steps.join(", "), // a select list is evaluated in order, too, and is cheaper
         _ => in_order(&steps),
     }
+}
+
+/// Releases a session lock, and says whether it was held. In an open transaction it does nothing,
+/// and gives no row: the lock would be gone before the COMMIT.
+pub(crate) fn unlock_by_rows(lock: &LockInfo) -> String {
+    format!("SELECT {} WHERE {IDLE}", all_unlocked(lock))
+}
+
+/// The same for a driver without rows.
+pub(crate) fn unlock_by_errors(lock: &LockInfo) -> String {
+    raise(&format!(
+        "CASE {OPEN_TRANSACTION} WHEN {} THEN '' ELSE 'not held' END",
+        all_unlocked(lock)
+    ))
 }
 
 /// True if each of them was held. `least`, unlike AND, releases all of them in any case.

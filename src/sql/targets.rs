@@ -1,7 +1,7 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
-use super::{ANSWER, CARRIED, IN_RECOVERY, MARK, STALE_SNAPSHOT, block};
-use crate::backends::Answers;
+use super::{ANSWER, CARRIED, IN_RECOVERY, STALE_SNAPSHOT, block};
+use crate::answer::{Answers, MARK};
 use crate::request::{LockInfo, Mode, Wait};
 use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
 

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::backends::Failure;
-use crate::inspect::{Claim, Culprits};
-use crate::request::LockInfo;
-use crate::sql::{self, Answer};
+use texts::{connection_lost_text, timeout_text};
 
-/// An error of the driver, the pool or the body, as `source`.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+use crate::answer::BoxError;
+use crate::inspect::claim::Claim;
+use crate::request::LockInfo;
+
+mod causes;
+mod texts;
+
+pub(crate) use texts::all_of;
 
 /// Why a lock was not had, was lost, or its work not committed.
 ///
@@ -293,113 +296,5 @@ impl Error {
             | Self::Database { lock, .. } => Some(lock),
             Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }
-    }
-
-    /// A timeout, with the names of those who held the lock.
-    pub(crate) fn held_by(mut self, culprits: Option<Culprits>) -> Self {
-        if let (Self::Timeout { holders, .. }, Some(culprits)) = (&mut self, culprits) {
-            *holders = culprits.holders;
-        }
-        self
-    }
-
-    /// What a failed acquire means.
-    pub(crate) fn acquire(lock: LockInfo, waited: Option<Duration>, failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(answer) => match answer {
-                Answer::Busy => Self::Timeout {
-                    lock,
-                    waited,
-                    holders: Vec::new(),
-                    source: None,
-                },
-                Answer::InRecovery => Self::InRecovery { lock },
-                Answer::InTransaction => Self::InTransaction { lock },
-                Answer::StaleSnapshot => Self::StaleSnapshot { lock },
-                Answer::NoSuchRow => Self::NoSuchRow { lock },
-                Answer::NotHeld => Self::LockLost { lock, source: None },
-            },
-            Failure::Lost(source) => Self::ConnectionLost {
-                lock,
-                committing: false,
-                source,
-            },
-            Failure::Sql { sqlstate, source } => match sqlstate.as_deref() {
-                Some(sql::TIMEOUT) => Self::Timeout {
-                    lock,
-                    waited,
-                    holders: Vec::new(),
-                    source: Some(source),
-                },
-                Some(sql::DEADLOCK) => Self::Deadlock { lock, source },
-                Some(sql::CANCELED) => Self::Canceled { lock, source },
-                Some(sql::OUT_OF_MEMORY) => Self::LockTableFull { lock, source },
-                Some(sql::SERIALIZATION_FAILURE) => Self::Changed { lock, source },
-                Some(sql::NO_TRANSACTION) => Self::NotInTransaction { lock },
-                Some(sql::IN_FAILED_TRANSACTION) => Self::TransactionAborted { lock, source },
-                _ => Self::Database { lock, source },
-            },
-        }
-    }
-
-    /// What a failed COMMIT means.
-    pub(crate) fn commit(lock: LockInfo, failure: Failure) -> Self {
-        match failure {
-            Failure::Lost(source) => Self::ConnectionLost {
-                lock,
-                committing: true,
-                source,
-            },
-            Failure::Sql { source, .. } => Self::NotCommitted { lock, source },
-            Failure::Refused(_) => Self::LockLost { lock, source: None },
-        }
-    }
-}
-
-/// An error and its sources: the postgres crate says just "db error", and the reason in the source.
-pub(crate) fn all_of(error: &BoxError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let reason = source.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        next = source.source();
-    }
-    text
-}
-
-fn timeout_text(lock: &LockInfo, waited: Option<Duration>, holders: &[Claim]) -> String {
-    let held = if holders.is_empty() {
-        "another session holds it".to_owned()
-    } else {
-        let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
-        format!("held by {}", names.join(" and "))
-    };
-    match waited {
-        Some(Duration::ZERO) => {
-            format!(
-                "{lock} is held by another session, and this attempt does not wait; try again later"
-            )
-        }
-        Some(waited) => format!(
-            "timed out after {waited:?} waiting for {lock}: {held}; try again, or allow a longer timeout"
-        ),
-        None => format!(
-            "timed out waiting for {lock}, by the session's own lock_timeout: {held}; try again, or set a timeout on the lock"
-        ),
-    }
-}
-
-fn connection_lost_text(lock: &LockInfo, committing: bool) -> String {
-    if committing {
-        format!(
-            "the connection was lost at the COMMIT under {lock}: whether the work was committed is not known; look before doing it again"
-        )
-    } else {
-        format!(
-            "the connection was lost while acquiring {lock}: nothing is held; reconnect and try again"
-        )
     }
 }

@@ -1,0 +1,68 @@
+//! Taking and releasing a session lock: what is sent, and what the answers mean.
+
+use crate::answer::{Answer, Answers, Failure};
+use crate::backends::{ATTEMPTS, Session};
+use crate::request::{LockInfo, Standing, Wait};
+use crate::sql;
+
+/// Takes a session lock.
+pub(crate) fn lock<S: Session>(
+    session: &mut S,
+    lock: &LockInfo,
+    wait: Wait,
+    standing: Standing,
+) -> Result<(), Failure> {
+    let again = standing == Standing::Overdue;
+    if S::ANSWERS == Answers::Errors {
+        return session.send(&sql::lock_by_errors(lock, wait, again));
+    }
+    let lines = session.query(&sql::lock_by_rows(lock, wait, again))?;
+    match lines.last().map(String::as_str) {
+        Some("f") => Err(Failure::Refused(Answer::Busy)),
+        Some(_) if lines.len() == 1 + usize::from(again) => Ok(()),
+        _ => {
+            session.send(sql::REFUSAL)?;
+            Err(Failure::Refused(Answer::InTransaction))
+        }
+    }
+}
+
+/// Releases a session lock, unless a transaction is open.
+pub(crate) fn unlock<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Failure> {
+    insist(|| unlock_after(session, lock, ""))
+}
+
+/// Rolls back whatever is open, aborted or not, then releases.
+pub(crate) fn rollback_and_unlock<S: Session>(
+    session: &mut S,
+    lock: &LockInfo,
+) -> Result<(), Failure> {
+    unlock_after(session, lock, "ROLLBACK; ")
+}
+
+fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> Result<(), Failure> {
+    if S::ANSWERS == Answers::Errors {
+        return session.send(&format!("{before}{}", sql::unlock_by_errors(lock)));
+    }
+    let lines = session.query(&format!("{before}{}", sql::unlock_by_rows(lock)))?;
+    match lines.first().map(String::as_str) {
+        Some("t") => Ok(()),
+        Some(_) => Err(Failure::Refused(Answer::NotHeld)),
+        None => Err(Failure::Refused(Answer::InTransaction)),
+    }
+}
+
+/// Sends what has to come through again if it failed, and again and again if it was cancelled:
+/// cancels can come in a row.
+pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = send();
+    for attempt in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
+                done = send();
+            }
+            _ => break,
+        }
+    }
+    done
+}
