@@ -1,12 +1,12 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
 use crate::answer::{Answers, Failure};
-use crate::backends::{End, LockBackend, Session, SessionHandle};
+use crate::backends::{End, LockBackend, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::inspect;
 use crate::request::{Request, Scope, Standing};
-use crate::session::{self, insist};
+use crate::session;
 use crate::sql;
 use crate::target::Target;
 use crate::telemetry::{Hold, Outcome, Wait};

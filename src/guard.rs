@@ -4,8 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use crate::answer::Answer;
-use crate::answer::Failure;
+use crate::answer::{Answer, Failure};
 use crate::backends::{Session, SessionHandle};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};

@@ -1,7 +1,7 @@
 //! Taking and releasing a session lock: what is sent, and what the answers mean.
 
 use crate::answer::{Answer, Answers, Failure};
-use crate::backends::{ATTEMPTS, Session};
+use crate::backends::{Session, insist};
 use crate::request::{LockInfo, Standing, Wait};
 use crate::sql;
 
@@ -50,19 +50,4 @@ fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> R
         Some(_) => Err(Failure::Refused(Answer::NotHeld)),
         None => Err(Failure::Refused(Answer::InTransaction)),
     }
-}
-
-/// Sends what has to come through again if it failed, and again and again if it was cancelled:
-/// cancels can come in a row.
-pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut done = send();
-    for attempt in 1..ATTEMPTS {
-        match &done {
-            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
-                done = send();
-            }
-            _ => break,
-        }
-    }
-    done
 }

@@ -14,7 +14,8 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .filter(|cells: &Vec<_>| cells.len() > 2 && cells[1].parse::<usize>().is_ok())
 }
 
-/// `a::b::c` is the function `c` in `tests/a/b.rs`, `src/a/b.rs` or `src/a/b/mod.rs`.
+/// `a::b::c` is the function `c` in `tests/a/b.rs` or `src/a/b.rs`, or in a `mod.rs` or `tests.rs`
+/// of the folder `src/a/b`.
 fn exists(test: &str) -> bool {
     let mut path: Vec<_> = test.split("::").collect();
     let function = path.pop().unwrap();
@@ -24,6 +25,7 @@ fn exists(test: &str) -> bool {
         format!("tests/{path}.rs"),
         format!("src/{path}.rs"),
         format!("src/{path}/mod.rs"),
+        format!("src/{path}/tests.rs"),
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     files

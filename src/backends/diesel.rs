@@ -6,8 +6,7 @@ use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use super::{End, LockBackend, Session, TransactionBackend, end_session};
-use crate::answer::BoxError;
-use crate::answer::{self, Answers, Failure};
+use crate::answer::{self, Answers, BoxError, Failure};
 use crate::error::Error;
 
 type Manager = AnsiTransactionManager;

@@ -215,7 +215,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 }
 
 /// How often a request is sent that has to come through.
-pub(crate) const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 8;
 
 fn end_session<S: Session>(session: &mut S) {
     for _ in 0..ATTEMPTS {
@@ -223,6 +223,21 @@ fn end_session<S: Session>(session: &mut S) {
             break;
         }
     }
+}
+
+/// Sends what has to come through again if it failed, and again and again if it was cancelled:
+/// cancels can come in a row.
+pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = send();
+    for attempt in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
+                done = send();
+            }
+            _ => break,
+        }
+    }
+    done
 }
 
 /// How a transaction ends.

@@ -2,10 +2,8 @@
 
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
-use super::{End, LockBackend, Session, TransactionBackend};
-use crate::answer::Answer;
-use crate::answer::BoxError;
-use crate::answer::{Answers, Failure};
+use super::{End, LockBackend, Session, TransactionBackend, insist};
+use crate::answer::{Answer, Answers, BoxError, Failure};
 use crate::error::Error;
 use crate::sql;
 
@@ -65,20 +63,29 @@ impl Session for Client {
                 // The transaction is the caller's, by a raw BEGIN: rolling back on drop would
                 // destroy their work.
                 std::mem::forget(transaction);
+            } else if transaction.rollback().is_err() {
+                let _ = roll_back(self);
             }
             return Err(failure);
         }
-        Ok(match body(&mut transaction) {
-            (result, End::Commit) => {
-                let committed = send(&mut transaction, commit);
-                if committed.is_ok() {
-                    std::mem::forget(transaction); // it would send a ROLLBACK
-                }
-                (result, committed)
-            }
-            (result, End::Rollback) => (result, transaction.rollback().map_err(failure)),
-        })
+        let (result, end) = body(&mut transaction);
+        let committed = match end {
+            End::Commit => send(&mut transaction, commit),
+            End::Rollback => Ok(()),
+        };
+        if end == End::Commit && committed.is_ok() {
+            std::mem::forget(transaction); // it would send a ROLLBACK
+            return Ok((result, committed));
+        }
+        let undone = transaction.rollback().map_err(failure);
+        let undone = undone.or_else(|_| roll_back(self));
+        Ok((result, committed.and(undone)))
     }
+}
+
+/// A cancel can hit the driver's own ROLLBACK, and it would leave an aborted transaction behind.
+fn roll_back(client: &mut Client) -> Result<(), Failure> {
+    insist(|| send(client, "ROLLBACK"))
 }
 
 impl Session for Transaction<'_> {

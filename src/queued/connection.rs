@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, PooledConnection};
 
 use super::queue::Turn;
-use crate::answer::Answer;
-use crate::answer::Failure;
+use crate::answer::{Answer, Failure};
 use crate::backends::{Session, SessionHandle};
 use crate::request::{LockInfo, Standing};
 use crate::sql;
