@@ -167,6 +167,8 @@ fn lines(name: &str, title: &str, x: &str, series: &[(String, Vec<(f64, f64)>)])
     chart
         .configure_mesh()
         .x_desc(x)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
         .light_line_style(WHITE)
         .draw()?;
     for (index, (label, points)) in series.iter().enumerate() {
@@ -209,7 +211,7 @@ fn bars(name: &str, title: &str, groups: &[&str], series: &[(&str, Vec<f64>)]) -
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(50)
-        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..most * 1.3)?;
+        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..most * 1.6)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -228,7 +230,7 @@ fn bars(name: &str, title: &str, groups: &[&str], series: &[(&str, Vec<f64>)]) -
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
     }
     let labels = groups.iter().enumerate().map(|(group, label)| {
-        let place = (group as f64 + 0.2, most * 1.15);
+        let place = (group as f64 + 0.2, most * 1.1);
         Text::new((*label).to_owned(), place, ("sans-serif", 15))
     });
     chart.draw_series(labels)?;
@@ -236,7 +238,7 @@ fn bars(name: &str, title: &str, groups: &[&str], series: &[(&str, Vec<f64>)]) -
         .configure_series_labels()
         .border_style(COLOURS[3])
         .background_style(WHITE)
-        .position(SeriesLabelPosition::LowerRight)
+        .position(SeriesLabelPosition::UpperRight)
         .draw()?;
     root.present()?;
     println!("{}", path.display());

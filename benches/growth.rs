@@ -7,9 +7,11 @@
 
 mod support;
 
+use std::ops::Range;
+
 use diesel::Connection;
 use diesel::pg::PgConnection;
-use pglock::{Error, Lock, LockGuard, Session, try_with_lock, with_lock};
+use pglock::{Error, Lock, LockGuard, try_with_lock, with_lock};
 use postgres::NoTls;
 use support::by_hand::Driver;
 use support::table::Table;
@@ -36,74 +38,76 @@ fn main() {
 }
 
 fn held<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -> S) {
-    let mut variants = vec![
-        variant("with_lock", |conn: &mut S| {
+    let operations: [(_, fn(&mut S)); 4] = [
+        ("with_lock", |conn| {
             with_lock(conn, KEY, |_| Ok::<_, Error>(())).unwrap();
         }),
-        variant("try_with_lock", |conn: &mut S| {
+        ("try_with_lock", |conn| {
             try_with_lock(conn, KEY, |_| Ok::<_, Error>(())).unwrap();
         }),
-        variant("bare lock and unlock by hand", |conn: &mut S| {
+        ("bare lock and unlock by hand", |conn| {
             conn.message(&bare("lock", KEY));
             conn.message(&bare("unlock", KEY));
         }),
-        variant("LockGuard::is_held, with its lock", |conn: &mut S| {
+        ("LockGuard::is_held, with its lock", |conn| {
             let mut lock = Lock::new(conn, KEY);
             let mut guard = lock.acquire().unwrap();
             assert!(LockGuard::is_held(&mut guard).unwrap());
             LockGuard::release(guard).unwrap();
         }),
     ];
-    let times = HELD.map(|count| {
+    let mut cells = operations.map(|(code, run)| variant(code, run));
+    // One after the other, since `pg_locks` lists the locks of all sessions.
+    let columns = HELD.map(|count| {
         let mut conn = connect();
         conn.message(&format!(
             "SELECT count(pg_advisory_lock(1, i)) FROM generate_series(1, {count}) AS i"
         ));
-        turns(&mut variants, &mut conn)
+        medians(&mut cells, &mut conn)
     });
-    rows(table, name, &variants, &times);
+    for (index, cell) in cells.iter().enumerate() {
+        let times = columns.iter().map(|times| &times[index]);
+        row(table, name, cell.name, times);
+    }
 }
+
+type OnKeys<S> = fn(&mut S, Range<i64>);
 
 fn keys<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -> S) {
-    let mut conn = connect();
-    let mut all = Vec::new();
-    for count in KEYS {
-        let mut variants = vec![
-            variant("Lock::all", move |conn: &mut S| {
-                let mut lock = Lock::all(conn, KEY..KEY + count);
-                lock.run(|_| Ok::<_, Error>(())).unwrap();
-            }),
-            variant("bare ones by hand, one by one", move |conn: &mut S| {
-                for function in ["lock", "unlock"] {
-                    for key in KEY..KEY + count {
-                        conn.message(&bare(function, key));
-                    }
+    let operations: [(_, OnKeys<S>); 2] = [
+        ("Lock::all", |conn, keys| {
+            let mut lock = Lock::all(conn, keys);
+            lock.run(|_| Ok::<_, Error>(())).unwrap();
+        }),
+        ("bare ones by hand, one by one", |conn, keys| {
+            for function in ["lock", "unlock"] {
+                for key in keys.clone() {
+                    conn.message(&bare(function, key));
                 }
-            }),
-        ];
-        let times = turns(&mut variants, &mut conn);
-        all.push((variants, times));
+            }
+        }),
+    ];
+    let mut conn = connect();
+    let cells = operations.into_iter().flat_map(|(code, run)| {
+        KEYS.map(|count| variant(code, move |conn: &mut S| run(conn, KEY..KEY + count)))
+    });
+    let mut cells: Vec<_> = cells.collect();
+    let times = medians(&mut cells, &mut conn);
+    for (cells, times) in cells.chunks(KEYS.len()).zip(times.chunks(KEYS.len())) {
+        row(table, name, cells[0].name, times);
     }
-    let times: Vec<_> = all.iter().map(|(_, times)| times.clone()).collect();
-    rows(table, name, &all[0].0, &times);
 }
 
-/// The medians, in microseconds.
-fn turns<S: Session>(variants: &mut [Variant<S>], conn: &mut S) -> Vec<f64> {
+fn medians<C>(variants: &mut [Variant<C>], context: &mut C) -> Vec<f64> {
     let (rounds, repeat) = if measures() { (100, 4) } else { (1, 1) };
-    let times = take_turns(variants, conn, rounds, repeat);
+    let times = take_turns(variants, context, rounds, repeat);
     times.into_iter().map(median).collect()
 }
 
-fn rows<S>(table: &mut Table, backend: &str, variants: &[Variant<S>], times: &[Vec<f64>]) {
-    for (index, variant) in variants.iter().enumerate() {
-        let times = times.iter().map(|times| format!("{:.0} µs", times[index]));
-        table.row(
-            [backend.to_owned(), variant.name.to_owned()]
-                .into_iter()
-                .chain(times),
-        );
-    }
+fn row<'t>(table: &mut Table, backend: &str, code: &str, times: impl IntoIterator<Item = &'t f64>) {
+    let times = times.into_iter().map(|time| format!("{time:.0} µs"));
+    let heads = [backend, code].map(str::to_owned);
+    table.row(heads.into_iter().chain(times));
 }
 
 fn bare(function: &str, key: i64) -> String {

@@ -17,12 +17,12 @@ use std::thread;
 use std::time::Duration;
 
 use crowd::{Round, run};
-use pglock::QueuedPool;
-use postgres::NoTls;
+use pglock::{Error, QueuedPool, with_lock};
+use postgres::{Client, NoTls};
 use r2d2::Pool;
 use r2d2_postgres::PostgresConnectionManager;
 use support::table::Table;
-use support::{Bound, measures, median, proxy, verdict};
+use support::{Bound, KEY, measures, median, proxy, ratio, take_turns, variant, verdict};
 
 type Manager = PostgresConnectionManager<NoTls>;
 
@@ -72,7 +72,7 @@ fn main() {
     };
     let pools: BTreeMap<(usize, usize), Pools> = CASES
         .iter()
-        .map(|case| (case.place(), Pools::new(case.threads)))
+        .map(|case| (case.place(), Pools::new(*case)))
         .collect();
     let mut results: Vec<_> = CASES.iter().map(|case| (*case, Vec::new())).collect();
     for round in 0..=rounds {
@@ -89,6 +89,11 @@ fn main() {
             let (_, rounds) = results.iter().find(|(other, _)| *other == case).unwrap();
             median(rounds.iter().map(Both::gain))
         };
+        verdict(
+            "1 thread: queued / plain pool, time a lock",
+            alone(),
+            Bound::AtMost(1.05),
+        );
         for (what, ratio, bound) in [
             (
                 "16 threads: queued / plain pool",
@@ -96,11 +101,6 @@ fn main() {
                 6.0,
             ),
             ("queued pool: 64 threads / 16", crowded(rounds, time), 0.9),
-            (
-                "1 thread: queued / plain pool",
-                gain(case(1, 1, EMPTY)),
-                1.0 / 1.05,
-            ),
             (
                 "1,000 keys: queued / plain pool",
                 gain(case(1_000, 16, EMPTY)),
@@ -130,6 +130,26 @@ fn main() {
     table.finish();
 }
 
+/// What the queue costs where nobody waits in it.
+fn alone() -> f64 {
+    let plain = pool(1);
+    let mut pools = Pools {
+        queued: QueuedPool::new(plain.clone()),
+        plain,
+    };
+    let nothing = |_: &mut Client| Ok::<_, Error>(());
+    let mut variants = [
+        variant("queued", move |pools: &mut Pools| {
+            with_lock(&mut pools.queued, KEY, nothing).unwrap();
+        }),
+        variant("plain", move |pools: &mut Pools| {
+            with_lock(&mut pools.plain, KEY, nothing).unwrap();
+        }),
+    ];
+    let times = take_turns(&mut variants, &mut pools, 400, 10);
+    ratio(&times[0], &times[1])
+}
+
 /// 64 threads directly after 16, on one pool.
 fn crowded(rounds: u32, time: Duration) -> f64 {
     let pool = QueuedPool::new(pool(1));
@@ -150,11 +170,18 @@ struct Both {
 }
 
 impl Pools {
-    fn new(threads: usize) -> Self {
-        Self {
-            plain: pool(threads),
-            queued: QueuedPool::new(pool(threads)),
-        }
+    /// Each its own, to see how many connections it takes; but where both take all of them, the same
+    /// ones, since some have a server process that answers faster.
+    fn new(case: Case) -> Self {
+        let plain = pool(case.threads);
+        let queued = match case {
+            Case {
+                keys: 1, threads, ..
+            } if threads > 1 => pool(threads),
+            _ => plain.clone(),
+        };
+        let queued = QueuedPool::new(queued);
+        Self { plain, queued }
     }
 
     /// Whoever comes first in a round has no advantage of it.

@@ -31,7 +31,7 @@ use support::{Bound, Variant, measures, median, pool, ratio, take_turns, variant
 const NETWORKS: [(Duration, usize, u32); 3] = [
     (Duration::ZERO, 400, 10),
     (Duration::from_micros(500), 40, 2),
-    (Duration::from_millis(2), 20, 1),
+    (Duration::from_millis(2), 40, 1),
 ];
 
 fn main() {
