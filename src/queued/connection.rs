@@ -29,7 +29,7 @@ pub(super) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            handovers: 64,
+            handovers: 256,
             hold: Duration::from_millis(10),
         }
     }

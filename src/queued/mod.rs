@@ -99,7 +99,7 @@ impl<M: ManageConnection> QueuedPool<M> {
     }
 
     /// Sets how many sections in a row may end without a word from the server. With zero, each is
-    /// confirmed before the next begins. Defaults to 64.
+    /// confirmed before the next begins. Defaults to 256.
     ///
     /// Only sections of less than 2 µs do, which cannot have heard from the server; the thread after
     /// the last of them lets waiters of other sessions go first. In between, a session that the
