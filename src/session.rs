@@ -44,7 +44,7 @@ fn unlock_after<S: Session>(session: &mut S, lock: &LockInfo, before: &str) -> R
     if S::ANSWERS == Answers::Errors {
         return session.send(&format!("{before}{}", sql::unlock_by_errors(lock)));
     }
-    let lines = session.query(&format!("{before}{}", sql::unlock_by_rows(lock)))?;
+    let lines = session.query(&[before, &sql::unlock_by_rows(lock)].concat())?;
     match lines.first().map(String::as_str) {
         Some("t") => Ok(()),
         Some(_) => Err(Failure::Refused(Answer::NotHeld)),

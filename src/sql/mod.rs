@@ -163,7 +163,7 @@ fn in_order(steps: &[String]) -> String {
 /// is off by then.
 fn waits(lock: &LockInfo, wait: Wait) -> Vec<String> {
     let mut steps = Vec::new();
-    for (i, key) in lock.keys().iter().enumerate() {
+    for (i, call) in calls("pg_advisory_xact_lock", lock).enumerate() {
         if let Wait::Millis(millis) = wait {
             let left = match i {
                 0 => format!("'{millis}'"),
@@ -171,8 +171,7 @@ fn waits(lock: &LockInfo, wait: Wait) -> Vec<String> {
             };
             steps.push(format!("set_config('lock_timeout', {left}, true)"));
         }
-        let s = suffix(lock);
-        steps.push(format!("pg_advisory_xact_lock{s}({})", key.arguments()));
+        steps.push(call);
     }
     steps.push("pg_sleep(0)".to_owned());
     steps
@@ -182,25 +181,19 @@ const ELAPSED_MILLIS: &str =
     "(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::int";
 
 fn tried(lock: &LockInfo, level: &str) -> String {
-    each(lock, " AND ", |key, s| {
-        format!("pg_try_advisory{level}_lock{s}({key})")
-    })
+    let function = format!("pg_try_advisory{level}_lock");
+    let calls: Vec<_> = calls(&function, lock).collect();
+    calls.join(" AND ")
 }
 
-fn each(lock: &LockInfo, separator: &str, call: impl Fn(&str, &str) -> String) -> String {
-    let calls: Vec<_> = lock
-        .keys()
-        .iter()
-        .map(|key| call(&key.arguments(), suffix(lock)))
-        .collect();
-    calls.join(separator)
-}
-
-fn suffix(lock: &LockInfo) -> &'static str {
-    match lock.mode() {
+/// The calls of a lock function, key by key.
+fn calls(function: &str, lock: &LockInfo) -> impl Iterator<Item = String> {
+    let suffix = match lock.mode() {
         Mode::Exclusive => "",
         Mode::Shared => "_shared",
-    }
+    };
+    let keys = lock.keys().iter();
+    keys.map(move |key| [function, suffix, "(", &key.arguments(), ")"].concat())
 }
 
 fn held_expression(lock: &LockInfo) -> String {

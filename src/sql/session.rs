@@ -2,10 +2,8 @@
 //! statements whose length counts. Where a driver reads rows they have no CASE and no text: no row
 //! says that it was not done.
 
-use std::fmt::Write as _;
-
 use super::{
-    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, in_order, raise, suffix, tried,
+    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, calls, in_order, raise, tried,
     unless_yes, waits,
 };
 use crate::request::{LockInfo, Wait};
@@ -40,7 +38,7 @@ pub(crate) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
         Wait::No => tried_at_once(lock),
         Wait::Session | Wait::Millis(_) => waited_and_locked(lock, wait),
     };
-    format!("{before}SELECT {taken} WHERE {ALLOWED}")
+    [&before, "SELECT ", &taken, " WHERE ", ALLOWED].concat()
 }
 
 /// The same for a driver without rows.
@@ -68,11 +66,8 @@ fn tried_at_once(lock: &LockInfo) -> String {
 }
 
 fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
-    let s = suffix(lock);
     let mut steps = waits(lock, wait);
-    for key in lock.keys() {
-        steps.push(format!("pg_advisory_lock{s}({})", key.arguments()));
-    }
+    steps.extend(calls("pg_advisory_lock", lock));
     match lock.keys() {
         [_] => steps.join(", "), // a select list is evaluated in order, too, and is cheaper
         _ => in_order(&steps),
@@ -82,7 +77,7 @@ fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
 /// Releases a session lock, and says whether it was held. In an open transaction it does nothing,
 /// and gives no row: the lock would be gone before the COMMIT.
 pub(crate) fn unlock_by_rows(lock: &LockInfo) -> String {
-    format!("SELECT {} WHERE {IDLE}", all_unlocked(lock))
+    ["SELECT ", &all_unlocked(lock), " WHERE ", IDLE].concat()
 }
 
 /// The same for a driver without rows.
@@ -95,11 +90,6 @@ pub(crate) fn unlock_by_errors(lock: &LockInfo) -> String {
 
 /// True if each of them was held. `least`, unlike AND, releases all of them in any case.
 pub(super) fn all_unlocked(lock: &LockInfo) -> String {
-    let s = suffix(lock);
-    let mut sql = String::with_capacity(64);
-    for key in lock.keys() {
-        sql += if sql.is_empty() { "least(" } else { ", " };
-        let _ = write!(sql, "pg_advisory_unlock{s}({})", key.arguments());
-    }
-    sql + ")"
+    let calls: Vec<_> = calls("pg_advisory_unlock", lock).collect();
+    ["least(", &calls.join(", "), ")"].concat()
 }
