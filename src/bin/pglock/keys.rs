@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::KeyNameArgs;
 use crate::exit::Failure;
-use crate::show::table;
+use crate::show::{number, table, text};
 
 pub(crate) fn print(args: &KeyNameArgs) -> Result<u8, Failure> {
     let own = match &args.namespace {
@@ -33,23 +33,6 @@ pub(crate) fn print(args: &KeyNameArgs) -> Result<u8, Failure> {
         writeln!(out, "{}", table.trim_fmt())?;
     }
     Ok(0)
-}
-
-/// As the server knows it: a number, or an array of two.
-pub(crate) fn number(key: &Key) -> Value {
-    match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => json!(number),
-        (_, pair) => json!(pair),
-    }
-}
-
-/// As people write it.
-pub(crate) fn text(key: &Key) -> String {
-    match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => number.to_string(),
-        (_, Some((first, second))) => format!("({first}, {second})"),
-        (None, None) => String::new(),
-    }
 }
 
 fn sql(key: &Key) -> String {

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use crate::args::{LsArgs, WhoArgs};
 use crate::connection::connect;
 use crate::exit::{Failure, NOBODY};
-use crate::keys;
 
 pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     let mut connection = connect(url, "pglock ls")?.connection;
@@ -108,10 +107,27 @@ fn table_of(claims: &[Claim]) -> Table {
 }
 
 fn shown(key: &Key) -> String {
-    let number = keys::text(key);
+    let number = text(key);
     match key.name() {
         Some(_) => format!("{key} = {number}"),
         None => number,
+    }
+}
+
+/// As the server knows it: a number, or an array of two.
+pub(crate) fn number(key: &Key) -> Value {
+    match (key.as_i64(), key.as_pair()) {
+        (Some(number), _) => json!(number),
+        (_, pair) => json!(pair),
+    }
+}
+
+/// As people write it.
+pub(crate) fn text(key: &Key) -> String {
+    match (key.as_i64(), key.as_pair()) {
+        (Some(number), _) => number.to_string(),
+        (_, Some((first, second))) => format!("({first}, {second})"),
+        (None, None) => String::new(),
     }
 }
 
@@ -135,7 +151,7 @@ fn json_of(claims: &[Claim]) -> Value {
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     let object = |claim: &Claim| {
         json!({
-            "key": keys::number(&claim.key),
+            "key": number(&claim.key),
             "name": claim.key.name(),
             "mode": mode(claim),
             "granted": claim.granted,
