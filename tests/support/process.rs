@@ -3,8 +3,10 @@
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+/// As from a terminal: under nohup the tests, and all that they start, would ignore HUP.
 pub fn pglock(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pglock"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal", env!("CARGO_BIN_EXE_pglock")]);
     command.args(arguments).stdin(Stdio::null());
     command
 }
