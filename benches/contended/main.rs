@@ -67,7 +67,7 @@ const fn case(keys: usize, threads: usize, statement: Option<&'static str>) -> C
 
 fn main() {
     let (rounds, time): (u32, _) = match measures() {
-        true => (15, Duration::from_millis(300)),
+        true => (30, Duration::from_millis(150)),
         false => (1, Duration::from_millis(10)),
     };
     let pools: BTreeMap<(usize, usize), Pools> = CASES
@@ -123,8 +123,8 @@ fn main() {
     ];
     let mut table = Table::new("sharing", &heads);
     for statement in [EMPTY, STATEMENT] {
-        for _ in 0..rounds.div_ceil(5) {
-            share(&mut table, case(1, 16, statement), time * 10);
+        for _ in 0..rounds.div_ceil(10) {
+            share(&mut table, case(1, 16, statement), time * 20);
         }
     }
     table.finish();
