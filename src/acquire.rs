@@ -18,7 +18,7 @@ pub(crate) fn guard<'b, B: LockBackend>(
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let mut handle = checkout(backend, request, scope)?;
-    let (scope, hold) = match handle.standing() {
+    let (scope, hold) = match handle.adopt() {
         Standing::Held => (Scope::Session, Wait::start(&request.lock, scope).acquired()),
         standing => {
             let request = request.after(handle.waited(), standing);

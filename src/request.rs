@@ -63,6 +63,29 @@ impl LockInfo {
         self.mode
     }
 
+    /// Whether two sessions could not have it at the same time.
+    #[cfg(feature = "r2d2")]
+    pub(crate) fn keeps_itself_out(&self) -> bool {
+        match &self.target {
+            Target::Keys(_) | Target::Row(_) => self.mode == Mode::Exclusive,
+            Target::Table(table) => self.table_mode(table).keeps_itself_out(),
+            Target::FirstFree(_) => false, // it takes another row
+        }
+    }
+
+    /// Whether another session that has this one keeps the other out, as far as both are on keys or
+    /// on the same target.
+    #[cfg(feature = "r2d2")]
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        let overlap = match (&self.target, &other.target) {
+            (Target::Keys(one), Target::Keys(other)) => {
+                one.iter().any(|key| other.binary_search(key).is_ok())
+            }
+            (one, other) => one == other,
+        };
+        overlap && (self.keeps_itself_out() || other.keeps_itself_out())
+    }
+
     pub(crate) fn table_mode(&self, table: &Table) -> TableMode {
         table.mode.unwrap_or(match self.mode {
             Mode::Exclusive => TableMode::Exclusive,

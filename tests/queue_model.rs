@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Instant;
 
-use queue::{NoTurn, Patience, Queues};
+use queue::{Patience, Queues};
 
 /// How a thread comes for the key, and how it goes.
 #[derive(Clone, Copy, PartialEq)]
@@ -79,13 +79,9 @@ fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, way: Way) {
         Timeout => Patience::Until(Instant::now()),
         Try => Patience::None,
     };
-    let (mut turn, left) = match queues.enter(1, way != Transaction, patience) {
-        Ok(turn) => turn,
-        Err(no_turn) => {
-            assert_eq!(no_turn, NoTurn::OutOfTime);
-            assert!(matches!(way, Timeout | Try), "gave up");
-            return;
-        }
+    let Some((mut turn, left)) = queues.enter(1, way != Transaction, patience) else {
+        assert!(matches!(way, Timeout | Try), "gave up");
+        return;
     };
     assert_eq!(lock.owners.fetch_add(1, SeqCst), 0, "one owner at a time");
     assert!(
@@ -146,20 +142,4 @@ fn what_gives_up() {
     explore([&[Section], &[Timeout], &[Timeout]]);
     explore([&[Section], &[Timeout], &[Transaction]]);
     explore([&[Section], &[Try], &[Timeout]]);
-}
-
-#[test]
-fn a_thread_that_has_the_turn_does_not_wait_for_itself() {
-    loom::model(|| {
-        let queues = Queues::<_, ()>::new();
-        let Ok((turn, None)) = queues.enter(1, true, Patience::Forever) else {
-            panic!("nobody else is here")
-        };
-        let again = |patience| queues.enter(1, true, patience).err();
-        assert_eq!(again(Patience::Forever), Some(NoTurn::Own));
-        assert_eq!(again(Patience::None), Some(NoTurn::OutOfTime));
-        assert!(queues.enter(2, true, Patience::Forever).is_ok());
-        drop(turn);
-        assert_eq!(queues.size().0, 0);
-    });
 }

@@ -114,9 +114,9 @@ impl<B: LockBackend + ?Sized> LockBackend for &mut B {
 /// What keeps a session for as long as a lock is held on it: a borrow, or a connection checked out
 /// of a pool. For one of your own the defaults will do: `impl SessionHandle for MyHandle {}`.
 pub trait SessionHandle: DerefMut<Target: Session> {
-    /// Whether the session came with the lock, which another thread handed over. Defaults to
-    /// [`Standing::Free`].
-    fn standing(&self) -> Standing {
+    /// Whether the session came with the lock, which another thread handed over. Who asks answers
+    /// for its release from then on. Defaults to [`Standing::Free`].
+    fn adopt(&mut self) -> Standing {
         Standing::Free
     }
 

@@ -211,13 +211,13 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// This thread holds the lock already, on another connection of the same
-    /// `QueuedPool`: waiting for it would never end.
+    /// This thread holds the lock already, or one with a key in common, on another connection of
+    /// the same `QueuedPool`: waiting for it would never end.
     #[error(
-        "this thread holds {lock} already, and would wait for itself: inside the section, use the connection that it was given"
+        "this thread would wait for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
     )]
     AlreadyHeld {
-        /// The lock, which is still held.
+        /// The lock that was not taken. What the thread holds, it still holds.
         lock: LockInfo,
     },
 

@@ -5,8 +5,10 @@ use std::ops::{Deref, DerefMut};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use r2d2::{ManageConnection, PooledConnection};
+use r2d2::{ManageConnection, Pool, PooledConnection};
 
+use super::QueuedPool;
+use super::owners::Owner;
 use super::queue::Turn;
 use crate::answer::{Answer, Failure};
 use crate::backends::{Session, SessionHandle};
@@ -38,8 +40,15 @@ impl Default for Limits {
 /// What one thread leaves for the next: a connection, and how the lock stands on it.
 pub(super) struct Legacy<M: ManageConnection> {
     connection: PooledConnection<M>,
+    /// Since when the pool has been without it.
+    checked_out: Instant,
     lock: Left,
 }
+
+/// Left instead: it has waited for a connection of the pool, in vain.
+pub(super) struct InVain;
+
+pub(super) type Bequest<M> = Result<Legacy<M>, InVain>;
 
 #[derive(Clone, Copy)]
 enum Left {
@@ -59,43 +68,55 @@ struct Unheard {
 }
 
 /// A connection from a [`QueuedPool`](crate::QueuedPool): what a guard on it is a guard over.
-pub struct QueuedConnection<M: ManageConnection> {
+pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     /// `None` once it has been handed over. It goes back to the pool before the turn ends, so that
     /// the next thread finds it there.
     connection: Option<PooledConnection<M>>,
     /// `None` for a lock that does not queue.
     place: Option<Place<M>>,
+    _owner: Option<Owner>,
 }
 
 struct Place<M: ManageConnection> {
-    turn: Turn<LockInfo, Legacy<M>>,
+    turn: Turn<LockInfo, Bequest<M>>,
+    pool: Pool<M>,
     limits: Limits,
     waited: Duration,
+    checked_out: Instant,
     lock: Left,
+    /// Whether somebody answers for the lock.
+    adopted: bool,
 }
 
-impl<M: ManageConnection> QueuedConnection<M> {
-    pub(super) fn unqueued(connection: PooledConnection<M>) -> Self {
+impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
+    pub(super) fn unqueued(connection: PooledConnection<M>, owner: Option<Owner>) -> Self {
         Self {
             connection: Some(connection),
             place: None,
+            _owner: owner,
         }
     }
 
     pub(super) fn queued(
         legacy: Legacy<M>,
-        turn: Turn<LockInfo, Legacy<M>>,
-        limits: Limits,
+        turn: Turn<LockInfo, Bequest<M>>,
+        pool: &QueuedPool<M>,
+        owner: Owner,
         waited: Duration,
     ) -> Self {
+        let place = Place {
+            turn,
+            pool: pool.pool.clone(),
+            limits: pool.limits,
+            waited,
+            checked_out: legacy.checked_out,
+            lock: legacy.lock,
+            adopted: false,
+        };
         Self {
             connection: Some(legacy.connection),
-            place: Some(Place {
-                turn,
-                limits,
-                waited,
-                lock: legacy.lock,
-            }),
+            place: Some(place),
+            _owner: Some(owner),
         }
     }
 }
@@ -104,17 +125,22 @@ impl<M: ManageConnection> Legacy<M> {
     pub(super) fn new(connection: PooledConnection<M>) -> Self {
         Self {
             connection,
+            checked_out: Instant::now(),
             lock: Left::Free,
         }
     }
 }
 
 impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
-    fn standing(&self) -> Standing {
-        match self.place.as_ref().map(|place| place.lock) {
-            None | Some(Left::Free) => Standing::Free,
-            Some(Left::Held(_)) => Standing::Held,
-            Some(Left::Overdue) => Standing::Overdue,
+    fn adopt(&mut self) -> Standing {
+        let Some(place) = &mut self.place else {
+            return Standing::Free;
+        };
+        place.adopted = true;
+        match place.lock {
+            Left::Free => Standing::Free,
+            Left::Held(_) => Standing::Held,
+            Left::Overdue => Standing::Overdue,
         }
     }
 
@@ -128,7 +154,7 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
             return false;
         };
         let fit = !thread::panicking() && !session.is_broken() && !session.in_transaction();
-        if !fit {
+        if !fit || place.is_wanted_back() {
             return false;
         }
         let left = match place.leave_unheard(took) {
@@ -144,9 +170,10 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
         };
         let legacy = Legacy {
             connection,
+            checked_out: place.checked_out,
             lock: left,
         };
-        if let Err(legacy) = place.turn.hand_over(legacy) {
+        if let Err(Ok(legacy)) = place.turn.hand_over(Ok(legacy)) {
             self.connection = Some(legacy.connection); // the heir has given up
             return matches!(legacy.lock, Left::Free);
         }
@@ -155,6 +182,15 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
 }
 
 impl<M: ManageConnection<Connection: Session>> Place<M> {
+    /// Whether the pool has been without the connection for long, and has no other. Those who wait
+    /// there, for other keys, are as many as they like, and cannot be seen.
+    fn is_wanted_back(&self) -> bool {
+        self.checked_out.elapsed() >= self.limits.hold && {
+            let state = self.pool.state();
+            state.idle_connections == 0 && state.connections >= self.pool.max_size()
+        }
+    }
+
     /// How the lock is left without a word from the server, if it may be.
     fn leave_unheard(&self, took: Duration) -> Option<Left> {
         let now = Instant::now();
@@ -191,7 +227,19 @@ fn confirm<S: Session>(session: &mut S, lock: &LockInfo) -> Result<Left, Failure
     }
 }
 
-impl<M: ManageConnection> Deref for QueuedConnection<M> {
+/// A lock that nobody has adopted must not go back to the pool.
+impl<M: ManageConnection<Connection: Session>> Drop for QueuedConnection<M> {
+    fn drop(&mut self) {
+        if let (Some(place), Some(session)) = (&self.place, self.connection.as_deref_mut())
+            && !place.adopted
+            && !matches!(place.lock, Left::Free)
+        {
+            session.end();
+        }
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> Deref for QueuedConnection<M> {
     type Target = M::Connection;
 
     fn deref(&self) -> &M::Connection {
@@ -199,7 +247,7 @@ impl<M: ManageConnection> Deref for QueuedConnection<M> {
     }
 }
 
-impl<M: ManageConnection> DerefMut for QueuedConnection<M> {
+impl<M: ManageConnection<Connection: Session>> DerefMut for QueuedConnection<M> {
     fn deref_mut(&mut self) -> &mut M::Connection {
         self.connection.as_mut().expect(IN_USE)
     }
@@ -207,7 +255,7 @@ impl<M: ManageConnection> DerefMut for QueuedConnection<M> {
 
 const IN_USE: &str = "only a guard that is being consumed hands its connection over";
 
-impl<M: ManageConnection> fmt::Debug for QueuedConnection<M> {
+impl<M: ManageConnection<Connection: Session>> fmt::Debug for QueuedConnection<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuedConnection").finish_non_exhaustive()
     }

@@ -9,6 +9,7 @@
 //! without a word from the server has limits.
 
 mod connection;
+mod owners;
 mod queue;
 mod sync;
 
@@ -19,12 +20,13 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool};
 
 pub use self::connection::QueuedConnection;
-use self::connection::{Legacy, Limits};
-use self::queue::{NoTurn, Patience, Queues};
+use self::connection::{Bequest, InVain, Legacy, Limits};
+use self::owners::Owners;
+use self::queue::{Patience, Queues};
 use crate::answer::BoxError;
 use crate::backends::{LockBackend, Session};
 use crate::error::Error;
-use crate::request::{LockInfo, Mode, Scope};
+use crate::request::{LockInfo, Scope};
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
 ///
@@ -67,23 +69,28 @@ use crate::request::{LockInfo, Mode, Scope};
 ///   lets waiters of other sessions go first. Only sections of less than 2 µs are handed on
 ///   without: see [`max_handovers`](QueuedPool::max_handovers).
 /// - **Only what is well is handed over**: not after an error or a panic of the body, not by
-///   dropping a guard, and no connection with an open transaction, or one that is broken. Then the
-///   lock is released as it is everywhere, and the next thread takes a connection of its own.
-/// - **Timeouts count the time in the queue.** A single attempt (`try_…`, a timeout of zero) finds
+///   dropping a guard, and no connection with an open transaction, or one that is broken
+///   ([`Session::is_broken`], which is what the managers of both drivers ask). Then the lock is
+///   released as it is everywhere, and the next thread takes a connection of its own.
+/// - **Other keys** get their connection: one that has been handed on for
+///   [`max_hold`](QueuedPool::max_hold) goes back to a pool that has no other.
+/// - **Timeouts count the time in the queue**, and one that ends there names no holders. A single attempt (`try_…`, a timeout of zero) finds
 ///   the lock held when any thread of the process has it or waits for it. Without a timeout the
 ///   wait in the queue has no bound; a `lock_timeout` of the session's own counts at the server
 ///   only.
-/// - **Shared locks** do not queue. The **transaction forms** queue, but hand nothing over: the
+/// - **Shared locks** do not queue, nor does what does not keep itself out either: some modes of a
+///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue, but hand nothing over: the
 ///   lock ends with the COMMIT.
-/// - **It does not nest through the pool**: a thread that waits for a key which it holds itself
-///   gets [`Error::AlreadyHeld`]. Inside a section, lock on the connection that it was given. A
+/// - **It does not nest through the pool**: a thread that would wait for a key which it holds itself,
+///   alone or among others, shared or not, gets [`Error::AlreadyHeld`]. Inside a section, lock on the connection that it was given. A
 ///   guard that has moved to another thread still counts as held by the one that acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock unseen by the server, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
-    queues: Arc<Queues<LockInfo, Legacy<M>>>,
+    queues: Arc<Queues<LockInfo, Bequest<M>>>,
+    owners: Arc<Owners>,
     limits: Limits,
 }
 
@@ -94,6 +101,7 @@ impl<M: ManageConnection> QueuedPool<M> {
         Self {
             pool,
             queues: Queues::new(),
+            owners: Owners::new(),
             limits: Limits::default(),
         }
     }
@@ -112,7 +120,8 @@ impl<M: ManageConnection> QueuedPool<M> {
     }
 
     /// Sets for how long sections may end without a word from the server, within
-    /// [`max_handovers`](QueuedPool::max_handovers). Defaults to 10 ms.
+    /// [`max_handovers`](QueuedPool::max_handovers), and for how long a connection is handed on if the
+    /// pool has no other left. Defaults to 10 ms.
     #[must_use]
     pub fn max_hold(mut self, time: Duration) -> Self {
         self.limits.hold = time;
@@ -134,7 +143,7 @@ impl<M: ManageConnection> QueuedPool<M> {
 
 impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
     fn unlocked(&self) -> Result<QueuedConnection<M>, BoxError> {
-        Ok(QueuedConnection::unqueued(self.pool.get()?))
+        Ok(QueuedConnection::unqueued(self.pool.get()?, None))
     }
 
     fn queued(
@@ -143,13 +152,14 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         scope: Scope,
         timeout: Option<Duration>,
     ) -> Result<QueuedConnection<M>, Error> {
-        let checkout = |source| Error::Checkout {
-            lock: lock.clone(),
-            source,
+        let checkout = |time| {
+            self.pool
+                .get_timeout(time)
+                .map_err(|error| Error::Checkout {
+                    lock: lock.clone(),
+                    source: error.into(),
+                })
         };
-        if lock.mode() == Mode::Shared {
-            return self.unlocked().map_err(checkout);
-        }
         let start = Instant::now();
         let patience = match timeout {
             Some(Duration::ZERO) => Patience::None,
@@ -158,24 +168,38 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 .map_or(Patience::Forever, Patience::Until),
             None => Patience::Forever,
         };
-        let entered = self
-            .queues
-            .enter(lock.clone(), scope == Scope::Session, patience);
-        let (turn, legacy) = entered.map_err(|no_turn| match no_turn {
-            NoTurn::OutOfTime => Error::Timeout {
+        let waits = !matches!(patience, Patience::None);
+        let Some(owner) = self.owners.add(lock, waits) else {
+            return Err(Error::AlreadyHeld { lock: lock.clone() });
+        };
+        let for_a_connection = self.pool.connection_timeout();
+        if !lock.keeps_itself_out() {
+            let connection = checkout(for_a_connection)?;
+            return Ok(QueuedConnection::unqueued(connection, Some(owner)));
+        }
+        let takes_over = scope == Scope::Session;
+        let Some((mut turn, left)) = self.queues.enter(lock.clone(), takes_over, patience) else {
+            return Err(Error::Timeout {
                 lock: lock.clone(),
                 waited: timeout,
                 source: None,
                 holders: Vec::new(),
-            },
-            NoTurn::Own => Error::AlreadyHeld { lock: lock.clone() },
-        })?;
-        let waited = start.elapsed();
-        let legacy = match legacy {
-            Some(legacy) => legacy,
-            None => Legacy::new(self.pool.get().map_err(|error| checkout(error.into()))?),
+            });
         };
-        Ok(QueuedConnection::queued(legacy, turn, self.limits, waited))
+        let waited = start.elapsed();
+        let legacy = match left {
+            Some(Ok(legacy)) => Ok(legacy),
+            // Nobody waits longer for a connection than without a queue.
+            Some(Err(InVain)) => checkout(for_a_connection.saturating_sub(waited)).map(Legacy::new),
+            None => checkout(for_a_connection).map(Legacy::new),
+        };
+        match legacy {
+            Ok(legacy) => Ok(QueuedConnection::queued(legacy, turn, self, owner, waited)),
+            Err(error) => {
+                let _ = turn.hand_over(Err(InVain));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -223,6 +247,7 @@ impl<M: ManageConnection> Clone for QueuedPool<M> {
         Self {
             pool: self.pool.clone(),
             queues: Arc::clone(&self.queues),
+            owners: Arc::clone(&self.owners),
             limits: self.limits,
         }
     }
@@ -244,6 +269,7 @@ mod tests {
 
     use super::*;
     use crate::key::Key;
+    use crate::request::Mode;
     use crate::target::Target;
 
     /// Fifty of which are in use at one time.

@@ -36,15 +36,6 @@ pub(crate) enum Patience {
     Forever,
 }
 
-/// Why it was not a thread's turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoTurn {
-    /// Others were first, for as long as the thread would wait.
-    OutOfTime,
-    /// The thread would wait for itself.
-    Own,
-}
-
 /// A thread's turn. It ends when this is dropped, and the next thread's begins.
 pub(crate) struct Turn<K: Eq + Hash, T> {
     queues: Arc<Queues<K, T>>,
@@ -61,13 +52,14 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
     }
 
     /// Waits for this thread's turn, first come first served, and gives what the last owner has
-    /// left for it. A thread that does not take over is left nothing.
+    /// left for it. A thread that does not take over is left nothing. `None`: others were first, for
+    /// as long as the thread would wait.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
         takes_over: bool,
         patience: Patience,
-    ) -> Result<(Turn<K, T>, Option<T>), NoTurn> {
+    ) -> Option<(Turn<K, T>, Option<T>)> {
         let thread = current();
         let me = thread.id();
         let turn = |key| Turn {
@@ -78,16 +70,13 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         let mut keys = self.keys.lock();
         let Some(queue) = keys.get_mut(&key) else {
             keys.insert(key.clone(), Queue::of(me));
-            return Ok((turn(key), None));
+            return Some((turn(key), None));
         };
         let deadline = match patience {
-            Patience::None => return Err(NoTurn::OutOfTime),
+            Patience::None => return None,
             Patience::Until(deadline) => Some(deadline),
             Patience::Forever => None,
         };
-        if queue.owner == me {
-            return Err(NoTurn::Own);
-        }
         queue.waiters.push_back(Waiter { thread, takes_over });
         loop {
             let out_of_time;
@@ -96,11 +85,11 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             // Also at the end of the time: nobody else will take what was left for this thread.
             if queue.owner == me {
                 let left = queue.left.take();
-                return Ok((turn(key), left));
+                return Some((turn(key), left));
             }
             if out_of_time {
                 queue.waiters.retain(|waiter| waiter.thread.id() != me);
-                return Err(NoTurn::OutOfTime);
+                return None;
             }
         }
     }

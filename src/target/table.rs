@@ -80,6 +80,20 @@ pub enum TableMode {
     AccessExclusive,
 }
 
+impl TableMode {
+    /// Whether two sessions could not have it at the same time.
+    #[cfg(feature = "r2d2")]
+    pub(crate) fn keeps_itself_out(self) -> bool {
+        match self {
+            Self::AccessShare | Self::RowShare | Self::RowExclusive | Self::Share => false,
+            Self::ShareUpdateExclusive
+            | Self::ShareRowExclusive
+            | Self::Exclusive
+            | Self::AccessExclusive => true,
+        }
+    }
+}
+
 /// As SQL writes it.
 impl fmt::Display for TableMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

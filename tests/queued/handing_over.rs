@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use pglock::{Error, Key, Lock, LockGuard, QueuedPool, Session, SessionHandle, with_lock};
+use pglock::{
+    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Scope, Session, SessionHandle, with_lock,
+};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, Table, unique_key};
@@ -68,7 +70,7 @@ pub fn a_short_section_says_nothing_to_the_server<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
-    let (pool, _) = queued(manager(), 1);
+    let (pool, _) = queued(manager(), 2);
     let sent = messages_of_short_sections(&pool, 40);
     assert!(sent < 1 + 40, "{sent} messages");
     // But every fourth section is preceded by a word, where that is the limit.
@@ -80,7 +82,7 @@ pub fn nothing_is_handed_over_unconfirmed_where_that_is_not_wanted<M>(manager: i
 where
     M: ManageConnection<Connection: Session>,
 {
-    let (pool, _) = queued(manager(), 1);
+    let (pool, _) = queued(manager(), 2);
     let confirmed = pool.clone().max_handovers(0);
     assert_eq!(messages_of_short_sections(&confirmed, 8), 1 + 8);
     let asking = pool.max_hold(Duration::ZERO);
@@ -213,6 +215,30 @@ where
     for key in keys {
         oracle.assert_free(key);
     }
+}
+
+/// As by a backend around the pool that fails after it.
+pub fn what_nobody_adopts_is_not_left_to_the_pool<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let key = unique_key();
+    let mut lock = Lock::new(&pool, &key);
+    let info = lock.info().clone();
+    let guard = lock.acquire().unwrap();
+    let pid = Oracle::new().holder(&key);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut handle = (&pool).session_for(&info, Scope::Session, None).unwrap();
+            let own = ask(&mut *handle, "pg_backend_pid()").unwrap();
+            assert_eq!(own, pid.to_string());
+        });
+        wait_for_waiting(&pool, 1);
+        LockGuard::release(guard).unwrap();
+    });
+    Oracle::new().assert_free(&key);
+    with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
 }
 
 /// Released on a thread that did not acquire it. What is only dropped is not handed over, and

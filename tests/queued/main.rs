@@ -7,6 +7,7 @@
 mod oracle;
 
 mod handing_over;
+mod nesting;
 mod processes;
 mod sharing;
 mod waiting;
@@ -46,15 +47,22 @@ with_each_driver! { handing_over:
     what_was_lost_is_told_and_not_handed_over,
     several_keys_are_handed_over_together,
     a_guard_is_handed_over_from_another_thread,
+    what_nobody_adopts_is_not_left_to_the_pool,
 }
 
 with_each_driver! { waiting:
     a_contended_key_takes_one_connection,
     who_gives_up_leaves_the_queue,
-    a_key_does_not_nest_through_the_pool,
     no_connection_to_be_had_is_told_to_each,
+    other_keys_get_a_connection_of_a_busy_ones,
     shared_locks_do_not_queue,
     transactions_queue_and_hand_nothing_over,
+}
+
+with_each_driver! { nesting:
+    a_key_does_not_nest_through_the_pool,
+    what_overlaps_does_not_nest_either,
+    what_does_not_keep_itself_out_does_not_queue,
 }
 
 with_each_driver! { sharing:
@@ -107,6 +115,10 @@ fn wait_for_waiting<M: ManageConnection>(pool: &QueuedPool<M>, count: usize) {
         assert!(start.elapsed() < Duration::from_secs(30), "{pool:?}");
         std::thread::sleep(Duration::from_millis(1)); // between two looks
     }
+}
+
+fn never<S: ?Sized>(_: &mut S) -> Result<(), Error> {
+    panic!("the body must not run")
 }
 
 /// A text that a session answers.

@@ -50,7 +50,7 @@ pub fn a_waiter_at_the_server_gets_its_turn<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
-    let (pool, _) = queued(manager(), 1);
+    let (pool, _) = queued(manager(), 2);
     let (key, served, running) = (unique_key(), AtomicBool::new(false), Barrier::new(4 + 1));
     thread::scope(|threads| {
         for _ in 0..4 {
@@ -85,7 +85,7 @@ where
     let section = |conn: &mut M::Connection, number: usize| {
         sections.fetch_add(1, SeqCst);
         overlaps.fetch_add(usize::from(inside.swap(true, SeqCst)), SeqCst);
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             send(conn, "SELECT 1").unwrap();
         }
         inside.store(false, SeqCst); // the rest may free the lock

@@ -1,19 +1,18 @@
 //! The wait in memory: in turn, without connections, and with an end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use pglock::{
     Error, Lock, LockGuard, QueuedPool, Session, try_with_lock, with_lock, with_transaction_lock,
 };
-use r2d2::{ManageConnection, Pool};
+use r2d2::event::TimeoutEvent;
+use r2d2::{HandleEvent, ManageConnection, Pool};
 
-use crate::oracle::{Oracle, unique_key};
-use crate::{ask, queued, send, wait_for_waiting};
-
-fn never<S: ?Sized>(_: &mut S) -> Result<(), Error> {
-    panic!("the body must not run")
-}
+use crate::oracle::{self, Oracle, unique_key};
+use crate::{ask, never, queued, send, wait_for_waiting};
 
 /// The section needs another connection: with a connection a waiter, there would be none.
 pub fn a_contended_key_takes_one_connection<M>(manager: impl Fn() -> M)
@@ -79,55 +78,71 @@ where
     oracle.assert_free(&key);
 }
 
-pub fn a_key_does_not_nest_through_the_pool<M>(manager: impl Fn() -> M)
-where
-    M: ManageConnection<Connection: Session>,
-{
-    let (pool, _) = queued(manager(), 2);
-    let (mut oracle, key) = (Oracle::new(), unique_key());
-    with_lock(&mut &pool, &key, |conn| {
-        for timeout in [None, Some(Duration::from_secs(60))] {
-            let mut lock = Lock::new(&pool, &key);
-            if let Some(timeout) = timeout {
-                lock = lock.timeout(timeout);
-            }
-            let nested = lock.run(never).unwrap_err();
-            assert!(matches!(nested, Error::AlreadyHeld { .. }), "{nested:?}");
-            assert_eq!(nested.lock(), Some(lock.info()));
-        }
-        assert!(try_with_lock(&mut &pool, &key, never)?.is_none());
-        // The ways that it does nest.
-        with_lock(conn, &key, |_| Ok::<_, Error>(()))?;
-        with_lock(&mut &pool, unique_key(), |_| Ok::<_, Error>(()))?;
-        oracle.holder(&key);
-        Ok::<_, Error>(())
-    })
-    .unwrap();
-    oracle.assert_free(&key);
-}
-
+/// Each after as long as without a queue, and not one after the other.
 pub fn no_connection_to_be_had_is_told_to_each<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
+    const LONG: Duration = Duration::from_secs(2);
+    #[derive(Debug, Clone, Default)]
+    struct Timeouts(Arc<Mutex<Vec<Duration>>>);
+    impl HandleEvent for Timeouts {
+        fn handle_timeout(&self, event: TimeoutEvent) {
+            self.0.lock().unwrap().push(event.timeout());
+        }
+    }
+    let timeouts = Timeouts::default();
     let pool = Pool::builder()
         .max_size(1)
         .min_idle(Some(0))
-        .connection_timeout(Duration::from_millis(50));
+        .event_handler(Box::new(timeouts.clone()))
+        .connection_timeout(LONG);
     let pool = QueuedPool::new(pool.build(manager()).unwrap());
     let key = unique_key();
-    let only = pool.pool().get_timeout(Duration::from_secs(30)).unwrap();
+    let only = pool.pool().get_timeout(oracle::PATIENCE).unwrap();
     thread::scope(|threads| {
-        for _ in 0..3 {
+        for _ in 0..4 {
             threads.spawn(|| {
                 let refused = with_lock(&mut &pool, &key, never);
                 let told = matches!(refused, Err(Error::Checkout { .. }));
                 assert!(told, "{refused:?}");
             });
         }
+        wait_for_waiting(&pool, 3);
     });
+    let timeouts = timeouts.0.lock().unwrap().clone();
+    assert_eq!(timeouts.len(), 4);
+    assert_eq!(timeouts[0], LONG);
+    let shorter = timeouts[1..].iter().all(|timeout| *timeout < LONG);
+    assert!(shorter, "{timeouts:?}");
     drop(only);
     with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
+}
+
+/// Sections of one key come without a pause, and there is one connection for all.
+pub fn other_keys_get_a_connection_of_a_busy_ones<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 1);
+    let (busy, other, over) = (unique_key(), unique_key(), AtomicBool::new(false));
+    thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    with_lock(&mut &pool, &busy, |conn| send(conn, "SELECT 1")).unwrap();
+                }
+            });
+        }
+        wait_for_waiting(&pool, 3);
+        let rounds: Vec<_> = (0..3)
+            .map(|_| with_lock(&mut &pool, &other, |conn| send(conn, "SELECT 1")))
+            .collect();
+        over.store(true, Ordering::SeqCst); // before a panic, or the others would go on for ever
+        for round in rounds {
+            round.unwrap();
+        }
+    });
 }
 
 pub fn shared_locks_do_not_queue<M>(manager: impl Fn() -> M)
@@ -155,7 +170,7 @@ pub fn transactions_queue_and_hand_nothing_over<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
-    let (pool, checkouts) = queued(manager(), 1);
+    let (pool, checkouts) = queued(manager(), 2);
     let (mut oracle, key) = (Oracle::new(), unique_key());
     let mut lock = Lock::new(&pool, &key);
     let guard = lock.acquire().unwrap();

@@ -9,7 +9,7 @@ use pglock::Key;
 use postgres::{Client, NoTls};
 
 /// How long a test waits for what must happen. Only a failing test ever waits as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn url() -> String {
     std::env::var("DATABASE_URL").expect(

@@ -1,0 +1,121 @@
+//! A thread that takes another lock through the pool, on another connection.
+
+use pglock::{
+    Error, FirstFree, Lock, QueuedPool, Row, Session, Table, TableMode, try_with_lock, with_lock,
+    with_transaction_lock,
+};
+use r2d2::ManageConnection;
+
+use crate::oracle::{self, Oracle, unique_key};
+use crate::{never, queued};
+
+type Result<T> = std::result::Result<T, Error>;
+
+pub fn a_key_does_not_nest_through_the_pool<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    with_lock(&mut &pool, &key, |conn| {
+        refused(Lock::new(&pool, &key));
+        refused(Lock::new(&pool, &key).timeout(oracle::PATIENCE));
+        assert!(try_with_lock(&mut &pool, &key, never)?.is_none());
+        // The ways that it does nest.
+        with_lock(conn, &key, |_| Result::Ok(()))?;
+        with_lock(&mut &pool, unique_key(), |_| Result::Ok(()))?;
+        oracle.holder(&key);
+        Result::Ok(())
+    })
+    .unwrap();
+    with_lock(&mut &pool, &key, |_| Result::Ok(())).unwrap();
+    oracle.assert_free(&key);
+}
+
+/// Each of these would wait at the server, which sees two sessions and no deadlock.
+pub fn what_overlaps_does_not_nest_either<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let [one, other] = [unique_key(), unique_key()];
+    let both = || Lock::all(&pool, [&one, &other]);
+    let single = || Lock::new(&pool, &one);
+    let in_it = |mut outer: Lock<&QueuedPool<M>>, inner: Lock<&QueuedPool<M>>| {
+        outer
+            .run(|_| {
+                refused(inner);
+                Result::Ok(())
+            })
+            .unwrap();
+    };
+    in_it(both(), single());
+    in_it(single(), both());
+    in_it(single().shared(), single());
+    in_it(single(), single().shared());
+    in_it(single().shared(), both());
+    // But shared ones do, and one key beside another.
+    let mut outer = single().shared();
+    let shared = |_: &mut M::Connection| both().shared().run(|_| Result::Ok(()));
+    outer.run(shared).unwrap();
+    let beside = |_: &mut M::Connection| Lock::new(&pool, &other).run(|_| Result::Ok(()));
+    single().run(beside).unwrap();
+    for key in [&one, &other] {
+        Oracle::new().assert_free(key);
+    }
+}
+
+/// On plain pools they do not wait for each other, and neither do they here.
+pub fn what_does_not_keep_itself_out_does_not_queue<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 2);
+    let table = oracle::Table::new();
+    let rows = format!("INSERT INTO {} VALUES (1), (2)", table.name);
+    oracle::connect().batch_execute(&rows).unwrap();
+
+    let in_mode = |mode| Lock::new(&pool, Table::new(table.name.as_str()).in_mode(mode));
+    for mode in [TableMode::RowExclusive, TableMode::Share] {
+        let nested = in_mode(mode)
+            .run_in_transaction(|_| in_mode(mode).try_run_in_transaction(|_| Result::Ok(())));
+        let nested = nested.unwrap();
+        assert_eq!(nested, Some(()), "{mode}");
+    }
+    let first = FirstFree::new(table.name.as_str(), "n").order_by("n");
+    let seen = first.run_in_transaction(&mut &pool, |_, one| {
+        let other =
+            first.run_in_transaction(&mut &pool, |_, other| Result::Ok(other.to_owned()))?;
+        Result::Ok((one.to_owned(), other))
+    });
+    let (one, other) = seen.unwrap().unwrap();
+    assert_eq!((one.as_str(), other.as_deref()), ("1", Some("2")));
+
+    let row = || Row::new(table.name.as_str(), "n", 1);
+    let nested = with_transaction_lock(&mut &pool, row(), |_| {
+        Result::Ok(with_transaction_lock(&mut &pool, row(), |tx| never(tx)))
+    });
+    let nested = nested.unwrap();
+    assert!(
+        matches!(nested, Err(Error::AlreadyHeld { .. })),
+        "{nested:?}"
+    );
+    let nested = in_mode(TableMode::ShareRowExclusive).run_in_transaction(|_| {
+        Result::Ok(in_mode(TableMode::ShareRowExclusive).run_in_transaction(|tx| never(tx)))
+    });
+    let nested = nested.unwrap();
+    assert!(
+        matches!(nested, Err(Error::AlreadyHeld { .. })),
+        "{nested:?}"
+    );
+}
+
+#[track_caller]
+fn refused<M>(mut lock: Lock<&QueuedPool<M>>)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let nested = lock.run(never).unwrap_err();
+    assert!(matches!(nested, Error::AlreadyHeld { .. }), "{nested:?}");
+    assert_eq!(nested.lock(), Some(lock.info()));
+}
