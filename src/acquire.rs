@@ -17,12 +17,12 @@ pub(crate) fn guard<'b, B: LockBackend>(
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let mut handle = checkout(backend, request, scope)?;
+    let (mut handle, wait) = checkout(backend, request, scope)?;
     let (scope, hold) = match handle.adopt() {
-        Standing::Held => (Scope::Session, Wait::start(&request.lock, scope).acquired()),
+        Standing::Held => (Scope::Session, wait.acquired()),
         standing => {
             let request = request.after(handle.waited(), standing);
-            acquire(&mut *handle, &request)?
+            acquire(&mut *handle, &request, wait)?
         }
     };
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
@@ -37,8 +37,8 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let mut handle = checkout(backend, &request, Scope::Transaction)?;
-    let (_, mut hold) = acquire(&mut *handle, &request)?;
+    let (mut handle, wait) = checkout(backend, &request, Scope::Transaction)?;
+    let (_, mut hold) = acquire(&mut *handle, &request, wait)?;
     hold.end(Outcome::Kept);
     Ok(())
 }
@@ -63,21 +63,21 @@ pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
     request: &Request,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<Result<T, E>, Error> {
-    let mut handle = checkout(backend, request, Scope::Transaction)?;
-    let request = &request.after(handle.waited(), Standing::Free);
     let lock = &request.lock;
-    let session = &mut *handle;
-    let answers = <B::Session as Session>::ANSWERS;
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
+    let (mut handle, waiting) = checkout(backend, request, Scope::Transaction)?;
+    let request = &request.after(handle.waited(), Standing::Free);
+    let session = &mut *handle;
+    let answers = <B::Session as Session>::ANSWERS;
     let inside = session.in_transaction();
     let (mut wait, mut hold) = (None, Hold::not_yet());
     let at_begin = if inside {
-        (_, hold) = acquire(session, request)?;
+        (_, hold) = acquire(session, request, waiting)?;
         String::new()
     } else {
-        wait = Some(Wait::start(lock, Scope::Transaction));
+        wait = Some(waiting);
         sql::acquire_at_begin(lock, request.wait(), answers)
     };
     let ended = session.transact(&at_begin, &sql::commit(answers), |transaction| {
@@ -130,7 +130,7 @@ fn checkout<'b, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &Request,
     scope: Scope,
-) -> Result<B::Handle<'b>, Error> {
+) -> Result<(B::Handle<'b>, Wait), Error> {
     match request.lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
         target if target.has_nul() => {
@@ -139,20 +139,33 @@ fn checkout<'b, B: LockBackend + ?Sized>(
         }
         _ => {}
     }
-    backend.session_for(&request.lock, scope, request.timeout)
+    let wait = Wait::start(&request.lock, scope);
+    match backend.session_for(&request.lock, scope, request.timeout) {
+        Ok(handle) => Ok((handle, wait)),
+        Err(error) => {
+            wait.failed(&error);
+            Err(error)
+        }
+    }
 }
 
 /// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
-fn acquire<S: Session>(session: &mut S, request: &Request) -> Result<(Scope, Hold), Error> {
+fn acquire<S: Session>(
+    session: &mut S,
+    request: &Request,
+    mut wait: Wait,
+) -> Result<(Scope, Hold), Error> {
     let lock = &request.lock;
     let in_transaction = session.in_transaction();
-    let scope = match (request.scope, in_transaction) {
-        (None | Some(Scope::Session), false) => Scope::Session,
-        (None, true) | (Some(Scope::Transaction), _) => Scope::Transaction,
-        (Some(Scope::Session), true) => return Err(Error::InTransaction { lock: lock.clone() }),
+    let scope = match in_transaction {
+        true => Scope::Transaction,
+        false => request.scope.unwrap_or(Scope::Session),
     };
-    let wait = Wait::start(lock, scope);
+    wait.in_scope(scope);
     let taken = match scope {
+        _ if in_transaction && request.scope == Some(Scope::Session) => {
+            Err(Error::InTransaction { lock: lock.clone() })
+        }
         Scope::Session => session_lock(session, request),
         Scope::Transaction => transaction_lock(session, request),
     };

@@ -138,6 +138,7 @@ where
         if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock, guard.since.elapsed())
         {
             guard.released = true;
+            guard.hold.end(Outcome::Released);
         }
         guard.end()
     }

@@ -33,6 +33,8 @@ mod watch {
             Self
         }
 
+        pub(crate) fn in_scope(&mut self, _: Scope) {}
+
         pub(crate) fn acquired(self) -> Hold {
             Hold
         }
@@ -78,7 +80,7 @@ mod watch {
         pub(super) scope: &'static str,
     }
 
-    /// A wait for a lock, short as it may be.
+    /// A wait for a lock, short as it may be: for a thread, a session and the server.
     pub(crate) struct Wait {
         since: Instant,
         labels: Labels,
@@ -95,10 +97,7 @@ mod watch {
                     Mode::Exclusive => "exclusive",
                     Mode::Shared => "shared",
                 },
-                scope: match scope {
-                    Scope::Session => "session",
-                    Scope::Transaction => "transaction",
-                },
+                scope: word(scope),
             };
             Self {
                 since: Instant::now(),
@@ -108,6 +107,11 @@ mod watch {
                 #[cfg(feature = "tracing")]
                 span: spans::wait(lock, labels),
             }
+        }
+
+        /// The scope as the session that was found gives it.
+        pub(crate) fn in_scope(&mut self, scope: Scope) {
+            self.labels.scope = word(scope);
         }
 
         pub(crate) fn acquired(self) -> Hold {
@@ -138,10 +142,17 @@ mod watch {
 
         fn end(&self, outcome: &'static str) {
             #[cfg(feature = "tracing")]
-            spans::end(&self.span, outcome);
+            spans::end(&self.span, self.labels, outcome);
             #[cfg(feature = "metrics")]
             numbers::waited(self.since.elapsed(), self.labels, outcome);
             let _ = (self.since, self.labels, outcome); // each feature uses its own
+        }
+    }
+
+    fn word(scope: Scope) -> &'static str {
+        match scope {
+            Scope::Session => "session",
+            Scope::Transaction => "transaction",
         }
     }
 
@@ -182,7 +193,7 @@ mod watch {
                 Outcome::Kept => "kept",
             };
             #[cfg(feature = "tracing")]
-            spans::end(&holding.span, word);
+            spans::end(&holding.span, holding.labels, word);
             #[cfg(feature = "tracing")]
             if outcome == Outcome::Lost {
                 spans::failed(&holding.span, word);
@@ -236,7 +247,7 @@ mod spans {
                 db.operation.name = $operation,
                 pglock.key = %$lock.target(),
                 pglock.mode = $labels.mode,
-                pglock.scope = $labels.scope,
+                pglock.scope = Empty,
                 pglock.outcome = Empty,
                 error.type = Empty,
                 otel.status_code = Empty,
@@ -252,7 +263,8 @@ mod spans {
         lock_span!("pglock.hold", "hold", lock, labels)
     }
 
-    pub(super) fn end(span: &Span, outcome: &'static str) {
+    pub(super) fn end(span: &Span, labels: Labels, outcome: &'static str) {
+        span.record("pglock.scope", labels.scope);
         span.record("pglock.outcome", outcome);
     }
 

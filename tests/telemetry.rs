@@ -5,12 +5,15 @@ mod oracle;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use oracle::{Oracle, connect, unique_key};
-use pglock::{Error, Key, Lock, LockGuard, transaction_lock, try_with_lock, with_lock};
-use postgres::{Client, Transaction};
+use oracle::{Oracle, connect, unique_key, wait_until};
+use pglock::{Error, Key, Lock, LockGuard, QueuedPool, transaction_lock, try_with_lock, with_lock};
+use postgres::{Client, NoTls, Transaction};
+use r2d2::Pool;
+use r2d2_postgres::PostgresConnectionManager;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Subscriber, subscriber};
@@ -131,6 +134,53 @@ fn the_bodys_spans_are_inside_the_hold() {
     .unwrap();
     let body = spans.closed().into_iter().find(|span| span.name == "body");
     assert_eq!(body.unwrap().parent, Some("pglock.hold"));
+}
+
+/// Waiting in memory is waiting, and who hands over has released.
+#[test]
+fn what_queues_is_told_as_anywhere() {
+    let (spans, key) = (Spans::global(), unique_key());
+    let manager = PostgresConnectionManager::new(oracle::url().parse().unwrap(), NoTls);
+    let pool = QueuedPool::new(Pool::builder().max_size(2).build(manager).unwrap());
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let mut lock = Lock::new(&pool, &key);
+    let guard = lock.acquire().unwrap();
+    let waited = thread::scope(|threads| {
+        threads.spawn(|| {
+            metrics::with_local_recorder(&recorder, || {
+                with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
+            });
+        });
+        wait_until("a waiter", || (pool.waiting() == 1).then_some(()));
+        let since = Instant::now();
+        let mut timed = Lock::new(&pool, &key).timeout(SHORT);
+        let gives_up = move || timed.run(|_| Ok::<_, Error>(())).unwrap_err();
+        threads.spawn(gives_up).join().unwrap();
+        let waited = since.elapsed();
+        LockGuard::release(guard).unwrap();
+        waited
+    });
+    let told = snapshotter.snapshot().into_vec().into_iter();
+    let mut wait = told
+        .filter(|(key, ..)| key.key().name() == "pglock_wait_seconds")
+        .map(|(.., value)| value);
+    let DebugValue::Histogram(wait) = wait.next_back().unwrap() else {
+        unreachable!("it is a histogram")
+    };
+    assert!(wait[0].0 >= waited.as_secs_f64(), "{wait:?} of {waited:?}");
+    let mut told = spans.closed();
+    told.retain(|span| span.fields["pglock.key"] == key.to_string());
+    let mut told: Vec<_> = told.iter().map(Told::told).collect();
+    told.sort_unstable(); // two threads
+    let expected = [
+        format!("pglock.hold {key} exclusive session released"),
+        format!("pglock.hold {key} exclusive session released"),
+        format!("pglock.wait {key} exclusive session acquired"),
+        format!("pglock.wait {key} exclusive session acquired"),
+        format!("pglock.wait {key} exclusive session timed_out"),
+    ];
+    assert_eq!(told, expected);
 }
 
 /// A layer that keeps the spans of pglock, in the order in which they end.
