@@ -193,6 +193,9 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
 
     /// How the lock is left without a word from the server, if it may be.
     fn leave_unheard(&self, took: Duration) -> Option<Left> {
+        if took >= QUICK {
+            return None;
+        }
         let now = Instant::now();
         let (handovers, since) = match self.lock {
             Left::Held(unheard) => (unheard.handovers, unheard.since),
@@ -203,7 +206,7 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
             handovers: limit,
             hold,
         } = self.limits;
-        if took >= QUICK || handovers >= limit {
+        if handovers >= limit {
             return None;
         }
         let handovers = handovers + 1;

@@ -21,7 +21,7 @@ use r2d2::{ManageConnection, Pool};
 
 pub use self::connection::QueuedConnection;
 use self::connection::{Bequest, InVain, Legacy, Limits};
-use self::owners::Owners;
+use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::answer::BoxError;
 use crate::backends::{LockBackend, Session};
@@ -90,7 +90,7 @@ use crate::request::{LockInfo, Scope};
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
     queues: Arc<Queues<LockInfo, Bequest<M>>>,
-    owners: Arc<Owners>,
+    id: PoolId,
     limits: Limits,
 }
 
@@ -101,7 +101,7 @@ impl<M: ManageConnection> QueuedPool<M> {
         Self {
             pool,
             queues: Queues::new(),
-            owners: Owners::new(),
+            id: PoolId::new(),
             limits: Limits::default(),
         }
     }
@@ -169,7 +169,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             None => Patience::Forever,
         };
         let waits = !matches!(patience, Patience::None);
-        let Some(owner) = self.owners.add(lock, waits) else {
+        let Some(owner) = self.id.own(lock, waits) else {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
         let for_a_connection = self.pool.connection_timeout();
@@ -247,7 +247,7 @@ impl<M: ManageConnection> Clone for QueuedPool<M> {
         Self {
             pool: self.pool.clone(),
             queues: Arc::clone(&self.queues),
-            owners: Arc::clone(&self.owners),
+            id: self.id,
             limits: self.limits,
         }
     }

@@ -1,35 +1,49 @@
-//! Which thread has which locks through the pool. One that waits for a lock of its own, on another
-//! connection, waits for ever: the server sees two sessions, and no deadlock.
+//! Which thread has which locks through a queued pool. One that waits for a lock of its own, on
+//! another connection, waits for ever: the server sees two sessions, and no deadlock.
 
-use super::sync::{Arc, Monitor, ThreadId, current};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::sync::{Arc, Monitor};
 use crate::request::LockInfo;
 
-pub(super) struct Owners(Monitor<Vec<(ThreadId, LockInfo)>>);
+thread_local! {
+    /// Another thread comes to these only to drop a guard that was moved to it.
+    static OWN: Own = Own::default();
+}
+
+type Own = Arc<Monitor<Vec<(PoolId, LockInfo)>>>;
+
+/// A pool and its clones.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct PoolId(u64);
 
 /// A lock that a thread has or waits for, until this is dropped, on whichever thread.
 pub(super) struct Owner {
-    owners: Arc<Owners>,
-    thread: ThreadId,
+    own: Own,
+    pool: PoolId,
     lock: LockInfo,
 }
 
-impl Owners {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Monitor::new(Vec::new())))
+impl PoolId {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Notes a lock for this thread. `None`: it would wait for itself.
-    pub(super) fn add(self: &Arc<Self>, lock: &LockInfo, waits: bool) -> Option<Owner> {
-        let thread = current().id();
-        let mut all = self.0.lock();
-        let mut own = all.iter().filter(|(owner, _)| *owner == thread);
-        if waits && own.any(|(_, held)| held.conflicts(lock)) {
+    pub(super) fn own(self, lock: &LockInfo, waits: bool) -> Option<Owner> {
+        // A thread that is ending has dropped what it has noted here.
+        let own = OWN.try_with(Arc::clone).unwrap_or_default();
+        let mut locks = own.lock();
+        let mut here = locks.iter().filter(|(pool, _)| *pool == self);
+        if waits && here.any(|(_, held)| held.conflicts(lock)) {
             return None;
         }
-        all.push((thread, lock.clone()));
+        locks.push((self, lock.clone()));
+        drop(locks);
         Some(Owner {
-            owners: Arc::clone(self),
-            thread,
+            own,
+            pool: self,
             lock: lock.clone(),
         })
     }
@@ -37,12 +51,12 @@ impl Owners {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let mut all = self.owners.0.lock();
-        let place = all
+        let mut locks = self.own.lock();
+        let place = locks
             .iter()
-            .position(|(thread, lock)| *thread == self.thread && *lock == self.lock);
+            .position(|(pool, lock)| *pool == self.pool && *lock == self.lock);
         if let Some(place) = place {
-            all.swap_remove(place);
+            locks.swap_remove(place);
         }
     }
 }

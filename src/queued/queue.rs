@@ -2,6 +2,7 @@
 //! connections and locks, and of threads only what `super::sync` has, so that
 //! `tests/queue_model.rs` can run this file in all interleavings.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Instant;
@@ -37,7 +38,7 @@ pub(crate) enum Patience {
 }
 
 /// A thread's turn. It ends when this is dropped, and the next thread's begins.
-pub(crate) struct Turn<K: Eq + Hash, T> {
+pub(crate) struct Turn<K: Eq + Hash + Clone, T> {
     queues: Arc<Queues<K, T>>,
     key: K,
     /// Whether another thread has the turn by now.
@@ -68,9 +69,12 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             over: false,
         };
         let mut keys = self.keys.lock();
-        let Some(queue) = keys.get_mut(&key) else {
-            keys.insert(key.clone(), Queue::of(me));
-            return Some((turn(key), None));
+        let queue = match keys.entry(key.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(Queue::of(me));
+                return Some((turn(key), None));
+            }
+            Entry::Occupied(queue) => queue.into_mut(),
         };
         let deadline = match patience {
             Patience::None => return None,
@@ -118,7 +122,7 @@ impl<T> Queue<T> {
     }
 }
 
-impl<K: Eq + Hash, T> Turn<K, T> {
+impl<K: Eq + Hash + Clone, T> Turn<K, T> {
     /// Whether the next in the queue would take over.
     pub(crate) fn has_heir(&self) -> bool {
         let mut keys = self.queues.keys.lock();
@@ -140,7 +144,7 @@ impl<K: Eq + Hash, T> Turn<K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Turn<K, T> {
+impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
     fn drop(&mut self) {
         if !self.over {
             next(self.queues.keys.lock(), &self.key);
@@ -155,16 +159,18 @@ impl<T> Queue<T> {
 }
 
 /// Makes it the next thread's turn. The last one takes the queue with it.
-fn next<K: Eq + Hash, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
-    let queue = queue_of(&mut keys, key);
-    match queue.waiters.pop_front() {
+fn next<K: Eq + Hash + Clone, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
+    let Entry::Occupied(mut queue) = keys.entry(key.clone()) else {
+        return;
+    };
+    match queue.get_mut().waiters.pop_front() {
         Some(Waiter { thread, .. }) => {
-            queue.owner = thread.id();
+            queue.get_mut().owner = thread.id();
             drop(keys); // or the thread that wakes up would wait for it at once
             thread.unpark();
         }
         None => {
-            keys.remove(key);
+            queue.remove();
         }
     }
 }

@@ -9,6 +9,7 @@ pub(super) use std::thread::{Thread, ThreadId, current};
 
 /// A mutex that a thread can wait in, until it is unparked. No code of a user's runs under it, so
 /// what a panic leaves behind is as good as ever.
+#[derive(Default)]
 pub(super) struct Monitor<T>(Mutex<T>);
 
 impl<T> Monitor<T> {
