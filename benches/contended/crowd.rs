@@ -30,10 +30,10 @@ where
     let last_end = Mutex::new(None::<Instant>);
     let work = |thread: usize| {
         let (mut count, mut waits, mut gaps) = (0_u32, Vec::new(), Vec::new());
-        let mut number = thread * 31;
+        let (mut number, step) = (thread * 31, thread * 2 + 7); // or they would follow each other
         ready.wait();
         loop {
-            number = (number + 7) % case.keys;
+            number = (number + step) % case.keys;
             let key = 7_152_069_305_793_108_000 + number as i64;
             let asked = Instant::now();
             let (mut wait, mut gap) = (None, None);
