@@ -140,60 +140,93 @@ fn transaction_lock(lock: &LockInfo, wait: Wait) -> String {
 /// RESET would destroy a value that the caller had set. `left` of a text's beginning is the answer
 /// "yes".
 fn waited(lock: &LockInfo, wait: Wait) -> String {
-    let mut steps = waits(lock, wait);
+    let mut steps = Steps::in_array();
     let Wait::Millis(_) = wait else {
+        steps.wait(lock, wait);
         return in_order(&steps);
     };
-    steps.insert(0, "current_setting('lock_timeout')".to_owned());
+    steps.push(&["current_setting('lock_timeout')"]);
+    steps.wait(lock, wait);
     let kept = in_order(&steps);
     format!("left(set_config('lock_timeout', {kept}, true), 0)")
 }
 
 /// The value of the first of several expressions, which are evaluated in order. An array, unlike a
 /// select list, takes any number.
-fn in_order(steps: &[String]) -> String {
-    format!("(ARRAY[{}::text])[1]", steps.join("::text, "))
+fn in_order(steps: &Steps) -> String {
+    ["(ARRAY[", &steps.text, "::text])[1]"].concat()
 }
 
-/// What takes the transaction-level locks, one after the other, under `lock_timeout`.
-///
-/// The timeout applies to each wait, so it is shrunk to what is left before each further key. It
-/// can fire in the instant of a grant, and is seen when the server next looks for interrupts. A
-/// sleep of no time looks: whatever comes after it comes only if nothing has fired, and the timeout
-/// is off by then.
-fn waits(lock: &LockInfo, wait: Wait) -> Vec<String> {
-    let mut steps = Vec::new();
-    for (i, call) in calls("pg_advisory_xact_lock", lock).enumerate() {
-        if let Wait::Millis(millis) = wait {
-            let left = match i {
-                0 => format!("'{millis}'"),
-                _ => format!("greatest(1, {millis} - {ELAPSED_MILLIS})::text"),
-            };
-            steps.push(format!("set_config('lock_timeout', {left}, true)"));
+/// Expressions that are evaluated one after the other.
+struct Steps {
+    text: String,
+    between: &'static str,
+}
+
+impl Steps {
+    fn new(between: &'static str) -> Self {
+        Self {
+            text: String::with_capacity(256), // those of one key
+            between,
         }
-        steps.push(call);
     }
-    steps.push("pg_sleep(0)".to_owned());
-    steps
+
+    fn in_array() -> Self {
+        Self::new("::text, ")
+    }
+
+    fn push(&mut self, parts: &[&str]) {
+        if !self.text.is_empty() {
+            self.text.push_str(self.between);
+        }
+        for part in parts {
+            self.text.push_str(part);
+        }
+    }
+
+    /// What takes the transaction-level locks, one after the other, under `lock_timeout`.
+    ///
+    /// The timeout applies to each wait, so it is shrunk to what is left before each further key. It
+    /// can fire in the instant of a grant, and is seen when the server next looks for interrupts. A
+    /// sleep of no time looks: whatever comes after it comes only if nothing has fired, and the
+    /// timeout is off by then.
+    fn wait(&mut self, lock: &LockInfo, wait: Wait) {
+        for (i, key) in lock.keys().iter().enumerate() {
+            if let Wait::Millis(millis) = wait {
+                let left = match i {
+                    0 => format!("'{millis}'"),
+                    _ => format!("greatest(1, {millis} - {ELAPSED_MILLIS})::text"),
+                };
+                self.push(&["set_config('lock_timeout', ", &left, ", true)"]);
+            }
+            self.call("pg_advisory_xact_lock", lock.mode(), key);
+        }
+        self.push(&["pg_sleep(0)"]);
+    }
+
+    /// Calls a lock function, key by key.
+    fn calls(&mut self, function: &str, lock: &LockInfo) {
+        for key in lock.keys() {
+            self.call(function, lock.mode(), key);
+        }
+    }
+
+    fn call(&mut self, function: &str, mode: Mode, key: &Key) {
+        let suffix = match mode {
+            Mode::Exclusive => "",
+            Mode::Shared => "_shared",
+        };
+        self.push(&[function, suffix, "(", &key.arguments(), ")"]);
+    }
 }
 
 const ELAPSED_MILLIS: &str =
     "(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000)::int";
 
 fn tried(lock: &LockInfo, level: &str) -> String {
-    let function = format!("pg_try_advisory{level}_lock");
-    let calls: Vec<_> = calls(&function, lock).collect();
-    calls.join(" AND ")
-}
-
-/// The calls of a lock function, key by key.
-fn calls(function: &str, lock: &LockInfo) -> impl Iterator<Item = String> {
-    let suffix = match lock.mode() {
-        Mode::Exclusive => "",
-        Mode::Shared => "_shared",
-    };
-    let keys = lock.keys().iter();
-    keys.map(move |key| [function, suffix, "(", &key.arguments(), ")"].concat())
+    let mut tries = Steps::new(" AND ");
+    tries.calls(&format!("pg_try_advisory{level}_lock"), lock);
+    tries.text
 }
 
 fn held_expression(lock: &LockInfo) -> String {

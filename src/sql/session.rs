@@ -3,8 +3,8 @@
 //! says that it was not done.
 
 use super::{
-    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, calls, in_order, raise, tried,
-    unless_yes, waits,
+    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, Steps, block, in_order, raise, tried,
+    unless_yes,
 };
 use crate::request::{LockInfo, Wait};
 
@@ -66,11 +66,16 @@ fn tried_at_once(lock: &LockInfo) -> String {
 }
 
 fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
-    let mut steps = waits(lock, wait);
-    steps.extend(calls("pg_advisory_lock", lock));
-    match lock.keys() {
-        [_] => steps.join(", "), // a select list is evaluated in order, too, and is cheaper
-        _ => in_order(&steps),
+    let several = lock.keys().len() > 1;
+    let mut steps = match several {
+        true => Steps::in_array(),
+        false => Steps::new(", "), // a select list is evaluated in order, too, and is cheaper
+    };
+    steps.wait(lock, wait);
+    steps.calls("pg_advisory_lock", lock);
+    match several {
+        true => in_order(&steps),
+        false => steps.text,
     }
 }
 
@@ -90,6 +95,7 @@ pub(crate) fn unlock_by_errors(lock: &LockInfo) -> String {
 
 /// True if each of them was held. `least`, unlike AND, releases all of them in any case.
 pub(super) fn all_unlocked(lock: &LockInfo) -> String {
-    let calls: Vec<_> = calls("pg_advisory_unlock", lock).collect();
-    ["least(", &calls.join(", "), ")"].concat()
+    let mut calls = Steps::new(", ");
+    calls.calls("pg_advisory_unlock", lock);
+    ["least(", &calls.text, ")"].concat()
 }
