@@ -2,10 +2,8 @@
 //! statements whose length counts. Where a driver reads rows they have no CASE and no text: no row
 //! says that it was not done.
 
-use super::{
-    ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, Steps, block, in_order, raise, tried,
-    unless_yes,
-};
+use super::steps::{Steps, in_order};
+use super::{ANSWER, CARRIED, IN_RECOVERY, OPEN_TRANSACTION, block, raise, tried, unless_yes};
 use crate::request::{LockInfo, Wait};
 
 /// The opposite of [`OPEN_TRANSACTION`].
