@@ -5,18 +5,15 @@
 //! scripts/with-postgres cargo bench --all-features --bench contended
 //! ```
 //!
-//! A machine's speed drifts, so the cases take turns in short rounds, plain and queued directly one
-//! after the other. Ratios are medians over the rounds. Each pool may have a connection a thread.
-//!
-//! Many keys have longer rounds, apart from the rest: it takes a second until the threads and the
-//! processes of their connections have settled on the cores, and which of the pools came sooner to
-//! rest would be all that short ones show.
+//! A machine's speed drifts, so plain and queued take turns, and ratios are medians over the rounds.
+//! The cases do not: it takes up to a second until threads and the processes of their connections have
+//! settled on the cores, and after another case, which pool came sooner to rest is all that a short
+//! round would show. Each pool may have a connection a thread.
 
 mod crowd;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +37,8 @@ struct Case {
 
 const EMPTY: Option<&str> = None;
 const STATEMENT: Option<&str> = Some("SELECT 1");
-const CASES: [Case; 10] = [
+const MANY_KEYS: Case = case(1_000, 16, EMPTY);
+const CASES: [Case; 11] = [
     case(1, 1, EMPTY),
     case(1, 2, EMPTY),
     case(1, 4, EMPTY),
@@ -51,15 +49,8 @@ const CASES: [Case; 10] = [
     case(1, 4, STATEMENT),
     case(1, 16, STATEMENT),
     case(1, 64, STATEMENT),
+    MANY_KEYS,
 ];
-const MANY_KEYS: Case = case(1_000, 16, EMPTY);
-
-impl Case {
-    /// Who has the same has the same pools.
-    fn place(self) -> (usize, usize) {
-        (self.keys, self.threads)
-    }
-}
 
 const fn case(keys: usize, threads: usize, statement: Option<&'static str>) -> Case {
     Case {
@@ -71,32 +62,15 @@ const fn case(keys: usize, threads: usize, statement: Option<&'static str>) -> C
 
 fn main() {
     let (rounds, time): (u32, _) = match measures() {
-        true => (30, Duration::from_millis(150)),
+        true => (8, Duration::from_secs(1)),
         false => (1, Duration::from_millis(10)),
     };
-    let pools: BTreeMap<(usize, usize), Pools> = CASES
-        .iter()
-        .chain([&MANY_KEYS])
-        .map(|case| (case.place(), Pools::new(*case)))
-        .collect();
-    let mut results: Vec<_> = CASES.iter().map(|case| (*case, Vec::new())).collect();
-    for round in 0..=rounds {
-        for (case, results) in &mut results {
-            let both = pools[&case.place()].compare(*case, time, round % 2 == 0);
-            if round > 0 {
-                results.push(both); // the first connects
-            }
-        }
-    }
-    let pairs = (0..=rounds.div_ceil(3))
-        .map(|round| pools[&MANY_KEYS.place()].compare(MANY_KEYS, time * 10, round % 2 == 0))
-        .skip(1);
-    results.push((MANY_KEYS, pairs.collect()));
-    report(&results, &pools);
+    let results = CASES.map(|case| Compared::new(case, rounds, time));
+    report(&results);
     if measures() {
         let gain = |case| {
-            let (_, rounds) = results.iter().find(|(other, _)| *other == case).unwrap();
-            median(rounds.iter().map(Both::gain))
+            let result = results.iter().find(|result| result.case == case);
+            result.map_or(f64::NAN, Compared::gain)
         };
         verdict(
             "1 thread: queued / plain pool, time a lock",
@@ -128,8 +102,8 @@ fn main() {
     ];
     let mut table = Table::new("sharing", &heads);
     for statement in [EMPTY, STATEMENT] {
-        for _ in 0..rounds.div_ceil(10) {
-            share(&mut table, case(1, 16, statement), time * 20);
+        for _ in 0..rounds.div_ceil(3) {
+            share(&mut table, case(1, 16, statement), time * 3);
         }
     }
     table.finish();
@@ -169,11 +143,6 @@ struct Pools {
     queued: QueuedPool<Manager>,
 }
 
-struct Both {
-    plain: Round,
-    queued: Round,
-}
-
 impl Pools {
     /// Each its own, to see how many connections it takes; but where both take all of them, the same
     /// ones, since some have a server process that answers faster.
@@ -188,28 +157,48 @@ impl Pools {
         let queued = QueuedPool::new(queued);
         Self { plain, queued }
     }
+}
 
+/// A case with a plain and a queued pool, round by round.
+struct Compared {
+    case: Case,
+    plain: Vec<Round>,
+    queued: Vec<Round>,
+    pools: Pools,
+}
+
+impl Compared {
     /// Whoever comes first in a round has no advantage of it.
-    fn compare(&self, case: Case, time: Duration, plain_first: bool) -> Both {
-        if plain_first {
-            let plain = run(&self.plain, case, time);
-            let queued = run(&self.queued, case, time);
-            Both { plain, queued }
-        } else {
-            let queued = run(&self.queued, case, time);
-            let plain = run(&self.plain, case, time);
-            Both { plain, queued }
+    fn new(case: Case, rounds: u32, time: Duration) -> Self {
+        let pools = Pools::new(case);
+        let (mut plain, mut queued) = (Vec::new(), Vec::new());
+        for round in 0..=rounds {
+            if round % 2 == 0 {
+                plain.push(run(&pools.plain, case, time));
+                queued.push(run(&pools.queued, case, time));
+            } else {
+                queued.push(run(&pools.queued, case, time));
+                plain.push(run(&pools.plain, case, time));
+            }
+            if round == 0 {
+                (plain, queued) = (Vec::new(), Vec::new()); // it connects
+            }
+        }
+        Self {
+            case,
+            plain,
+            queued,
+            pools,
         }
     }
-}
 
-impl Both {
     fn gain(&self) -> f64 {
-        self.queued.rate / self.plain.rate
+        let both = self.plain.iter().zip(&self.queued);
+        median(both.map(|(plain, queued)| queued.rate / plain.rate))
     }
 }
 
-fn report(results: &[(Case, Vec<Both>)], pools: &BTreeMap<(usize, usize), Pools>) {
+fn report(results: &[Compared]) {
     let mut heads = vec!["keys", "threads", "body", "pool", "locks/s", "ratio"];
     heads.extend([
         "wait p50",
@@ -220,13 +209,17 @@ fn report(results: &[(Case, Vec<Both>)], pools: &BTreeMap<(usize, usize), Pools>
         "connections",
     ]);
     let mut table = Table::new("contended", &heads);
-    for (case, rounds) in results {
-        let Pools { plain, queued } = &pools[&case.place()];
-        let gain = format!("{:.2}", median(rounds.iter().map(Both::gain)));
-        let plains: Vec<_> = rounds.iter().map(|both| &both.plain).collect();
-        table.row(line(*case, "plain", &plains, "1.00", plain));
-        let queueds: Vec<_> = rounds.iter().map(|both| &both.queued).collect();
-        table.row(line(*case, "queued", &queueds, &gain, queued.pool()));
+    for result in results {
+        let Pools { plain, queued } = &result.pools;
+        let gain = format!("{:.2}", result.gain());
+        table.row(line(result.case, "plain", &result.plain, "1.00", plain));
+        table.row(line(
+            result.case,
+            "queued",
+            &result.queued,
+            &gain,
+            queued.pool(),
+        ));
     }
     table.finish();
 }
@@ -234,12 +227,12 @@ fn report(results: &[(Case, Vec<Both>)], pools: &BTreeMap<(usize, usize), Pools>
 fn line(
     case: Case,
     name: &str,
-    rounds: &[&Round],
+    rounds: &[Round],
     gain: &str,
     pool: &Pool<Manager>,
 ) -> [String; 12] {
     let sorted = |of: fn(&Round) -> &Vec<Duration>| {
-        let mut times: Vec<_> = rounds.iter().copied().flat_map(of).copied().collect();
+        let mut times: Vec<_> = rounds.iter().flat_map(of).copied().collect();
         times.sort_unstable();
         times
     };

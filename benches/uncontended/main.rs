@@ -53,7 +53,6 @@ fn main() {
             repeat,
         }
     });
-    machine(&mut proxy::server().connect(NoTls).unwrap());
     let mut bench = Bench {
         criterion: &mut criterion,
         networks: &networks,
@@ -72,6 +71,7 @@ fn main() {
         QueuedPool::new(pool(way.diesel(), 1))
     });
     criterion.final_summary();
+    machine(&mut proxy::server().connect(NoTls).unwrap());
 }
 
 /// Where it is measured.
