@@ -157,7 +157,9 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
         if !fit || place.is_wanted_back() {
             return false;
         }
-        let left = match place.leave_unheard(took) {
+        let unheard = place.leave_unheard(took);
+        let brisk = unheard.is_some();
+        let left = match unheard {
             Some(left) => left,
             None if !place.turn.has_heir() => return false,
             None => match confirm(session, lock) {
@@ -173,7 +175,7 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
             checked_out: place.checked_out,
             lock: left,
         };
-        if let Err(Ok(legacy)) = place.turn.hand_over(Ok(legacy)) {
+        if let Err(Ok(legacy)) = place.turn.hand_over(Ok(legacy), brisk) {
             self.connection = Some(legacy.connection); // the heir has given up
             return matches!(legacy.lock, Left::Free);
         }

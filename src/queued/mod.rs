@@ -196,7 +196,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         match legacy {
             Ok(legacy) => Ok(QueuedConnection::queued(legacy, turn, self, owner, waited)),
             Err(error) => {
-                let _ = turn.hand_over(Err(InVain));
+                let _ = turn.hand_over(Err(InVain), false);
                 Err(error)
             }
         }
