@@ -67,7 +67,8 @@ use crate::request::{LockInfo, Scope};
 /// - **Other processes** get their turn. Before it hands over, a section asks the server, in one
 ///   round trip, to let go of the lock and to take it again if nobody else wants it; the server
 ///   lets waiters of other sessions go first. Only sections of less than 2 µs are handed on
-///   without: see [`max_handovers`](QueuedPool::max_handovers).
+///   without: see [`max_handovers`](QueuedPool::max_handovers). Between them, the next four threads
+///   of the queue yield the processor for some 10 µs before they sleep.
 /// - **Only what is well is handed over**: not after an error or a panic of the body, not by
 ///   dropping a guard, and no connection with an open transaction, or one that is broken
 ///   ([`Session::is_broken`], which is what the managers of both drivers ask). Then the lock is
