@@ -25,7 +25,7 @@ use r2d2_postgres::PostgresConnectionManager;
 use support::by_hand::Driver;
 use support::proxy::{self, Proxy};
 use support::table::Table;
-use support::{Bound, Variant, measures, median, pool, ratio, take_turns, variant, verdict};
+use support::{Bound, Variant, measures, median, pool, ratio, take_turns, verdict};
 
 /// What a round trip takes longer than on the socket, and how often to measure.
 const NETWORKS: [(Duration, usize, u32); 3] = [
@@ -53,6 +53,7 @@ fn main() {
             repeat,
         }
     });
+    machine(&mut proxy::server().connect(NoTls).unwrap());
     let mut bench = Bench {
         criterion: &mut criterion,
         networks: &networks,
@@ -71,7 +72,6 @@ fn main() {
         QueuedPool::new(pool(way.diesel(), 1))
     });
     criterion.final_summary();
-    machine(&mut proxy::server().connect(NoTls).unwrap());
 }
 
 /// Where it is measured.
@@ -81,10 +81,6 @@ fn machine(client: &mut Client) {
     table.row(["cores".to_owned(), cores.to_string()]);
     let server: String = client.query_one("SHOW server_version", &[]).unwrap().get(0);
     table.row(["PostgreSQL".to_owned(), server]);
-    let mut empty = [variant("empty", |client: &mut Client| client.message(""))];
-    let times = take_turns(&mut empty, client, 100, 10).remove(0);
-    let round_trip = format!("{:.0} µs", median(times));
-    table.row(["a round trip on the local socket".to_owned(), round_trip]);
     table.finish();
 }
 
