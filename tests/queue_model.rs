@@ -37,21 +37,14 @@ mod sync {
             &'m self,
             guard: MutexGuard<'m, T>,
             deadline: Option<Instant>,
+            awake: bool,
         ) -> (MutexGuard<'m, T>, bool) {
             drop(guard);
-            if deadline.is_none() {
+            if awake {
+                loom::thread::yield_now();
+            } else if deadline.is_none() {
                 loom::thread::park();
             }
-            (self.lock(), deadline.is_some())
-        }
-
-        pub(super) fn pause<'m>(
-            &'m self,
-            guard: MutexGuard<'m, T>,
-            deadline: Option<Instant>,
-        ) -> (MutexGuard<'m, T>, bool) {
-            drop(guard);
-            loom::thread::yield_now();
             (self.lock(), deadline.is_some())
         }
     }

@@ -86,13 +86,10 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         queue.waiters.push_back(Waiter { thread, takes_over });
         let mut pauses = 0;
         loop {
+            let awake = pauses < PAUSES && queue_of(&mut keys, &key).is_near(me);
+            pauses += u32::from(awake);
             let out_of_time;
-            (keys, out_of_time) = if pauses < PAUSES && queue_of(&mut keys, &key).is_near(me) {
-                pauses += 1;
-                self.keys.pause(keys, deadline)
-            } else {
-                self.keys.wait(keys, deadline)
-            };
+            (keys, out_of_time) = self.keys.wait(keys, deadline, awake);
             let queue = queue_of(&mut keys, &key);
             // Also at the end of the time: nobody else will take what was left for this thread.
             if queue.owner == me {
@@ -147,9 +144,8 @@ impl<K: Eq + Hash + Clone, T> Turn<K, T> {
             return Err(left);
         }
         queue.left = Some(left);
-        queue.brisk = brisk;
         self.over = true;
-        next(keys, &self.key);
+        next(keys, &self.key, brisk);
         Ok(())
     }
 }
@@ -157,9 +153,7 @@ impl<K: Eq + Hash + Clone, T> Turn<K, T> {
 impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
     fn drop(&mut self) {
         if !self.over {
-            let mut keys = self.queues.keys.lock();
-            queue_of(&mut keys, &self.key).brisk = false;
-            next(keys, &self.key);
+            next(self.queues.keys.lock(), &self.key, false);
         }
     }
 }
@@ -176,30 +170,33 @@ impl<T> Queue<T> {
     }
 }
 
-/// Makes it the next thread's turn. The last one takes the queue with it.
-fn next<K: Eq + Hash + Clone, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
+/// Makes it the next thread's turn, after a brisk one or not. The last one takes the queue with it.
+fn next<K: Eq + Hash + Clone, T>(
+    mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>,
+    key: &K,
+    brisk: bool,
+) {
     let Entry::Occupied(mut queue) = keys.entry(key.clone()) else {
+        unreachable!("{IN_USE}");
+    };
+    let Some(Waiter { thread, .. }) = queue.get_mut().waiters.pop_front() else {
+        queue.remove();
         return;
     };
-    match queue.get_mut().waiters.pop_front() {
-        Some(Waiter { thread, .. }) => {
-            let queue = queue.get_mut();
-            queue.owner = thread.id();
-            let last_awake = queue.waiters.get(AWAKE - 1).filter(|_| queue.brisk);
-            let last_awake = last_awake.map(|waiter| waiter.thread.clone());
-            drop(keys); // or the threads that wake up would wait for it at once
-            thread.unpark();
-            if let Some(thread) = last_awake {
-                thread.unpark();
-            }
-        }
-        None => {
-            queue.remove();
-        }
+    let queue = queue.into_mut();
+    queue.owner = thread.id();
+    queue.brisk = brisk;
+    let last_awake = queue.waiters.get(AWAKE - 1).filter(|_| brisk);
+    let last_awake = last_awake.map(|waiter| waiter.thread.clone());
+    drop(keys); // or the threads that wake up would wait for it at once
+    thread.unpark();
+    if let Some(thread) = last_awake {
+        thread.unpark();
     }
 }
 
 fn queue_of<'q, K: Eq + Hash, T>(keys: &'q mut HashMap<K, Queue<T>>, key: &K) -> &'q mut Queue<T> {
-    keys.get_mut(key)
-        .expect("a key has a queue for as long as a thread owns it")
+    keys.get_mut(key).expect(IN_USE)
 }
+
+const IN_USE: &str = "a key has a queue for as long as a thread owns it";

@@ -29,34 +29,23 @@ impl<T> Monitor<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a while, and says whether the time is over.
+    /// Waits for a while, and says whether the time is over. Awake, it does not sleep: whoever else
+    /// can run does, and then this thread again.
     pub(super) fn wait<'m>(
         &'m self,
         guard: MutexGuard<'m, T>,
         deadline: Option<Instant>,
+        awake: bool,
     ) -> (MutexGuard<'m, T>, bool) {
         drop(guard);
         match deadline {
+            _ if awake => thread::yield_now(),
             None => thread::park(),
             Some(deadline) => {
                 thread::park_timeout(deadline.saturating_duration_since(Instant::now()));
             }
         }
-        (self.lock(), is_over(deadline))
+        let out_of_time = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        (self.lock(), out_of_time)
     }
-
-    /// The same without sleep: whoever else can run does, and then this thread again.
-    pub(super) fn pause<'m>(
-        &'m self,
-        guard: MutexGuard<'m, T>,
-        deadline: Option<Instant>,
-    ) -> (MutexGuard<'m, T>, bool) {
-        drop(guard);
-        thread::yield_now();
-        (self.lock(), is_over(deadline))
-    }
-}
-
-fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
