@@ -142,15 +142,17 @@ fn transaction_lock(lock: &LockInfo, wait: Wait) -> String {
 /// RESET would destroy a value that the caller had set. `left` of a text's beginning is the answer
 /// "yes".
 fn waited(lock: &LockInfo, wait: Wait) -> String {
+    let timed = matches!(wait, Wait::Millis(_));
     let mut steps = Steps::in_array();
-    let Wait::Millis(_) = wait else {
-        steps.wait(lock, wait);
-        return in_order(&steps);
-    };
-    steps.push(&["current_setting('lock_timeout')"]);
+    if timed {
+        steps.push(&["current_setting('lock_timeout')"]);
+    }
     steps.wait(lock, wait);
-    let kept = in_order(&steps);
-    format!("left(set_config('lock_timeout', {kept}, true), 0)")
+    let first = in_order(&steps);
+    match timed {
+        true => format!("left(set_config('lock_timeout', {first}, true), 0)"),
+        false => first,
+    }
 }
 
 fn tried(lock: &LockInfo, level: &str) -> String {

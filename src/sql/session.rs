@@ -64,16 +64,14 @@ fn tried_at_once(lock: &LockInfo) -> String {
 }
 
 fn waited_and_locked(lock: &LockInfo, wait: Wait) -> String {
-    let several = lock.keys().len() > 1;
-    let mut steps = match several {
-        true => Steps::in_array(),
-        false => Steps::new(", "), // a select list is evaluated in order, too, and is cheaper
+    let fill = |mut steps: Steps| {
+        steps.wait(lock, wait);
+        steps.calls("pg_advisory_lock", lock);
+        steps
     };
-    steps.wait(lock, wait);
-    steps.calls("pg_advisory_lock", lock);
-    match several {
-        true => in_order(&steps),
-        false => steps.text,
+    match lock.keys() {
+        [_] => fill(Steps::new(", ")).text, // a select list is evaluated in order, too, and is cheaper
+        _ => in_order(&fill(Steps::in_array())),
     }
 }
 
