@@ -50,10 +50,11 @@ use crate::request::{LockInfo, Scope};
 /// std::thread::scope(|threads| {
 ///     for _ in 0..8 {
 ///         threads.spawn(|| {
-///             Lock::new(&pool, "doc:stock:ABC").run(|conn| {
+///             let restocked = Lock::new(&pool, "doc:stock:ABC").run(|conn| {
 ///                 conn.batch_execute("SELECT 'restock'")?;
 ///                 Ok::<_, pglock::Error>(())
-///             })
+///             });
+///             restocked.unwrap();
 ///         });
 ///     }
 /// });
@@ -75,16 +76,17 @@ use crate::request::{LockInfo, Scope};
 ///   released as it is everywhere, and the next thread takes a connection of its own.
 /// - **Other keys** get their connection: one that has been handed on for
 ///   [`max_hold`](QueuedPool::max_hold) goes back to a pool that has no other.
-/// - **Timeouts count the time in the queue**, and one that ends there names no holders. A single attempt (`try_…`, a timeout of zero) finds
-///   the lock held when any thread of the process has it or waits for it. Without a timeout the
-///   wait in the queue has no bound; a `lock_timeout` of the session's own counts at the server
-///   only.
+/// - **Timeouts count the time in the queue**, and one that ends there names no holders. A single
+///   attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process has it
+///   or waits for it. Without a timeout the wait in the queue has no bound; a `lock_timeout` of the
+///   session's own counts at the server only.
 /// - **Shared locks** do not queue, nor does what does not keep itself out either: some modes of a
-///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue, but hand nothing over: the
-///   lock ends with the COMMIT.
+///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
+///   but hand nothing over: the lock ends with the COMMIT.
 /// - **It does not nest through the pool**: a thread that would wait for a key which it holds itself,
-///   alone or among others, shared or not, gets [`Error::AlreadyHeld`]. Inside a section, lock on the connection that it was given. A
-///   guard that has moved to another thread still counts as held by the one that acquired it.
+///   alone or among others, shared or not, gets [`Error::AlreadyHeld`]. Inside a section, lock on the
+///   connection that it was given. A guard that has moved to another thread still counts as held by
+///   the one that acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock unseen by the server, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
