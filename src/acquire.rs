@@ -1,34 +1,33 @@
-//! How a lock is had: in which scope, and what is cleaned up when it is not.
+//! Acquiring a lock: in which scope, and for what.
 
-use crate::answer::{Answers, Failure};
-use crate::backends::{End, LockBackend, Session, SessionHandle, insist};
+use crate::attempt::{Attempt, Place};
+use crate::driver::{
+    Acquire, Failure, Finish, LockBackend, Opening, Refusal, Session, SessionHandle, Transacted,
+};
 use crate::error::Error;
 use crate::guard::LockGuard;
-use crate::inspect;
-use crate::request::{Request, Scope, Standing};
-use crate::session;
+use crate::process;
+use crate::request::{LockInfo, Request, Scope, WaitTime};
 use crate::sql;
-use crate::target::Target;
-use crate::telemetry::{Hold, Outcome, Wait};
+use crate::targets::Target;
+use crate::telemetry::{Hold, Outcome, Waiting};
 
-/// Checks out a session and takes the lock on it.
+/// Acquires the lock on a session of the backend's, and gives the guard.
 pub(crate) fn guard<'b, B: LockBackend>(
     backend: &'b mut B,
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let (mut handle, wait) = checkout(backend, request, scope)?;
-    let (scope, hold) = match handle.adopt() {
-        Standing::Held => (Scope::Session, wait.acquired()),
-        standing => {
-            let request = request.after(handle.waited(), standing);
-            acquire(&mut *handle, &request, wait)?
-        }
+    let (mut handle, mut attempt, waiting) = begin(backend, request, scope)?;
+    let (scope, hold) = if handle.place().is_some_and(|place| place.takes_over()) {
+        (Scope::Session, waiting.acquired())
+    } else {
+        on_session(&mut *handle, &mut attempt, waiting)?
     };
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
 
-/// Takes the lock for the caller's transaction, which alone ends it.
+/// Acquires the lock for the caller's transaction, which alone ends it.
 pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
     backend: &mut B,
     request: &Request,
@@ -37,202 +36,186 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let (mut handle, wait) = checkout(backend, &request, Scope::Transaction)?;
-    let (_, mut hold) = acquire(&mut *handle, &request, wait)?;
+    let (mut handle, mut attempt, waiting) = begin(backend, &request, Scope::Transaction)?;
+    let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
     hold.end(Outcome::Kept);
     Ok(())
 }
 
-/// Runs the body under a held lock. Its own error is never masked by the release's.
-pub(crate) fn under<H, T, E>(
-    mut guard: LockGuard<H>,
-    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
-) -> Result<T, E>
-where
-    H: SessionHandle,
-    E: From<Error>,
-{
-    let value = LockGuard::run(&mut guard, body)?;
-    LockGuard::release(guard)?;
-    Ok(value)
-}
-
 /// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
-pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
+///
+/// `find` looks, under the lock, for what the body is about; with `None` there is nothing, and the
+/// body does not run.
+pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     backend: &mut B,
     request: &Request,
-    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-) -> Result<Result<T, E>, Error> {
+    find: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<Option<F>, Error>,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, F) -> Result<T, E>,
+) -> Result<Result<Option<T>, E>, Error> {
     let lock = &request.lock;
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let (mut handle, waiting) = checkout(backend, request, Scope::Transaction)?;
-    let request = &request.after(handle.waited(), Standing::Free);
+    let (mut handle, mut attempt, waiting) = begin(backend, request, Scope::Transaction)?;
     let session = &mut *handle;
-    let answers = <B::Session as Session>::ANSWERS;
     let inside = session.in_transaction();
-    let (mut wait, mut hold) = (None, Hold::not_yet());
-    let at_begin = if inside {
-        (_, hold) = acquire(session, request, waiting)?;
-        String::new()
-    } else {
-        wait = Some(waiting);
-        sql::acquire_at_begin(lock, request.wait(), answers)
-    };
-    let ended = session.transact(&at_begin, &sql::commit(answers), |transaction| {
-        if let Some(wait) = wait.take() {
-            hold = wait.acquired();
-        }
-        let result = hold.inside().run(|| body(transaction));
-        let end = if result.is_ok() || !request.rollback_on_error {
-            End::Commit
-        } else {
-            End::Rollback
+    let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
+    if inside && let Some(waiting) = waiting.take() {
+        (_, hold) = on_session(session, &mut attempt, waiting)?;
+    }
+    let mut work = Some((find, body));
+    let name = process::unique_word();
+    let mut once = |session: &mut B::Session, time, label: &str| {
+        let opening = Opening {
+            lock,
+            time,
+            name: &name,
+            replies: <B::Session as Session>::REPLIES,
+            label,
         };
-        ((result, end), end)
-    });
-    let ((result, end), committed) = match ended {
-        Ok(ended) => ended,
-        Err(failure) => return Err(not_begun(session, request, failure, wait)),
+        session.transact(&opening, |transaction| {
+            let (find, body) = work.take().expect("a driver runs the body once");
+            let result = match find(transaction) {
+                Ok(Some(found)) => {
+                    if let Some(waiting) = waiting.take() {
+                        hold = waiting.acquired();
+                    }
+                    hold.inside().run(|| body(transaction, found)).map(Some)
+                }
+                Ok(None) => {
+                    if let Some(waiting) = waiting.take() {
+                        waiting.found_nothing();
+                    }
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
+            };
+            let finish = if result.is_ok() || !request.rollback_on_error {
+                Finish::Commit
+            } else {
+                Finish::Rollback
+            };
+            ((result, finish), finish)
+        })
     };
-    hold.end(match (&committed, end) {
+    let ended = if inside {
+        once(session, WaitTime::No, "")
+            .map_err(|failure| Error::acquire(lock.clone(), None, failure))
+    } else {
+        attempt.in_slices(session, Place::OwnTransaction, once)
+    };
+    let Transacted {
+        result: (result, finish),
+        ended,
+    } = match ended {
+        Ok(transacted) => transacted,
+        Err(error) => {
+            if let Some(waiting) = waiting {
+                waiting.failed(&error);
+            }
+            return Err(error);
+        }
+    };
+    hold.end(match (&ended, finish) {
         _ if inside => Outcome::Kept,
-        (Ok(()), End::Commit) => Outcome::Released,
-        (Ok(()), End::Rollback) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
+        (Ok(()), Finish::Commit) => Outcome::Released,
+        (Ok(()), Finish::Rollback) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
         (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
     });
-    Ok(result.and_then(|value| match committed {
+    Ok(result.and_then(|value| match ended {
         Ok(()) => Ok(value),
         Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
     }))
 }
 
-/// Why a transaction of pglock's own did not begin, or did not get its lock.
-fn not_begun<S: Session>(
-    session: &mut S,
-    request: &Request,
-    failure: Failure,
-    wait: Option<Wait>,
-) -> Error {
-    let mut culprits = None;
-    if failure.is_timeout() && request.names_holders(false) {
-        culprits = inspect::culprits(session, &request.lock);
-    }
-    let error = Error::acquire(request.lock.clone(), request.timeout, failure).held_by(culprits);
-    if let Some(wait) = wait {
-        wait.failed(&error);
-    }
-    error
-}
-
-fn checkout<'b, B: LockBackend + ?Sized>(
+/// Finds the session, and starts the clock of the timeout before that.
+fn begin<'b, 'r, B: LockBackend + ?Sized>(
     backend: &'b mut B,
-    request: &Request,
+    request: &'r Request,
     scope: Scope,
-) -> Result<(B::Handle<'b>, Wait), Error> {
-    match request.lock.target() {
+) -> Result<(B::Handle<'b>, Attempt<'r>, Waiting), Error> {
+    let lock = &request.lock;
+    match lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
-        target if target.has_nul() => {
-            let lock = request.lock.clone();
-            return Err(Error::NulByte { lock });
-        }
+        target if target.has_nul() => return Err(Error::NulByte { lock: lock.clone() }),
         _ => {}
     }
-    let wait = Wait::start(&request.lock, scope);
-    match backend.session_for(&request.lock, scope, request.timeout) {
-        Ok(handle) => Ok((handle, wait)),
+    let waiting = Waiting::start(lock, scope);
+    let attempt = Attempt::begin(request);
+    let found = backend.session_for(&Acquire {
+        lock,
+        scope,
+        timeout: request.timeout,
+        stop: request.stop.as_ref(),
+    });
+    match found {
+        Ok(handle) => Ok((handle, attempt, waiting)),
         Err(error) => {
-            wait.failed(&error);
+            waiting.failed(&error);
             Err(error)
         }
     }
 }
 
-/// Takes the lock on a session, in the scope that the one rule gives or that was insisted on.
-fn acquire<S: Session>(
+/// Acquires the lock on a session, in the scope that the one rule gives or that was insisted on.
+fn on_session<S: Session>(
     session: &mut S,
-    request: &Request,
-    mut wait: Wait,
+    attempt: &mut Attempt<'_>,
+    mut waiting: Waiting,
 ) -> Result<(Scope, Hold), Error> {
+    let request = attempt.request;
     let lock = &request.lock;
     let in_transaction = session.in_transaction();
     let scope = match in_transaction {
         true => Scope::Transaction,
         false => request.scope.unwrap_or(Scope::Session),
     };
-    wait.in_scope(scope);
-    let taken = match scope {
+    waiting.in_scope(scope);
+    let acquired = match scope {
         _ if in_transaction && request.scope == Some(Scope::Session) => {
             Err(Error::InTransaction { lock: lock.clone() })
         }
-        Scope::Session => session_lock(session, request),
-        Scope::Transaction => transaction_lock(session, request),
+        Scope::Session => {
+            let mut client = sql::Client::Known;
+            attempt.in_slices(session, Place::Session, |session, time, label| {
+                for_session(session, lock, time, label, &mut client)
+            })
+        }
+        Scope::Transaction => attempt.in_slices(
+            session,
+            Place::CallersTransaction,
+            |session, time, label| {
+                let acquire = sql::acquire_in_transaction(lock, time, S::REPLIES);
+                session.send(&[label, &acquire].concat())
+            },
+        ),
     };
-    match taken {
-        Ok(()) => Ok((scope, wait.acquired())),
+    match acquired {
+        Ok(()) => Ok((scope, waiting.acquired())),
         Err(error) => {
-            wait.failed(&error);
+            waiting.failed(&error);
             Err(error)
         }
     }
 }
 
-fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
-    let lock = &request.lock;
-    let Err(mut failure) = session::lock(session, lock, request.wait(), request.standing) else {
-        return Ok(());
+/// Asks once more, with a look at what the session holds, where it bears another process's number.
+fn for_session<S: Session>(
+    session: &mut S,
+    lock: &LockInfo,
+    time: WaitTime,
+    label: &str,
+    client: &mut sql::Client,
+) -> Result<(), Failure> {
+    let mut send = |client| {
+        let acquire = sql::acquire_for_session(lock, time, client, S::REPLIES);
+        session.send(&[label, &acquire].concat())
     };
-    let mut culprits = None;
-    // A driver may return before the server has let go of what the message had; either question
-    // waits for that. And an interrupt can hit after the grant.
-    if failure.is_timeout() && request.names_holders(true) {
-        culprits = inspect::culprits(session, lock);
-    }
-    let held = match (&culprits, &failure) {
-        (Some(culprits), _) => culprits.held,
-        (None, Failure::Sql { .. }) => {
-            let question = sql::held(lock, S::ANSWERS);
-            let held = insist(|| session.send(&question)); // a cancel can hit the question, too
-            if matches!(held, Err(Failure::Sql { .. })) {
-                // Nothing can be asked in a raw transaction that was aborted, nor was it taken there.
-                failure = failure.without_transaction(true);
-            }
-            held.map_or_else(|unknown| unknown.is_canceled(), |()| true)
+    match send(*client) {
+        Err(Failure::Refused(Refusal::OtherClient)) => {
+            *client = sql::Client::Other;
+            send(*client)
         }
-        (None, _) => false,
-    };
-    if held {
-        session.end();
+        done => done,
     }
-    let error = Error::acquire(lock.clone(), request.timeout, failure);
-    Err(error.held_by(culprits))
-}
-
-fn transaction_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
-    let lock = &request.lock;
-    let taken = session.send(&sql::acquire_in_transaction(
-        lock,
-        request.wait(),
-        S::ANSWERS,
-    ));
-    let Err(mut failure) = taken else {
-        return Ok(());
-    };
-    let mut culprits = None;
-    if !matches!(failure, Failure::Lost(_)) {
-        let free = S::ANSWERS == Answers::Rows;
-        let undone;
-        if failure.is_timeout() && request.names_holders(free) {
-            (undone, culprits) = inspect::undo_and_culprits(session, lock);
-        } else {
-            undone = session.send(sql::UNDO);
-        }
-        if undone.is_err() {
-            // There was no savepoint to go back to: the transaction was aborted before, or there is
-            // none.
-            failure = failure.without_transaction(session.in_transaction());
-        }
-    }
-    Err(Error::acquire(lock.clone(), request.timeout, failure).held_by(culprits))
 }

@@ -2,13 +2,11 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Instant;
 
-use crate::answer::{Answer, Failure};
-use crate::backends::{Session, SessionHandle};
+use crate::ask;
+use crate::driver::{Failure, Refusal, Replies, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::request::{LockInfo, Mode, Scope};
-use crate::session;
 use crate::sql;
 use crate::telemetry::{Hold, Outcome};
 
@@ -19,7 +17,8 @@ use crate::telemetry::{Hold, Outcome};
 /// functions, to leave the connection's methods alone.
 ///
 /// A session lock is released by [`LockGuard::release`], which reports what went wrong, or by
-/// dropping the guard, which cannot. In both cases an open transaction is rolled back first, and if
+/// dropping the guard, which cannot. A guard that is forgotten (`std::mem::forget`) releases nothing:
+/// the lock stays with its session, also in a pool. In both other cases an open transaction is rolled back first, and if
 /// the server does not confirm the release, the session is ended: the lock is free afterwards. A
 /// transaction lock stays until its transaction ends, and releasing the guard does nothing.
 ///
@@ -56,7 +55,6 @@ where
     lock: LockInfo,
     scope: Scope,
     hold: Hold,
-    since: Instant,
     released: bool,
 }
 
@@ -70,7 +68,6 @@ where
             lock,
             scope,
             hold,
-            since: Instant::now(),
             released: false,
         }
     }
@@ -81,7 +78,7 @@ where
     }
 
     /// Which lock this is: its keys and its mode.
-    pub fn lock(guard: &Self) -> &LockInfo {
+    pub fn lock_info(guard: &Self) -> &LockInfo {
         &guard.lock
     }
 
@@ -95,32 +92,42 @@ where
         guard.scope
     }
 
-    /// Asks the server whether the lock is still held. One round trip.
+    /// Asks the server whether the lock is still held, by the session or by the transaction as the
+    /// guard's [`scope`](LockGuard::scope) says. One round trip.
     ///
-    /// A lost connection is a plain `false`: the server has freed what it held.
+    /// A lost connection is a plain `false`: the server frees what it held.
     ///
     /// # Errors
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let in_transaction = guard.handle.in_transaction();
-        let asked = if in_transaction {
-            guard.handle.send(&sql::held_in_transaction(&guard.lock))
-        } else {
-            guard
-                .handle
-                .send(&sql::held(&guard.lock, <H::Target as Session>::ANSWERS))
+        let replies = <H::Target as Session>::REPLIES;
+        let question = match guard.scope {
+            Scope::Session => sql::held_by_session(&guard.lock, replies),
+            Scope::Transaction => sql::held(&guard.lock, replies),
         };
-        match asked {
-            Ok(()) => Ok(true),
-            Err(Failure::Lost(_)) => Ok(false),
-            Err(Failure::Refused(Answer::NotHeld)) => {
-                if in_transaction {
-                    let _ = guard.handle.send(sql::UNDO);
-                }
-                Ok(false)
+        let session = &mut *guard.handle;
+        let in_transaction = session.in_transaction();
+        let told = match in_transaction {
+            true => session.send(&sql::in_savepoint(&question)),
+            false => session.send(&question),
+        };
+        let mut failure = match told {
+            Ok(()) => return Ok(true),
+            Err(Failure::Lost(_)) => return Ok(false),
+            Err(failure) => failure,
+        };
+        let refused = matches!(failure, Failure::Refused(Refusal::NotHeld));
+        // A refusal that came in a row has not kept the savepoint from being released.
+        if in_transaction && !(refused && replies == Replies::Rows) {
+            let undone = ask::undo(session);
+            if !refused && undone.is_err() {
+                failure = failure.without_transaction(true);
             }
-            Err(failure) => Err(Error::acquire(guard.lock.clone(), None, failure)),
+        }
+        match failure {
+            Failure::Refused(Refusal::NotHeld) => Ok(false),
+            failure => Err(Error::acquire(guard.lock.clone(), None, failure)),
         }
     }
 
@@ -134,8 +141,11 @@ where
     /// - [`Error::LockLost`]: the lock was not held any more, so the section ran unprotected, or
     ///   its connection broke.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
+    /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {
-        if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock, guard.since.elapsed())
+        if guard.scope == Scope::Session
+            && let Some(place) = guard.handle.place()
+            && place.hand_over(&guard.lock)
         {
             guard.released = true;
             guard.hold.end(Outcome::Released);
@@ -161,23 +171,31 @@ where
         if self.scope == Scope::Transaction {
             return Ok(());
         }
+        let replies = <H::Target as Session>::REPLIES;
         let (session, lock) = (&mut *self.handle, self.lock.clone());
-        match session::unlock(session, &lock) {
+        let release = sql::release(&lock, replies);
+        let failure = match insist(|| session.send(&release)) {
+            Ok(()) => return Ok(()),
+            Err(failure @ (Failure::Lost(_) | Failure::Refused(Refusal::NotHeld))) => {
+                return Err(Error::LockLost {
+                    lock,
+                    source: failure.into_source(),
+                });
+            }
+            Err(failure) => failure,
+        };
+        let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
+            || failure.may_be_aborted_transaction();
+        let release = sql::roll_back_and_release(&lock, replies);
+        match insist(|| session.send(&release)) {
+            Ok(()) if was_open => Err(Error::TransactionLeftOpen {
+                lock,
+                source: failure.into_source(),
+            }),
             Ok(()) => Ok(()),
-            Err(failure @ (Failure::Refused(Answer::InTransaction) | Failure::Sql { .. })) => {
-                match session::rollback_and_unlock(session, &lock) {
-                    Ok(()) => Err(Error::TransactionLeftOpen {
-                        lock,
-                        source: failure.into_source(),
-                    }),
-                    Err(failure) => {
-                        session.end();
-                        Err(Error::LockLost {
-                            lock,
-                            source: failure.into_source(),
-                        })
-                    }
-                }
+            Err(Failure::Sql { source, .. }) => {
+                session.terminate();
+                Err(Error::ReleaseFailed { lock, source })
             }
             Err(failure) => Err(Error::LockLost {
                 lock,

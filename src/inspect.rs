@@ -35,17 +35,13 @@
 //! [Predefined Roles]: https://www.postgresql.org/docs/current/predefined-roles.html
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
-use crate::answer::{Answers, Failure};
-use crate::backends::{LockBackend, Session};
+use crate::ask;
+pub use crate::claim::Claim;
+use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::key::Key;
 use crate::request::LockInfo;
 use crate::sql;
-
-pub(crate) mod claim;
-
-pub use claim::Claim;
-use claim::{Culprits, FEW};
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
@@ -122,7 +118,7 @@ fn claims<B>(backend: &mut B, keys: &[Key], condition: &str) -> Result<Vec<Claim
 where
     B: LockBackend + ?Sized,
 {
-    let lines = query(backend, &claims_sql(keys, condition))?;
+    let lines = query(backend, &sql::claims_of(keys, condition))?;
     Ok(read(&lines, keys))
 }
 
@@ -133,7 +129,7 @@ where
     let Some(pid) = claim.pid else {
         return Ok(false);
     };
-    let lines = query(backend, &signal_sql(&claim.key, pid, function))?;
+    let lines = query(backend, &sql::signal(&claim.key, pid, function))?;
     Ok(lines.iter().any(|line| line == "true"))
 }
 
@@ -147,120 +143,38 @@ where
     session.query(sql).map_err(|failure| {
         let source = match failure {
             Failure::Sql { source, .. } | Failure::Lost(source) => source,
-            Failure::Refused(answer) => answer.to_string().into(),
+            Failure::Refused(refusal) => refusal.to_string().into(),
         };
         Error::Inspect { source }
     })
 }
 
-/// Asks who holds a lock. `None`: that cannot be told, which must not replace the error that is
-/// asked about. One round trip.
-pub(crate) fn culprits<S: Session>(session: &mut S, lock: &LockInfo) -> Option<Culprits> {
-    let lines = match S::ANSWERS {
-        Answers::Rows => session.query(&culprits_sql(lock)).ok(),
-        Answers::Errors => lines_of(session.send(&culprits_answer(lock))),
-    };
-    Some(Culprits::of(read(&lines?, lock.keys()), lock))
+/// The sessions that hold a lock, ten at most: none where that cannot be told, which must not
+/// replace the error that they are asked about. One round trip.
+pub(crate) fn holders_of<S: Session>(session: &mut S, lock: &LockInfo) -> Vec<Claim> {
+    let lines = ask::lines(session, &holders_query(lock));
+    read(&lines.unwrap_or_default(), lock.keys())
 }
 
-/// The same after a failed statement behind a savepoint, which is undone first: with a driver that
-/// reads rows in the same message, with another in two more.
-pub(crate) fn undo_and_culprits<S: Session>(
+/// The same after a failed statement behind a savepoint, which is left first. A driver that reads
+/// rows does it in one message, another in three.
+pub(crate) fn undo_and_holders<S: Session>(
     session: &mut S,
     lock: &LockInfo,
-) -> (Result<(), Failure>, Option<Culprits>) {
-    let (undone, lines) = match S::ANSWERS {
-        Answers::Rows => {
-            let ask = sql::in_savepoint(&culprits_sql(lock));
-            match session.query(&format!("{}; {ask}", sql::UNDO)) {
-                Ok(lines) => (Ok(()), Some(lines)),
-                Err(_) => (session.send(sql::UNDO), None),
-            }
-        }
-        Answers::Errors => match session.send(sql::UNDO) {
-            Ok(()) => match session.send(&sql::in_savepoint(&culprits_answer(lock))) {
-                Ok(()) => (Ok(()), Some(Vec::new())),
-                told => (session.send(sql::UNDO), lines_of(told)),
-            },
-            failed => (failed, None),
-        },
-    };
-    (
-        undone,
-        lines.map(|lines| Culprits::of(read(&lines, lock.keys()), lock)),
-    )
+) -> (Result<(), Failure>, Vec<Claim>) {
+    let (undone, lines) = ask::lines_after_undo(session, &holders_query(lock));
+    (undone, read(&lines, lock.keys()))
 }
 
-// The statements. They are views' rows as one text a row, with the control characters that separate
-// fields and rows taken out of what users chose.
+/// Enough for an error's text.
+const FEW: usize = 10;
 
-/// This session's own claims come first, and so are within the limit.
-fn culprits_sql(lock: &LockInfo) -> String {
-    format!(
-        "SELECT line FROM ({}) AS claims ORDER BY own DESC LIMIT {}",
-        claims_sql(lock.keys(), "l.granted"),
-        FEW + 2 * lock.keys().len()
-    )
-}
-
-const CULPRITS: &str = "held by";
-const ROW: char = '\x1e';
-
-/// For a driver whose `send` reads no rows: they come as the text of an error, and no error is none.
-fn culprits_answer(lock: &LockInfo) -> String {
-    sql::raise(&format!(
-        "(SELECT '{CULPRITS}' || string_agg(line, chr(30)) || chr(30) FROM ({}) AS claims)",
-        culprits_sql(lock)
-    ))
-}
-
-fn lines_of(told: Result<(), Failure>) -> Option<Vec<String>> {
-    let source = match told {
-        Ok(()) => return Some(Vec::new()),
-        Err(Failure::Sql { source, .. }) => source,
-        Err(_) => return None,
-    };
-    let text = source.to_string();
-    let (_, lines) = text.split_once(CULPRITS)?;
-    let (lines, _) = lines.rsplit_once(ROW)?;
-    Some(lines.split(ROW).map(str::to_owned).collect())
-}
-
-fn claims_sql(keys: &[Key], condition: &str) -> String {
-    let seconds = |since: &str| format!("extract(epoch FROM clock_timestamp() - {since})::text");
-    format!(
-        "SELECT array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
-         {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
-         CASE WHEN NOT l.granted THEN array_to_string(pg_blocking_pids(l.pid), ' ') END], chr(31), '') AS line, \
-         {OWN} AS own \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
-         ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START}, l.pid",
-        application = clean("a.application_name"),
-        user = clean("a.usename::text"),
-        state = seconds("a.state_change"),
-        transaction = seconds("a.xact_start"),
-        connected = seconds("a.backend_start"),
-        waiting = seconds(&format!("({WAIT_START})::timestamptz")),
-        rows = sql::advisory_rows(keys),
-    )
-}
-
-const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
-
-/// By way of JSON, since before PostgreSQL 14 there is no such column.
-const WAIT_START: &str = "to_jsonb(l) ->> 'waitstart'";
-
-fn clean(text: &str) -> String {
-    format!("translate({text}, chr(30) || chr(31), '')")
-}
-
-/// Only while the session has the claim: its process number may have gone to another since.
-fn signal_sql(key: &Key, pid: i32, function: &str) -> String {
-    format!(
-        "SELECT CASE WHEN EXISTS (SELECT FROM pg_locks l WHERE l.pid = {pid} AND {}) \
-         THEN {function}({pid}) ELSE false END::text AS line",
-        sql::advisory_rows(std::slice::from_ref(key))
-    )
+fn holders_query(lock: &LockInfo) -> String {
+    let claims = sql::claims_of(
+        lock.keys(),
+        "l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()",
+    );
+    format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}")
 }
 
 fn read(lines: &[String], keys: &[Key]) -> Vec<Claim> {

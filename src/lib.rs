@@ -66,39 +66,45 @@
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
 mod acquire;
-mod answer;
+mod ask;
+mod attempt;
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
+mod claim;
 #[cfg(feature = "compat")]
 pub mod compat;
+pub mod driver;
 mod error;
+mod failure;
+mod first_free;
 mod guard;
 pub mod inspect;
 mod key;
 mod lock;
 pub mod optimistic;
+mod process;
 #[cfg(feature = "r2d2")]
 mod queued;
 mod request;
-mod session;
 mod sql;
-mod target;
+mod stop;
+mod targets;
 mod telemetry;
 mod with;
 
-pub use answer::{Answer, Answers, BoxError, Failure};
 #[cfg(feature = "macros")]
 pub use attribute::locked;
-pub use backends::{End, LockBackend, Session, SessionHandle, TransactionBackend};
+pub use driver::LockBackend;
 pub use error::Error;
 pub use guard::LockGuard;
 pub use key::Key;
 pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
-pub use request::{LockInfo, Mode, Scope, Standing};
-pub use target::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
+pub use request::{LockInfo, Mode, Scope};
+pub use stop::StopToken;
+pub use targets::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,

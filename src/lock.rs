@@ -4,13 +4,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::acquire::{self, transact, under};
-use crate::backends::{LockBackend, Session};
+use crate::acquire;
+use crate::driver::{LockBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, Request, Scope};
-use crate::target::{IntoTarget, Target};
+use crate::stop::StopToken;
+use crate::targets::{IntoTarget, Target};
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///
@@ -149,19 +150,52 @@ impl<B, T> Lock<B, T> {
     /// Whether [`Error::Timeout`] names the sessions that held the lock. They are asked for when the
     /// wait has failed, never before.
     ///
-    /// By default they are wherever that takes no round trip of its own: outside a transaction, and
-    /// with `postgres` also inside one of the caller's. With `true` also where it takes one
-    /// ([`run_in_transaction`](Lock::run_in_transaction)) or two (diesel, inside a transaction of
-    /// the caller's), with `false` nowhere. An attempt that does not wait never asks, and neither does
-    /// a lock on a row or a table.
+    /// By default they are wherever that takes no more than one round trip in all: outside a
+    /// transaction, and with `postgres` also inside one of the caller's. With `true` also where it takes
+    /// more (diesel, inside a transaction of the caller's), with `false` nowhere. `try_run` and its
+    /// siblings never ask, and neither does a lock on a row or a table, or a wait that ends in the
+    /// queue of a `QueuedPool`.
     pub fn name_holders(mut self, name: bool) -> Self {
         self.request.name_holders = Some(name);
         self
     }
 
+    /// Whether the wait keeps its place in the server's queue to the end. Defaults to `false`.
+    ///
+    /// A wait for a key is sent in slices of less than [`deadlock_timeout`] (1 s by default), one
+    /// message each. Between two of them the session has no snapshot, so that it does not hold up
+    /// vacuum, nor a `CREATE INDEX CONCURRENTLY` of whoever holds the lock. Within the first slice it is
+    /// first come, first served; after it there is no order. With `true` the wait is one statement: the
+    /// order is kept, and the session has a snapshot for as long as it waits.
+    ///
+    /// Deadlocks are found either way. Waits for rows and tables are never sliced. Each slice that ends
+    /// writes an error (`lock_timeout`, SQLSTATE 55P03) to the server's log.
+    ///
+    /// [`deadlock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-DEADLOCK-TIMEOUT
+    pub fn keep_place(mut self, keep: bool) -> Self {
+        self.request.keep_place = keep;
+        self
+    }
+
+    /// Ends the wait with [`Error::Stopped`] when the token is stopped: within a slice of less than a
+    /// second, at once in the queue of a `QueuedPool`. A wait that
+    /// [keeps its place](Lock::keep_place), or is for a row or a table, heeds it only before it begins.
+    pub fn stop_on(mut self, token: &StopToken) -> Self {
+        self.request.stop = Some(token.clone());
+        self
+    }
+
+    /// Whether the statement that acquires the lock bears the lock's name in a comment, so that
+    /// `pg_stat_activity`, the server's log and [`inspect`](crate::inspect) show it: escaped, and cut
+    /// to 64 characters. Defaults to `false`, for names can be private.
+    pub fn labelled(mut self, label: bool) -> Self {
+        self.request.labelled = label;
+        self
+    }
+
     /// Which lock this is: its target and its mode.
     #[must_use]
-    pub fn info(&self) -> &LockInfo {
+    pub fn lock_info(&self) -> &LockInfo {
         &self.request.lock
     }
 }
@@ -181,7 +215,7 @@ impl<B: LockBackend> Lock<B> {
     where
         E: From<Error>,
     {
-        under(self.acquire()?, body)
+        run(self.acquire()?, body)
     }
 
     /// Runs the body only if the lock is free, or becomes free within the timeout, where one is
@@ -200,13 +234,13 @@ impl<B: LockBackend> Lock<B> {
         let Some(guard) = self.try_acquire()? else {
             return Ok(None);
         };
-        under(guard, body).map(Some)
+        run(guard, body).map(Some)
     }
 
     /// As [`run`](Lock::run), with a conflict handler in place of [`Error::Timeout`].
     ///
-    /// The handler is called when this lock was not had in time, and only then: a timeout inside
-    /// the body is an error of the body.
+    /// The handler is called when this lock was not acquired in time, and only then: a timeout inside
+    /// the body is an error of the body. It gets the [`Error::Timeout`], which says who holds the lock.
     ///
     /// # Errors
     ///
@@ -214,14 +248,14 @@ impl<B: LockBackend> Lock<B> {
     pub fn run_or_else<T, E>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
-        on_conflict: impl FnOnce() -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<Error>,
     {
         match self.acquire() {
-            Ok(guard) => under(guard, body),
-            Err(Error::Timeout { .. }) => on_conflict(),
+            Ok(guard) => run(guard, body),
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
             Err(error) => Err(error.into()),
         }
     }
@@ -242,6 +276,9 @@ impl<B: LockBackend> Lock<B> {
     /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
     ///   give it.
     /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread would wait for itself.
+    /// - [`Error::SharedSession`], [`Error::NotPostgres`]: what is behind the connection would let
+    ///   others in.
+    /// - [`Error::Stopped`]: the token was stopped.
     /// - [`Error::NoKeys`]: there is nothing to lock.
     pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
         acquire::guard(&mut self.backend, &self.request)
@@ -287,7 +324,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     where
         E: From<Error>,
     {
-        transact(&mut self.backend, &self.request, body)?
+        self.transact(&self.request.clone(), body)?
     }
 
     /// As [`run_in_transaction`](Lock::run_in_transaction), only if the lock is free, or becomes
@@ -303,7 +340,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     where
         E: From<Error>,
     {
-        match transact(&mut self.backend, &self.request.or_no_wait(), body) {
+        match self.transact(&self.request.or_no_wait(), body) {
             Ok(result) => result.map(Some),
             Err(Error::Timeout { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -319,17 +356,48 @@ impl<B: LockBackend, L> Lock<B, L> {
     pub fn run_in_transaction_or_else<T, E>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-        on_conflict: impl FnOnce() -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<Error>,
     {
-        match transact(&mut self.backend, &self.request, body) {
+        match self.transact(&self.request.clone(), body) {
             Ok(result) => result,
-            Err(Error::Timeout { .. }) => on_conflict(),
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
             Err(error) => Err(error.into()),
         }
     }
+
+    fn transact<T, E>(
+        &mut self,
+        request: &Request,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Error>
+    where
+        E: From<Error>,
+    {
+        let transacted = acquire::transact(
+            &mut self.backend,
+            request,
+            |_| Ok(Some(())),
+            |transaction, ()| body(transaction),
+        )?;
+        Ok(transacted.map(|value| value.expect("something was found")))
+    }
+}
+
+/// Runs the body under a held lock. Its own error is never masked by the release's.
+fn run<H, T, E>(
+    mut guard: LockGuard<H>,
+    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
+) -> Result<T, E>
+where
+    H: SessionHandle,
+    E: From<Error>,
+{
+    let value = LockGuard::run(&mut guard, body)?;
+    LockGuard::release(guard)?;
+    Ok(value)
 }
 
 impl<B, T> fmt::Debug for Lock<B, T> {

@@ -4,10 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::target::{Table, TableMode, Target};
+use crate::stop::StopToken;
+use crate::targets::{Table, TableMode, Target};
 
 /// Whether a lock keeps everybody out, or only those who want it exclusively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Mode {
     /// One holder at a time. The default.
     #[default]
@@ -18,11 +20,32 @@ pub enum Mode {
 
 /// How long a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scope {
     /// Until it is released, or its connection ends. What a lock outside a transaction is.
     Session,
     /// Until the transaction ends by COMMIT or ROLLBACK. What a lock inside a transaction is.
     Transaction,
+}
+
+/// `exclusive` or `shared`.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        })
+    }
+}
+
+/// `session` or `transaction`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Session => "session",
+            Self::Transaction => "transaction",
+        })
+    }
 }
 
 /// Which lock: its target and its mode. Every error names it, and a guard has it.
@@ -65,10 +88,10 @@ impl LockInfo {
 
     /// Whether two sessions could not have it at the same time.
     #[cfg(feature = "r2d2")]
-    pub(crate) fn keeps_itself_out(&self) -> bool {
+    pub(crate) fn is_self_conflicting(&self) -> bool {
         match &self.target {
             Target::Keys(_) | Target::Row(_) => self.mode == Mode::Exclusive,
-            Target::Table(table) => self.table_mode(table).keeps_itself_out(),
+            Target::Table(table) => self.table_mode(table).is_self_conflicting(),
             Target::FirstFree(_) => false, // it takes another row
         }
     }
@@ -83,7 +106,7 @@ impl LockInfo {
             }
             (one, other) => one == other,
         };
-        overlap && (self.keeps_itself_out() || other.keeps_itself_out())
+        overlap && (self.is_self_conflicting() || other.is_self_conflicting())
     }
 
     pub(crate) fn table_mode(&self, table: &Table) -> TableMode {
@@ -102,8 +125,7 @@ impl fmt::Display for LockInfo {
             (Target::Table(table), _) if table.mode.is_some() => {
                 write!(f, "{}", self.table_mode(table))?;
             }
-            (_, Mode::Exclusive) => f.write_str("exclusive")?,
-            (_, Mode::Shared) => f.write_str("shared")?,
+            (_, mode) => write!(f, "{mode}")?,
         }
         f.write_str(")")
     }
@@ -117,32 +139,21 @@ pub(crate) struct Request {
     pub(crate) timeout: Option<Duration>,
     pub(crate) rollback_on_error: bool,
     pub(crate) name_holders: Option<bool>,
-    /// How much of the timeout is gone before the server is asked.
-    pub(crate) spent: Duration,
-    pub(crate) standing: Standing,
+    pub(crate) keep_place: bool,
+    pub(crate) labelled: bool,
+    pub(crate) stop: Option<StopToken>,
 }
 
-/// How a lock stands on a session on which it is wanted.
+/// How one message waits for the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It is still to be acquired.
-    Free,
-    /// It is held.
-    Held,
-    /// It is held, and is to be acquired again, behind the waiters of other sessions.
-    Overdue,
-}
-
-/// How an acquire waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum WaitTime {
     /// Not at all.
     No,
-    /// As long as the session's own `lock_timeout` says, which is for ever unless somebody has set
-    /// it.
-    Session,
-    /// At most this many milliseconds.
-    Millis(i32),
+    /// In the server's queue, for at most this many milliseconds, or for as long as the session's own
+    /// `lock_timeout` says, which is for ever unless somebody has set it.
+    Place(Option<i32>),
+    /// The same, but for at most so many thousandths of `deadlock_timeout`.
+    Slice(Option<i32>, u32),
 }
 
 impl Request {
@@ -153,8 +164,9 @@ impl Request {
             timeout: None,
             rollback_on_error: true,
             name_holders: None,
-            spent: Duration::ZERO,
-            standing: Standing::Free,
+            keep_place: false,
+            labelled: false,
+            stop: None,
         }
     }
 
@@ -170,19 +182,9 @@ impl Request {
         !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)
     }
 
-    pub(crate) fn wait(&self) -> Wait {
-        self.timeout.map_or(Wait::Session, |timeout| {
-            Wait::at_most(timeout.saturating_sub(self.spent))
-        })
-    }
-
-    /// The same on a session that was found, with that much of the timeout gone.
-    pub(crate) fn after(&self, spent: Duration, standing: Standing) -> Self {
-        Self {
-            spent,
-            standing,
-            ..self.clone()
-        }
+    /// Whether the wait is sent in slices: rows and tables have waiters that the server must see.
+    pub(crate) fn in_slices(&self) -> bool {
+        !self.keep_place && !self.lock.keys().is_empty()
     }
 
     /// The same, but not waiting where no timeout is set, and with a timeout that nobody reads.
@@ -195,14 +197,12 @@ impl Request {
     }
 }
 
-impl Wait {
-    /// In `lock_timeout`'s milliseconds: rounded up, since 0 would mean for ever, and at most what
-    /// it can hold.
-    fn at_most(timeout: Duration) -> Self {
-        match timeout.as_nanos().div_ceil(1_000_000) {
-            0 => Self::No,
-            millis => Self::Millis(i32::try_from(millis).unwrap_or(i32::MAX)),
-        }
+/// A time in `lock_timeout`'s milliseconds: rounded up, since 0 would mean for ever, and at most what
+/// it can hold. `None` is no time at all.
+pub(crate) fn millis(time: Duration) -> Option<i32> {
+    match time.as_nanos().div_ceil(1_000_000) {
+        0 => None,
+        millis => Some(i32::try_from(millis).unwrap_or(i32::MAX)),
     }
 }
 
@@ -214,11 +214,11 @@ mod tests {
 
     #[test]
     fn timeouts_become_what_lock_timeout_can_hold() {
-        assert_eq!(Wait::at_most(Duration::ZERO), Wait::No);
-        assert_eq!(Wait::at_most(Duration::from_nanos(1)), Wait::Millis(1));
-        assert_eq!(Wait::at_most(Duration::from_micros(1_500)), Wait::Millis(2));
-        assert_eq!(Wait::at_most(Duration::from_secs(2)), Wait::Millis(2_000));
-        assert_eq!(Wait::at_most(Duration::MAX), Wait::Millis(i32::MAX));
+        assert_eq!(millis(Duration::ZERO), None);
+        assert_eq!(millis(Duration::from_nanos(1)), Some(1));
+        assert_eq!(millis(Duration::from_micros(1_500)), Some(2));
+        assert_eq!(millis(Duration::from_secs(2)), Some(2_000));
+        assert_eq!(millis(Duration::MAX), Some(i32::MAX));
     }
 
     proptest! {
@@ -228,16 +228,15 @@ mod tests {
         fn a_duration_of_any_length_is_kept(seconds: u64, nanos in 0..1_000_000_000_u32) {
             for seconds in [seconds, seconds % 3_000_000, 0] {
                 let timeout = Duration::new(seconds, nanos);
-                match Wait::at_most(timeout) {
-                    Wait::No => prop_assert_eq!(timeout, Duration::ZERO),
-                    Wait::Millis(i32::MAX) => prop_assert!(timeout.as_millis() >= i32::MAX as u128 - 1),
-                    Wait::Millis(millis) => {
+                match millis(timeout) {
+                    None => prop_assert_eq!(timeout, Duration::ZERO),
+                    Some(i32::MAX) => prop_assert!(timeout.as_millis() >= i32::MAX as u128 - 1),
+                    Some(millis) => {
                         prop_assert!(millis > 0);
                         let waited = Duration::from_millis(millis as u64);
                         prop_assert!(waited >= timeout);
                         prop_assert!(waited - timeout < Duration::from_millis(1));
                     }
-                    Wait::Session => prop_assert!(false, "it has a bound"),
                 }
             }
         }
@@ -258,19 +257,6 @@ mod tests {
             prop_assert!(one.lock.keys().is_sorted());
             prop_assert!(one.lock.keys().windows(2).all(|pair| pair[0] != pair[1]));
         }
-    }
-
-    #[test]
-    fn the_server_waits_for_what_is_left_of_the_timeout() {
-        let wait = |timeout, spent| {
-            let mut request = Request::on_keys(vec![Key::from(1)]);
-            request.timeout = timeout;
-            request.after(spent, Standing::Free).wait()
-        };
-        let second = Duration::from_secs(1);
-        assert_eq!(wait(Some(3 * second), second), Wait::Millis(2_000));
-        assert_eq!(wait(Some(second), 3 * second), Wait::No);
-        assert_eq!(wait(None, second), Wait::Session);
     }
 
     #[test]

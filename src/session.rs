@@ -1,6 +1,6 @@
 //! Taking and releasing a session lock: what is sent, and what the answers mean.
 
-use crate::answer::{Answer, Answers, Failure};
+use crate::failure::{Answer, Answers, Failure};
 use crate::backends::{Session, insist};
 use crate::request::{LockInfo, Standing, Wait};
 use crate::sql;

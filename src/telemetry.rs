@@ -1,9 +1,9 @@
 //! Spans and metrics of waiting and holding: the only file that knows `tracing` and `metrics`.
 //!
-//! The core starts a [`Wait`], which ends as a failure or as a [`Hold`], which ends with an
+//! The core starts a [`Waiting`], which ends as a failure or as a [`Hold`], which ends with an
 //! [`Outcome`]. With both features off, all of them are empty.
 
-pub(crate) use watch::{Hold, Wait};
+pub(crate) use watch::{Hold, Waiting};
 
 /// How a hold ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +24,11 @@ mod watch {
     use crate::error::Error;
     use crate::request::{LockInfo, Scope};
 
-    pub(crate) struct Wait;
+    pub(crate) struct Waiting;
     pub(crate) struct Hold;
     pub(crate) struct Inside;
 
-    impl Wait {
+    impl Waiting {
         pub(crate) fn start(_: &LockInfo, _: Scope) -> Self {
             Self
         }
@@ -38,6 +38,8 @@ mod watch {
         pub(crate) fn acquired(self) -> Hold {
             Hold
         }
+
+        pub(crate) fn found_nothing(self) {}
 
         pub(crate) fn failed(self, _: &Error) {}
     }
@@ -81,7 +83,7 @@ mod watch {
     }
 
     /// A wait for a lock, short as it may be: for a thread, a session and the server.
-    pub(crate) struct Wait {
+    pub(crate) struct Waiting {
         since: Instant,
         labels: Labels,
         #[cfg(feature = "tracing")]
@@ -90,7 +92,7 @@ mod watch {
         span: tracing::Span,
     }
 
-    impl Wait {
+    impl Waiting {
         pub(crate) fn start(lock: &LockInfo, scope: Scope) -> Self {
             let labels = Labels {
                 mode: match lock.mode() {
@@ -124,14 +126,21 @@ mod watch {
             }))
         }
 
+        /// Of several rows, none was free.
+        pub(crate) fn found_nothing(self) {
+            self.end("nothing");
+        }
+
         pub(crate) fn failed(self, error: &Error) {
             let outcome = match error {
-                Error::Timeout { waited, .. } if waited.is_some_and(|waited| waited.is_zero()) => {
-                    "busy"
-                }
+                Error::Timeout {
+                    timeout: Some(Duration::ZERO),
+                    ..
+                } => "busy",
                 Error::Timeout { .. } => "timed_out",
                 Error::Deadlock { .. } => "deadlock",
                 Error::Canceled { .. } => "canceled",
+                Error::Stopped { .. } => "stopped",
                 Error::ConnectionLost { .. } => "connection_lost",
                 _ => "failed",
             };

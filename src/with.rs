@@ -1,12 +1,12 @@
 //! The short forms: a function a use, with the defaults of [`Lock`].
 
 use crate::acquire;
-use crate::backends::{LockBackend, Session, TransactionBackend};
+use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::request::Request;
-use crate::target::IntoTarget;
+use crate::targets::IntoTarget;
 
 /// Acquires the lock, runs the body with the connection, releases the lock. Waits for as long as it
 /// takes.

@@ -12,9 +12,8 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use pglock::{
-    Error, LockBackend, Session, try_with_transaction_lock, with_lock, with_transaction_lock,
-};
+use pglock::driver::Session;
+use pglock::{Error, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
 use server::Server;
 

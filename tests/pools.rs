@@ -9,8 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use oracle::{Oracle, connect, unique_key, unique_name, url};
+use pglock::driver::Session;
 use pglock::{
-    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Session, with_lock, with_transaction_lock,
+    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, with_lock, with_transaction_lock,
 };
 use r2d2::{ManageConnection, Pool};
 

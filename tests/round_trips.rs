@@ -286,7 +286,7 @@ fn try_with_lock_when_busy_takes_one() {
         });
         let mut lock = Lock::new(backend, &keys[1]).timeout(Duration::ZERO);
         wire.takes(1, || {
-            lock.run_or_else(|_| panic!(), || Done::Ok(())).unwrap();
+            lock.run_or_else(|_| panic!(), |_| Done::Ok(())).unwrap();
         });
     });
 }

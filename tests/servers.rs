@@ -143,7 +143,7 @@ fn a_crash_of_the_server_is_told_and_outlived() {
 fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
     let insert = "INSERT INTO work VALUES (1)";
     let outcome = with_lock(&mut fresh(), "key", |conn| {
-        pglock::Session::send(conn, insert).unwrap();
+        pglock::driver::Session::send(conn, insert).unwrap();
         server.crash();
         Ok::<_, Error>(())
     });
@@ -153,7 +153,7 @@ fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
     );
     server.start();
     let outcome = with_transaction_lock(&mut fresh(), "key", |tx| {
-        pglock::Session::send(tx, insert).unwrap();
+        pglock::driver::Session::send(tx, insert).unwrap();
         server.crash();
         Ok::<_, Error>(())
     });
@@ -226,13 +226,13 @@ fn tells_errors_apart<B: LockBackend>(backend: &mut B, url: &str) {
 
     let deadlock = with_lock(backend, 2, |conn| {
         // Ours strikes first: the other's check keeps the server's ten minutes.
-        pglock::Session::send(conn, "SET deadlock_timeout = '10ms'").unwrap();
+        pglock::driver::Session::send(conn, "SET deadlock_timeout = '10ms'").unwrap();
         std::thread::scope(|threads| {
             threads.spawn(|| other.batch_execute("SELECT pg_advisory_lock(2)").unwrap());
             let mut looker = Client::connect(url, NoTls).unwrap();
             while !has_waiter(&mut looker) {}
             with_lock(conn, 1, never).inspect_err(|_| {
-                pglock::Session::send(conn, "SELECT pg_advisory_unlock(2)").unwrap();
+                pglock::driver::Session::send(conn, "SELECT pg_advisory_unlock(2)").unwrap();
             })
         })
     });

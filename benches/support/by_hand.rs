@@ -7,7 +7,8 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{Connection, RunQueryDsl, sql_query};
-use pglock::{Answers, BoxError, End, Error, Failure, Lock, LockBackend, Session};
+use pglock::driver::{BoxError, Failure, Finish, Replies, Session};
+use pglock::{Error, Lock, LockBackend};
 use postgres::Client;
 
 use super::KEY;
@@ -61,9 +62,9 @@ impl Driver for PgConnection {
 
 /// The messages that pglock sends for a session lock through that driver.
 pub fn messages<S: Session>(timeout: Option<Duration>) -> Vec<String> {
-    match S::ANSWERS {
-        Answers::Rows => messages_to(Recorder::<true>::default(), timeout),
-        Answers::Errors => messages_to(Recorder::<false>::default(), timeout),
+    match S::REPLIES {
+        Replies::Rows => messages_to(Recorder::<true>::default(), timeout),
+        Replies::Errors => messages_to(Recorder::<false>::default(), timeout),
     }
 }
 
@@ -98,7 +99,7 @@ impl<const ROWS: bool> LockBackend for Recorder<ROWS> {
 impl<const ROWS: bool> Session for Recorder<ROWS> {
     type Transaction<'t> = Self;
 
-    const ANSWERS: Answers = if ROWS { Answers::Rows } else { Answers::Errors };
+    const REPLIES: Replies = if ROWS { Replies::Rows } else { Replies::Errors };
 
     fn in_transaction(&mut self) -> bool {
         false

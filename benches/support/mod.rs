@@ -10,7 +10,7 @@ pub mod table;
 
 use std::time::Instant;
 
-use pglock::Session;
+use pglock::driver::Session;
 use r2d2::{ManageConnection, Pool};
 
 pub const KEY: i64 = 7_152_069_305_793_108_309;

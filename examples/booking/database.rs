@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use diesel::connection::SimpleConnection;
 use diesel::dsl::exists;
 use diesel::prelude::*;
+use pglock::LockBackend;
+use pglock::driver::Session;
 use pglock::optimistic::{self, diesel::AtVersion, postgres::Versioned};
-use pglock::{LockBackend, Session};
 use postgres::{Client, Config, NoTls, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
 

@@ -71,7 +71,7 @@ impl Strategy {
             }
             Self::Timeout => Lock::new(database, key)
                 .timeout(timeout)
-                .run_or_else(|conn| check_then_book(conn, wish), || Ok(Outcome::Busy)),
+                .run_or_else(|conn| check_then_book(conn, wish), |_| Ok(Outcome::Busy)),
             Self::RowLock => {
                 let row = Row::new("seat", "id", seat);
                 with_transaction_lock(database, row, |tx| check_then_book(tx, wish))

@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use pglock::{Error, Failure, Key, Lock, LockBackend, LockGuard, Session};
+use pglock::driver::{Failure, Session};
+use pglock::{Error, Key, Lock, LockBackend, LockGuard};
 
 use crate::bank::{ACCOUNTS, TOTAL, account_key};
 use crate::random::Random;

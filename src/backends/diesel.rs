@@ -5,9 +5,12 @@ use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionMa
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use super::{End, LockBackend, Session, TransactionBackend, end_session};
-use crate::answer::{self, Answers, BoxError, Failure};
+use crate::driver::{
+    BoxError, Failure, Finish, LockBackend, Opening, Replies, Session, Transacted,
+    TransactionBackend, end_session,
+};
 use crate::error::Error;
+use crate::failure;
 
 type Manager = AnsiTransactionManager;
 
@@ -25,7 +28,7 @@ impl TransactionBackend for PgConnection {}
 impl Session for PgConnection {
     type Transaction<'t> = Self;
 
-    const ANSWERS: Answers = Answers::Errors;
+    const REPLIES: Replies = Replies::Errors;
 
     fn in_transaction(&mut self) -> bool {
         depth(self) > 0
@@ -35,42 +38,47 @@ impl Session for PgConnection {
         Manager::is_broken_transaction_manager(self)
     }
 
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        self.batch_execute(sql).map_err(failure)
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
+        let lines = diesel::sql_query(sql).load::<Line>(self);
+        let lines = lines.map_err(|error| failure(self, error))?;
+        Ok(lines.into_iter().filter_map(|line| line.line).collect())
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        let lines = diesel::sql_query(sql).load::<Line>(self).map_err(failure)?;
-        Ok(lines.into_iter().filter_map(|line| line.line).collect())
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        self.batch_execute(sql)
+            .map_err(|error| failure(self, error))
     }
 
     fn transact<R>(
         &mut self,
-        lock: &str,
-        commit: &str,
-        body: impl FnOnce(&mut Self) -> (R, End),
-    ) -> Result<(R, Result<(), Failure>), Failure> {
+        opening: &Opening<'_>,
+        body: impl FnOnce(&mut Self) -> (R, Finish),
+    ) -> Result<Transacted<R>, Failure> {
         let outer = depth(self);
         let begun = match outer {
-            0 => Manager::begin_transaction_sql(self, &format!("{lock}; BEGIN")),
+            0 => {
+                let begin = format!("{}; BEGIN", opening.before_begin());
+                Manager::begin_transaction_sql(self, &begin)
+            }
             _ => Manager::begin_transaction(self),
         };
-        begun.map_err(failure)?;
+        begun.map_err(|error| failure(self, error))?;
         let open = RollbackOnDrop {
             connection: self,
             outer,
         };
-        let (result, end) = body(open.connection);
-        let ended = match end {
-            End::Rollback => Ok(()),
+        let (result, finish) = body(open.connection);
+        let ended = match finish {
+            Finish::Rollback => Ok(()),
             // diesel notices by itself that the COMMIT in the batch has ended its transaction.
-            End::Commit if outer == 0 => open.connection.batch_execute(commit),
-            End::Commit => Manager::commit_transaction(open.connection),
+            Finish::Commit if outer == 0 => open.connection.send(&opening.commit()),
+            Finish::Commit => Manager::commit_transaction(open.connection)
+                .map_err(|error| failure(open.connection, error)),
         };
-        Ok((result, ended.map_err(failure)))
+        Ok(Transacted { result, ended })
     }
 
-    fn end(&mut self) {
+    fn terminate(&mut self) {
         end_session(self);
         Manager::transaction_manager_status_mut(self).set_in_error();
     }
@@ -105,23 +113,39 @@ fn depth(connection: &mut PgConnection) -> u32 {
     }
 }
 
-fn failure(error: DieselError) -> Failure {
-    match error {
+fn failure(connection: &mut PgConnection, error: DieselError) -> Failure {
+    // libpq's own texts, unlike most of the server's, end with a newline, and tell of a lost
+    // connection. diesel does not see that if a last notice, as of a crash, was read after a failed
+    // write. A lost connection has lost the next message too.
+    let may_be_libpqs =
+        matches!(&error, DieselError::DatabaseError(_, server) if server.message().ends_with('\n'));
+    if is_lost(&error)
+        || may_be_libpqs
+            && connection
+                .batch_execute("")
+                .is_err_and(|error| is_lost(&error))
+    {
+        return Failure::Lost(error.into());
+    }
+    of_error(error)
+}
+
+fn is_lost(error: &DieselError) -> bool {
+    matches!(
+        error,
         DieselError::DatabaseError(
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
             _,
-        ) => Failure::Lost(error.into()),
-        // libpq's own texts, unlike the server's, end with a newline, and tell of a lost connection.
-        // diesel does not see that if a last notice, as of a crash, was read after a failed write.
-        DieselError::DatabaseError(_, ref server) if server.message().ends_with('\n') => {
-            Failure::Lost(error.into())
-        }
-        // What every transaction on it is told, once the rollback of one has failed.
-        DieselError::BrokenTransactionManager => Failure::Lost(error.into()),
+        ) | DieselError::BrokenTransactionManager // once the rollback of a transaction has failed
+    )
+}
+
+fn of_error(error: DieselError) -> Failure {
+    match error {
         DieselError::DatabaseError(ref kind, ref server) => {
             let message = server.message().to_owned();
             let sqlstate = match kind {
-                DatabaseErrorKind::SerializationFailure => Some(answer::SERIALIZATION_FAILURE),
+                DatabaseErrorKind::SerializationFailure => Some(failure::SERIALIZATION_FAILURE),
                 _ => interrupted(&message),
             };
             Failure::from_error(sqlstate, &message, error)
@@ -135,8 +159,8 @@ fn failure(error: DieselError) -> Failure {
 /// can come after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
     match message.strip_prefix("canceling statement due to ")? {
-        "user request" | "statement timeout" => Some(answer::CANCELED),
-        "lock timeout" => Some(answer::TIMEOUT),
+        "user request" | "statement timeout" => Some(failure::CANCELED),
+        "lock timeout" => Some(failure::TIMEOUT),
         _ => None,
     }
 }
@@ -173,16 +197,16 @@ mod tests {
 
     fn told(text: &str) -> Failure {
         let text = Box::new(text.to_owned());
-        failure(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
+        of_error(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
     }
 
     /// Chance decides whether a cancel meets the block: only the soak provokes this for real.
     #[test]
     fn an_interrupt_outside_the_block_is_told() {
         for (reason, expected) in [
-            ("user request", answer::CANCELED),
-            ("statement timeout", answer::CANCELED),
-            ("lock timeout", answer::TIMEOUT),
+            ("user request", failure::CANCELED),
+            ("statement timeout", failure::CANCELED),
+            ("lock timeout", failure::TIMEOUT),
         ] {
             let failure = told(&format!("canceling statement due to {reason}"));
             let Failure::Sql { sqlstate, .. } = &failure else {
@@ -190,11 +214,5 @@ mod tests {
             };
             assert_eq!(sqlstate.as_deref(), Some(expected), "{reason}");
         }
-    }
-
-    #[test]
-    fn the_last_words_of_libpq_are_a_lost_connection() {
-        let lost = told("server closed the connection unexpectedly\n");
-        assert!(matches!(lost, Failure::Lost(_)), "{lost:?}");
     }
 }

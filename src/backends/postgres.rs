@@ -2,8 +2,10 @@
 
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
-use super::{End, LockBackend, Session, TransactionBackend, insist};
-use crate::answer::{Answer, Answers, BoxError, Failure};
+use crate::driver::{
+    BoxError, Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted,
+    TransactionBackend, insist,
+};
 use crate::error::Error;
 use crate::sql;
 
@@ -33,8 +35,6 @@ impl TransactionBackend for Transaction<'_> {}
 impl Session for Client {
     type Transaction<'t> = Transaction<'t>;
 
-    const ANSWERS: Answers = Answers::Rows;
-
     fn in_transaction(&mut self) -> bool {
         false
     }
@@ -43,62 +43,55 @@ impl Session for Client {
         self.is_closed()
     }
 
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        send(self, sql)
-    }
-
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
         query(self, sql)
     }
 
     fn transact<R>(
         &mut self,
-        lock: &str,
-        commit: &str,
-        body: impl FnOnce(&mut Transaction<'_>) -> (R, End),
-    ) -> Result<(R, Result<(), Failure>), Failure> {
+        opening: &Opening<'_>,
+        body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
+    ) -> Result<Transacted<R>, Failure> {
         let mut transaction = self.transaction().map_err(failure)?;
-        if let Err(failure) = send(&mut transaction, lock) {
-            if matches!(failure, Failure::Refused(Answer::InTransaction)) {
-                // The transaction is the caller's, by a raw BEGIN: rolling back on drop would
-                // destroy their work.
-                std::mem::forget(transaction);
+        if let Err(failure) = transaction.send(&opening.after_begin()) {
+            if matches!(failure, Failure::Refused(Refusal::InTransaction)) {
+                std::mem::forget(transaction); // the caller's: it is not ours to roll back
             } else if transaction.rollback().is_err() {
                 let _ = roll_back(self);
             }
             return Err(failure);
         }
-        let (result, end) = body(&mut transaction);
-        let committed = match end {
-            End::Commit => send(&mut transaction, commit),
-            End::Rollback => Ok(()),
+        let (result, finish) = body(&mut transaction);
+        let committed = match finish {
+            Finish::Commit => transaction.send(&opening.commit()),
+            Finish::Rollback => Ok(()),
         };
-        if end == End::Commit && committed.is_ok() {
+        if finish == Finish::Commit && committed.is_ok() {
             std::mem::forget(transaction); // it would send a ROLLBACK
-            return Ok((result, committed));
+            return Ok(Transacted {
+                result,
+                ended: committed,
+            });
         }
         let undone = transaction.rollback().map_err(failure);
         let undone = undone.or_else(|_| roll_back(self));
-        Ok((result, committed.and(undone)))
+        Ok(Transacted {
+            result,
+            ended: committed.and(undone),
+        })
     }
 }
 
 /// A cancel can hit the driver's own ROLLBACK, and it would leave an aborted transaction behind.
 fn roll_back(client: &mut Client) -> Result<(), Failure> {
-    insist(|| send(client, "ROLLBACK"))
+    insist(|| client.send("ROLLBACK"))
 }
 
 impl Session for Transaction<'_> {
     type Transaction<'t> = Transaction<'t>;
 
-    const ANSWERS: Answers = Answers::Rows;
-
     fn in_transaction(&mut self) -> bool {
         true
-    }
-
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        send(self, sql)
     }
 
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
@@ -107,30 +100,28 @@ impl Session for Transaction<'_> {
 
     fn transact<R>(
         &mut self,
-        _lock: &str,
-        _commit: &str,
-        body: impl FnOnce(&mut Transaction<'_>) -> (R, End),
-    ) -> Result<(R, Result<(), Failure>), Failure> {
-        let mut savepoint = self.savepoint(sql::BODY).map_err(failure)?;
-        Ok(match body(&mut savepoint) {
-            (result, End::Commit) => {
-                let released = savepoint.commit().map_err(failure);
-                if released.is_err() {
-                    // The driver thinks it done, and would leave the caller's transaction aborted.
-                    let _ = send(self, sql::UNDO_BODY);
-                }
-                (result, released)
+        _: &Opening<'_>,
+        body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
+    ) -> Result<Transacted<R>, Failure> {
+        let mut savepoint = self.savepoint(sql::body_savepoint()).map_err(failure)?;
+        let (result, finish) = body(&mut savepoint);
+        let ended = match finish {
+            Finish::Commit => savepoint.commit(),
+            Finish::Rollback => savepoint.rollback(),
+        };
+        let ended = ended.map_err(failure);
+        if ended.is_err() {
+            // The driver thinks it done, and would leave the caller's transaction aborted.
+            let undone = insist(|| self.send(&sql::undo_body()));
+            if finish == Finish::Rollback {
+                return Ok(Transacted {
+                    result,
+                    ended: undone,
+                });
             }
-            (result, End::Rollback) => (result, savepoint.rollback().map_err(failure)),
-        })
+        }
+        Ok(Transacted { result, ended })
     }
-}
-
-fn send(client: &mut impl GenericClient, sql: &str) -> Result<(), Failure> {
-    let answer = query(client, sql)?
-        .iter()
-        .find_map(|text| Answer::read(text));
-    answer.map_or(Ok(()), |answer| Err(Failure::Refused(answer)))
 }
 
 fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {

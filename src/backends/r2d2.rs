@@ -2,8 +2,7 @@
 
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
-use super::{LockBackend, Session, SessionHandle, TransactionBackend};
-use crate::answer::BoxError;
+use crate::driver::{BoxError, LockBackend, Session, SessionHandle, TransactionBackend};
 
 impl<M> LockBackend for Pool<M>
 where

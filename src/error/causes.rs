@@ -3,37 +3,39 @@
 use std::time::Duration;
 
 use super::Error;
-use crate::answer::{
-    Answer, CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION, OUT_OF_MEMORY,
+use crate::claim::Claim;
+use crate::failure::{
+    CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION, OUT_OF_MEMORY, Refusal,
     SERIALIZATION_FAILURE, TIMEOUT,
 };
-use crate::inspect::claim::Culprits;
 use crate::request::LockInfo;
 
 impl Error {
     /// A timeout, with the names of those who held the lock.
-    pub(crate) fn held_by(mut self, culprits: Option<Culprits>) -> Self {
-        if let (Self::Timeout { holders, .. }, Some(culprits)) = (&mut self, culprits) {
-            *holders = culprits.holders;
+    pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
+        if let Self::Timeout { holders, .. } = &mut self {
+            *holders = claims;
         }
         self
     }
 
     /// What a failed acquire means.
-    pub(crate) fn acquire(lock: LockInfo, waited: Option<Duration>, failure: Failure) -> Self {
+    pub(crate) fn acquire(lock: LockInfo, timeout: Option<Duration>, failure: Failure) -> Self {
         match failure {
-            Failure::Refused(answer) => match answer {
-                Answer::Busy => Self::Timeout {
+            Failure::Refused(refusal) => match refusal {
+                Refusal::Busy => Self::Timeout {
                     lock,
-                    waited,
+                    timeout,
                     holders: Vec::new(),
                     source: None,
                 },
-                Answer::InRecovery => Self::InRecovery { lock },
-                Answer::InTransaction => Self::InTransaction { lock },
-                Answer::StaleSnapshot => Self::StaleSnapshot { lock },
-                Answer::NoSuchRow => Self::NoSuchRow { lock },
-                Answer::NotHeld => Self::LockLost { lock, source: None },
+                Refusal::InRecovery => Self::InRecovery { lock },
+                Refusal::InTransaction => Self::InTransaction { lock },
+                Refusal::StaleSnapshot => Self::StaleSnapshot { lock },
+                Refusal::NoSuchRow => Self::NoSuchRow { lock },
+                Refusal::NotHeld => Self::LockLost { lock, source: None },
+                Refusal::OtherClient | Refusal::SharedSession => Self::SharedSession { lock },
+                Refusal::NotPostgres => Self::NotPostgres { lock },
             },
             Failure::Lost(source) => Self::ConnectionLost {
                 lock,
@@ -43,7 +45,7 @@ impl Error {
             Failure::Sql { sqlstate, source } => match sqlstate.as_deref() {
                 Some(TIMEOUT) => Self::Timeout {
                     lock,
-                    waited,
+                    timeout,
                     holders: Vec::new(),
                     source: Some(source),
                 },
@@ -66,7 +68,11 @@ impl Error {
                 committing: true,
                 source,
             },
-            Failure::Sql { source, .. } => Self::NotCommitted { lock, source },
+            Failure::Sql { sqlstate, source } => Self::NotCommitted {
+                lock,
+                contention: matches!(sqlstate.as_deref(), Some(SERIALIZATION_FAILURE | DEADLOCK)),
+                source,
+            },
             Failure::Refused(_) => Self::LockLost { lock, source: None },
         }
     }

@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use texts::{connection_lost_text, timeout_text};
 
-use crate::answer::BoxError;
-use crate::inspect::claim::Claim;
+use crate::claim::Claim;
+use crate::failure::BoxError;
 use crate::request::LockInfo;
 
 mod causes;
 mod texts;
-
-pub(crate) use texts::all_of;
 
 /// Why a lock was not had, was lost, or its work not committed.
 ///
@@ -21,13 +19,13 @@ pub(crate) use texts::all_of;
 #[non_exhaustive]
 pub enum Error {
     /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
-    #[error("{}", timeout_text(.lock, *.waited, .holders))]
+    #[error("{}", timeout_text(.lock, *.timeout, .holders))]
     Timeout {
         /// The lock that was not had.
         lock: LockInfo,
         /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
         /// the lock had none, and the session's own `lock_timeout` ended the wait.
-        waited: Option<Duration>,
+        timeout: Option<Duration>,
         /// Who held the lock when the wait had ended, ten at most. Empty where that was not asked
         /// (see [`Lock::name_holders`](crate::Lock::name_holders)), and if they had let go.
         holders: Vec<Claim>,
@@ -194,16 +192,55 @@ pub enum Error {
 
     /// The body returned Ok, but its work was not committed: an SQL error that it had swallowed, or
     /// the COMMIT itself failed.
-    #[error("the work under {lock} was not committed but rolled back: {}", all_of(.source))]
+    #[error("the work under {lock} was not committed but rolled back")]
     NotCommitted {
         /// The lock; it went with the transaction.
         lock: LockInfo,
+        /// Whether another transaction was in the way (SQLSTATE 40001 or 40P01), so that the same
+        /// work may succeed later.
+        contention: bool,
         /// Why the server refused to commit.
         source: BoxError,
     },
 
+    /// The server refused the release, as where this role may not call `pg_advisory_unlock`: the
+    /// session was ended, which frees the lock. The section ran protected to its end.
+    #[error("cannot release {lock}: its session was ended instead, so it is free")]
+    ReleaseFailed {
+        /// The lock; it is free.
+        lock: LockInfo,
+        /// The driver's error.
+        source: BoxError,
+    },
+
+    /// The wait was ended by its [`StopToken`](crate::StopToken).
+    #[error("stopped waiting for {lock}: its token was stopped")]
+    Stopped {
+        /// The lock that was not acquired.
+        lock: LockInfo,
+    },
+
+    /// Another process has the same server session, and holds the lock on it: both would be in the
+    /// section.
+    #[error(
+        "refused to acquire {lock}: another process holds it on this very server session, so a pooler in transaction mode is in between; use the transaction forms (with_transaction_lock), which work through a pooler, or connect to the server directly"
+    )]
+    SharedSession {
+        /// The lock that was not acquired.
+        lock: LockInfo,
+    },
+
+    /// The server speaks PostgreSQL's protocol, but its advisory locks exclude nobody (CockroachDB).
+    #[error(
+        "refused to acquire {lock}: this server is CockroachDB, which grants advisory locks to everybody; lock a Row instead"
+    )]
+    NotPostgres {
+        /// The lock that was not acquired.
+        lock: LockInfo,
+    },
+
     /// The pool had no connection to give.
-    #[error("no connection to take {lock} on: {source}")]
+    #[error("no connection to acquire {lock} on")]
     Checkout {
         /// The lock that was not taken.
         lock: LockInfo,
@@ -226,7 +263,7 @@ pub enum Error {
     NoKeys,
 
     /// Any other error of the server or the driver in an acquire.
-    #[error("cannot take {lock}: {}", all_of(.source))]
+    #[error("cannot take {lock}")]
     Database {
         /// The lock that was not taken.
         lock: LockInfo,
@@ -236,7 +273,7 @@ pub enum Error {
 
     /// A look at the locks, or an end to a session that has one, failed: see
     /// [`inspect`](crate::inspect).
-    #[error("cannot inspect the locks of the database: {source}")]
+    #[error("cannot inspect the locks of the database")]
     Inspect {
         /// The driver's or the pool's error.
         source: BoxError,
@@ -255,12 +292,18 @@ impl Error {
     }
 
     /// Whether somebody else was in the way, so that the same call may succeed later: a timeout,
-    /// a deadlock, or a row that has changed.
+    /// a deadlock, a row that has changed, or a COMMIT that another transaction was in the way of.
     #[must_use]
     pub fn is_contention(&self) -> bool {
         matches!(
             self,
-            Self::Timeout { .. } | Self::Deadlock { .. } | Self::Changed { .. }
+            Self::Timeout { .. }
+                | Self::Deadlock { .. }
+                | Self::Changed { .. }
+                | Self::NotCommitted {
+                    contention: true,
+                    ..
+                }
         )
     }
 
@@ -272,7 +315,7 @@ impl Error {
 
     /// The lock that this error is about.
     #[must_use]
-    pub fn lock(&self) -> Option<&LockInfo> {
+    pub fn lock_info(&self) -> Option<&LockInfo> {
         match self {
             Self::Timeout { lock, .. }
             | Self::Deadlock { lock, .. }
@@ -291,6 +334,10 @@ impl Error {
             | Self::LockTableFull { lock, .. }
             | Self::TransactionLeftOpen { lock, .. }
             | Self::NotCommitted { lock, .. }
+            | Self::ReleaseFailed { lock, .. }
+            | Self::Stopped { lock }
+            | Self::SharedSession { lock }
+            | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }
             | Self::AlreadyHeld { lock }
             | Self::Database { lock, .. } => Some(lock),

@@ -52,9 +52,9 @@
 //!
 //! [backon]: https://docs.rs/backon
 
-use crate::answer::BoxError;
+use crate::failure::BoxError;
 use crate::sql;
-use crate::target::TableName;
+use crate::targets::TableName;
 
 #[cfg(feature = "diesel")]
 pub mod diesel;
@@ -141,7 +141,7 @@ pub enum Error {
     },
 
     /// Any other error of the server or the driver.
-    #[error("cannot save: {}", crate::error::all_of(.0))]
+    #[error("cannot save")]
     Database(#[source] BoxError),
 }
 

@@ -6,7 +6,7 @@ use postgres::types::{ToSql, Type};
 
 use super::{Error, Version, next, refusal};
 use crate::sql;
-use crate::target::TableName;
+use crate::targets::TableName;
 
 /// Columns and their values, which are parameters as the `postgres` crate takes them.
 pub type Columns<'a> = [(&'a str, &'a (dyn ToSql + Sync))];

@@ -10,8 +10,8 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use super::QueuedPool;
 use super::owners::Owner;
 use super::queue::Turn;
-use crate::answer::{Answer, Failure};
 use crate::backends::{Session, SessionHandle};
+use crate::failure::{Answer, Failure};
 use crate::request::{LockInfo, Standing};
 use crate::sql;
 

@@ -23,9 +23,9 @@ pub use self::connection::QueuedConnection;
 use self::connection::{Bequest, InVain, Legacy, Limits};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
-use crate::answer::BoxError;
 use crate::backends::{LockBackend, Session};
 use crate::error::Error;
+use crate::failure::BoxError;
 use crate::request::{LockInfo, Scope};
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::key::Key;
     use crate::request::Mode;
-    use crate::target::Target;
+    use crate::targets::Target;
 
     /// Fifty of which are in use at one time.
     #[test]

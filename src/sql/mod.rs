@@ -2,177 +2,120 @@
 //! query protocol: one message is one round trip, however many statements it has, and outside a
 //! transaction one implicit transaction.
 //!
-//! A statement asks for something and its *answer* is a text: empty for yes, else one of the words
-//! of [`Answer`]. The functions that lock never stand in a query with a FROM clause (the planner
-//! may call them more than once, or for rows that a filter drops). Nothing but numbers comes into SQL
-//! from a key; the names and values of rows and tables are quoted in `targets`.
+//! A statement does what it stands for, or says why not, in one of the words of [`Refusal`]. The
+//! functions that lock never stand in a query with a FROM clause (the planner may call them more than
+//! once, or for rows that are filtered out). Nothing but numbers comes into SQL from a key; the names
+//! and values of rows and tables are quoted.
+//!
+//! [`Refusal`]: crate::failure::Refusal
 
 use std::fmt::Write as _;
 
-use crate::answer::{Answers, MARK};
+use crate::failure::{Replies, mark};
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, Wait};
+use crate::process;
+use crate::request::{LockInfo, WaitTime};
 
-mod session;
-mod steps;
+mod conditions;
+mod inspect;
+mod keys;
 mod targets;
 mod versions;
 
-use self::steps::{Steps, in_order};
-pub(crate) use session::{REFUSAL, lock_by_errors, lock_by_rows, unlock_by_errors, unlock_by_rows};
+use self::conditions::Conditions;
+pub(crate) use inspect::{claims_of, signal};
+#[cfg(feature = "r2d2")]
+pub(crate) use keys::give_way;
+pub(crate) use keys::{
+    Client, acquire_for_session, between_slices, held, held_by_session, release,
+    roll_back_and_release,
+};
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
 
-/// A transaction lock inside the caller's transaction, which stays usable whatever happens: behind
-/// a savepoint.
-///
-/// An answer comes as an error here, so that nothing of several keys stays held; [`UNDO`] must
-/// follow a failure.
-pub(crate) fn acquire_in_transaction(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
-    if let Some(statement) = targets::acquire(lock, wait, answers, "") {
-        return in_savepoint(&statement);
+/// Acquires a lock for the caller's transaction, behind a savepoint: [`undo`] must follow a failure.
+pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
+    match targets::acquire(lock, time, None, false, replies) {
+        Some(statement) => in_savepoint(&statement),
+        None => keys::acquire_in_transaction(lock, time, replies),
     }
-    let asked = format!(
-        "CASE {IN_RECOVERY} {STALE_SNAPSHOT} ELSE {} END",
-        transaction_lock(lock, wait)
-    );
-    let statement = match answers {
-        Answers::Rows => raise(&asked),
-        Answers::Errors => carry(&asked, answers),
-    };
-    in_savepoint(&statement)
 }
 
-/// A transaction lock in a transaction that pglock opens: directly after its BEGIN, or before it in
-/// the same message.
-///
-/// BEGIN turns the message's implicit transaction into a real one and keeps its locks. A
-/// transaction that has written already is the caller's own, by a raw BEGIN of which the driver
-/// does not know: it would be committed with ours.
-pub(crate) fn acquire_at_begin(lock: &LockInfo, wait: Wait, answers: Answers) -> String {
-    if let Some(statement) = targets::acquire(lock, wait, answers, HAS_WRITTEN) {
-        return statement;
-    }
-    let asked = format!(
-        "CASE {IN_RECOVERY} {HAS_WRITTEN} {STALE_SNAPSHOT} ELSE {} END",
-        transaction_lock(lock, wait)
-    );
-    carry(&asked, answers)
+/// Acquires a lock for a transaction that pglock opens and calls by a name: after its BEGIN, or in
+/// front of it in the same message.
+pub(crate) fn acquire_at_begin(
+    lock: &LockInfo,
+    time: WaitTime,
+    name: &str,
+    before_begin: bool,
+    replies: Replies,
+) -> String {
+    targets::acquire(lock, time, Some(name), before_begin, replies)
+        .unwrap_or_else(|| keys::acquire_at_begin(lock, time, name, before_begin, replies))
+}
+
+/// Fails, with SQLSTATE 25001, in a transaction that has had a query: it is the caller's, by a raw
+/// BEGIN, and would be committed with ours. (A raw BEGIN alone cannot be seen.) In one of ours it
+/// keeps a `default_transaction_deferrable` from waiting for a snapshot.
+pub(crate) const FIRST: &str = "SET TRANSACTION NOT DEFERRABLE; ";
+
+/// Gives the transaction a name, which is gone with it.
+fn named(name: &str) -> String {
+    format!("set_config('pglock.transaction', '{name}', true)")
+}
+
+/// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
+/// transaction is aborted), and where it would not be ours: the body has ended it, and the lock with
+/// it, and perhaps begun another.
+pub(crate) fn commit(name: &str) -> String {
+    let mut ours = Conditions::new();
+    ours.and(&[&format!(
+        "current_setting('pglock.transaction', true) = '{name}'"
+    )]);
+    format!("{}; COMMIT", raise(&ours, "'not held'"))
+}
+
+pub(crate) fn in_savepoint(statement: &str) -> String {
+    let savepoint = savepoint();
+    format!("SAVEPOINT {savepoint}; {statement}; RELEASE SAVEPOINT {savepoint}")
+}
+
+/// A name that no savepoint of the caller's has.
+fn savepoint() -> String {
+    format!("pglock_{}", process::word())
 }
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
 /// settings included.
-pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT pglock; RELEASE SAVEPOINT pglock";
+pub(crate) fn undo() -> String {
+    roll_back_to(&savepoint())
+}
 
 /// The savepoint around a body, where a driver lets it be named.
-#[cfg(feature = "postgres")]
-pub(crate) const BODY: &str = "pglock_body";
+pub(crate) fn body_savepoint() -> String {
+    format!("pglock_body_{}", process::word())
+}
 
 /// Leaves the caller's transaction as it was before a body behind that savepoint.
 #[cfg(feature = "postgres")]
-pub(crate) const UNDO_BODY: &str =
-    "ROLLBACK TO SAVEPOINT pglock_body; RELEASE SAVEPOINT pglock_body";
-
-/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
-/// [`unlock`] it says whether the lock was held, and does nothing in an open transaction.
-///
-/// A release grants the lock to the first waiter before it returns. Of several keys, as in
-/// [`lock_by_rows`], none is had for the session until all are had for the message.
-#[cfg(feature = "r2d2")]
-pub(crate) fn give_way(lock: &LockInfo, answers: Answers) -> String {
-    ask(
-        &format!(
-            "CASE {OPEN_TRANSACTION} WHEN NOT {} THEN 'not held' WHEN {} AND {} THEN '' ELSE 'busy' END",
-            session::all_unlocked(lock),
-            tried(lock, "_xact"),
-            tried(lock, "")
-        ),
-        answers,
-    )
+pub(crate) fn undo_body() -> String {
+    roll_back_to(&body_savepoint())
 }
 
-/// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
-pub(crate) fn held(lock: &LockInfo, answers: Answers) -> String {
-    ask(&held_expression(lock), answers)
+fn roll_back_to(savepoint: &str) -> String {
+    format!("ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}")
 }
 
-/// The same inside a transaction, which "no" must not abort.
-pub(crate) fn held_in_transaction(lock: &LockInfo) -> String {
-    in_savepoint(&raise(&held_expression(lock)))
-}
+/// Ends the session from inside, and with it all that it holds. The locks go first, since another role
+/// may not end it; the session's own role may.
+pub(crate) const END_SESSION: &str = "ROLLBACK; SELECT pg_advisory_unlock_all(); \
+    RESET SESSION AUTHORIZATION; SET ROLE NONE; SELECT pg_terminate_backend(pg_backend_pid())";
 
-/// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
-/// transaction is aborted), and that tells when the transaction, and the lock with it, has been
-/// ended already.
-pub(crate) fn commit(answers: Answers) -> String {
-    let ended = ask(
-        "CASE WHEN now() = statement_timestamp() THEN 'not held' ELSE '' END",
-        answers,
-    );
-    format!("{ended}; COMMIT")
-}
-
-/// Ends the session from inside, and with it all that it holds.
-pub(crate) const END_SESSION: &str = "ROLLBACK; SELECT pg_terminate_backend(pg_backend_pid())";
-
-/// A standby grants the keys that its primary grants to others.
-const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
-
-/// Only in a message's implicit transaction does the transaction start with the statement. This
-/// sees a raw BEGIN, of which no driver knows. (Simple query protocol only.)
-const OPEN_TRANSACTION: &str = "WHEN now() <> statement_timestamp() THEN 'in transaction'";
-
-const HAS_WRITTEN: &str = "WHEN pg_current_xact_id_if_assigned() IS NOT NULL THEN 'in transaction'";
-
-/// Above READ COMMITTED the snapshot of the statement that waits for the lock is the snapshot of
-/// all that follow.
-const STALE_SNAPSHOT: &str =
-    "WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
-
-fn transaction_lock(lock: &LockInfo, wait: Wait) -> String {
-    match wait {
-        Wait::No => format!("CASE WHEN {} THEN '' ELSE 'busy' END", tried(lock, "_xact")),
-        Wait::Session | Wait::Millis(_) => waited(lock, wait),
-    }
-}
-
-/// Waits for the transaction-level locks, and puts `lock_timeout` back as the text that it was:
-/// RESET would destroy a value that the caller had set. `left` of a text's beginning is the answer
-/// "yes".
-fn waited(lock: &LockInfo, wait: Wait) -> String {
-    let timed = matches!(wait, Wait::Millis(_));
-    let mut steps = Steps::in_array();
-    if timed {
-        steps.push(&["current_setting('lock_timeout')"]);
-    }
-    steps.wait(lock, wait);
-    let first = in_order(&steps);
-    match timed {
-        true => format!("left(set_config('lock_timeout', {first}, true), 0)"),
-        false => first,
-    }
-}
-
-fn tried(lock: &LockInfo, level: &str) -> String {
-    let mut tries = Steps::new(" AND ");
-    tries.calls(&format!("pg_try_advisory{level}_lock"), lock);
-    tries.text
-}
-
-fn held_expression(lock: &LockInfo) -> String {
-    let mode = match lock.mode() {
-        Mode::Exclusive => "ExclusiveLock",
-        Mode::Shared => "ShareLock",
-    };
-    format!(
-        "CASE WHEN (SELECT count(*) FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '{mode}' \
-         AND {}) = {} THEN '' ELSE 'not held' END",
-        advisory_rows(lock.keys()),
-        lock.keys().len()
-    )
-}
+/// Has the server end the session, for which no right is needed.
+pub(crate) const LET_SESSION_END: &str =
+    "ROLLBACK; SET idle_in_transaction_session_timeout = 1; BEGIN";
 
 /// Of `pg_locks l`, the rows of these keys in the current database; of no keys, of all. VALUES,
 /// unlike a plain list, takes any number.
@@ -193,54 +136,56 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     rows
 }
 
-pub(crate) fn in_savepoint(statement: &str) -> String {
-    format!("SAVEPOINT pglock; {statement}; RELEASE SAVEPOINT pglock")
+/// Fails with the reason in the error's text, under any `lc_messages`, if the conditions do not hold:
+/// a number cannot be read from it. `concat` is not folded when the statement is planned.
+fn raise(conditions: &Conditions, why: &str) -> String {
+    [
+        "SELECT concat('",
+        &mark(),
+        "', ",
+        why,
+        ")::int WHERE (",
+        &conditions.text,
+        ") IS NOT TRUE",
+    ]
+    .concat()
 }
 
-/// A statement that gives its answer in a row where the driver reads rows, as an error where it
-/// does not.
-fn ask(expression: &str, answers: Answers) -> String {
-    match answers {
-        Answers::Rows => format!("SELECT {expression}"),
-        Answers::Errors => raise(expression),
-    }
+/// Fails with a text in the error's text, unless it is NULL.
+pub(crate) fn raise_text(expression: &str) -> String {
+    format!("SELECT ('{}' || {expression})::int", mark())
 }
 
-/// Fails with the answer in the error's text, under any `lc_messages`: a number cannot be read from
-/// it.
-pub(crate) fn raise(expression: &str) -> String {
-    format!("SELECT ('{MARK}' || nullif({expression}, ''))::int")
+/// The same as [`raise`] for a driver without rows, which has no SQLSTATE either: a block puts every
+/// other one into the text.
+///
+/// The condition of an IF is evaluated without a look for interrupts at its end, and nothing comes
+/// after it.
+fn carry(conditions: &Conditions, why: &str) -> String {
+    let mark = mark();
+    block(
+        "",
+        &format!(
+            "IF ({}) IS NOT TRUE THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || {why}; END IF; ",
+            conditions.text
+        ),
+        &carried(),
+    )
 }
 
-/// A statement that answers with an expression's value. A driver without rows has no SQLSTATE
-/// either, so there it stands in a block that tells it.
-fn carry(expression: &str, answers: Answers) -> String {
-    match answers {
-        Answers::Rows => format!("SELECT {expression}"),
-        Answers::Errors => block("", &unless_yes(expression), CARRIED),
-    }
-}
-
-/// In a block: answers with an expression's value.
-fn unless_yes(expression: &str) -> String {
-    format!("answer := {expression}; IF answer <> '' THEN {ANSWER}END IF; ")
-}
-
-/// A block, whose `answer` is a variable.
 fn block(declarations: &str, body: &str, handler: &str) -> String {
-    format!("DO $pglock$ DECLARE answer text; {declarations}BEGIN {body}{handler}END $pglock$")
+    format!("DO $pglock$ {declarations}BEGIN {body}{handler}END $pglock$")
 }
-
-/// Fails with the answer as the error's text.
-const ANSWER: &str = "RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock:' || answer; ";
 
 /// Catches every error in a block but our own, and puts its SQLSTATE into the text. OTHERS alone
 /// would not catch a cancel.
-///
-/// PL/pgSQL looks for interrupts at the beginning of a statement: a block has one after whatever
-/// can wait, so that a timeout in the instant of the grant is seen while the handler is in force.
-const CARRIED: &str = "EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
-    WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock:% %', SQLSTATE, SQLERRM; ";
+fn carried() -> String {
+    let mark = mark();
+    format!(
+        "EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
+         WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION '{mark}% %', SQLSTATE, SQLERRM; "
+    )
+}
 
 #[cfg(test)]
 mod tests;

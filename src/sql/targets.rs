@@ -1,48 +1,56 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
-use super::{ANSWER, CARRIED, IN_RECOVERY, STALE_SNAPSHOT, block};
-use crate::answer::{Answers, MARK};
-use crate::request::{LockInfo, Mode, Wait};
-use crate::target::{Columns, FirstFree, Row, Table, TableName, Target};
+use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
+use super::{block, carried, named};
+use crate::failure::{Replies, mark};
+use crate::request::{LockInfo, Mode, WaitTime};
+use crate::targets::{Columns, FirstFree, Row, Table, TableName, Target};
 
-/// Locks a row or a table in a transaction; `None` for keys. `refusal` is one more case in which
-/// not to.
+/// Locks a row or a table in a transaction; `None` for keys. A transaction that pglock opens gets its
+/// name here.
 ///
 /// A block on every driver, for it can look at the number of rows. It catches errors only where it
-/// must: what is locked in a handler's subtransaction and updated after it costs a multixact. It
-/// must where the driver has no SQLSTATE, and where a text of the caller's, cited in an error of the
-/// server's, could pass for an answer: in a caught one our mark comes first.
+/// must, for a driver without an SQLSTATE: what is locked in a handler's subtransaction and updated
+/// after it costs a multixact.
 pub(super) fn acquire(
     lock: &LockInfo,
-    wait: Wait,
-    answers: Answers,
-    refusal: &str,
+    time: WaitTime,
+    name: Option<&str>,
+    before_begin: bool,
+    replies: Replies,
 ) -> Option<String> {
     // Above READ COMMITTED, a row that has changed is an error; a table would be read as it was.
     let (statement, then, stale) = match lock.target() {
-        Target::Row(row) => (lock_row(row, lock.mode(), wait), NO_ROW, ""),
-        Target::Table(table) => (lock_table(table, lock, wait), "", STALE_SNAPSHOT),
+        Target::Row(row) => (lock_row(row, lock.mode(), time), NO_ROW, ""),
+        Target::Table(table) => (lock_table(table, lock, time), "", STALE_SNAPSHOT),
         Target::FirstFree(pick) => (first_free(pick), PICK, ""),
         Target::Keys(_) => return None,
     };
     let execute = format!("EXECUTE {}{then}; ", literal(&statement));
-    let locked = match timeout(wait) {
+    let locked = match timeout(time) {
         None => execute,
         Some(millis) => format!(
             "PERFORM set_config('lock_timeout', '{millis}', true); {execute}\
              PERFORM set_config('lock_timeout', kept, true); "
         ),
     };
-    let body = format!(
-        "answer := CASE {IN_RECOVERY} {refusal} {stale} ELSE '' END; \
-         IF answer = '' THEN {locked}END IF; IF answer <> '' THEN {ANSWER}END IF; "
-    );
-    let handler = match answers {
-        Answers::Rows if !statement.contains(MARK) => "",
-        _ => CARRIED,
+    let named = match name {
+        Some(name) => format!("PERFORM {}; ", named(name)),
+        None => String::new(),
     };
-    let declarations = "kept text := current_setting('lock_timeout'); found bigint; picked text; ";
-    Some(block(declarations, &body, handler))
+    let open = if before_begin { OPEN_TRANSACTION } else { "" };
+    let mark = mark();
+    let body = format!(
+        "answer := CASE {IN_RECOVERY} {open} {stale} ELSE '' END; \
+         IF answer = '' THEN {locked}{named}END IF; \
+         IF answer <> '' THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || answer; END IF; "
+    );
+    let handler = match replies {
+        Replies::Rows => String::new(),
+        Replies::Errors => carried(),
+    };
+    let declarations = "DECLARE answer text; kept text := current_setting('lock_timeout'); found bigint; picked text; ";
+    Some(block(declarations, &body, &handler))
 }
 
 const NO_ROW: &str =
@@ -74,22 +82,21 @@ fn first_free(pick: &FirstFree) -> String {
 
 /// The lock on the table, which comes before the lock on the row, knows no NOWAIT: for an attempt
 /// that does not wait it gets the shortest timeout that there is.
-fn timeout(wait: Wait) -> Option<i32> {
-    match wait {
-        Wait::No => Some(1),
-        Wait::Session => None,
-        Wait::Millis(millis) => Some(millis),
+fn timeout(time: WaitTime) -> Option<i32> {
+    match time {
+        WaitTime::No => Some(1),
+        WaitTime::Place(limit) | WaitTime::Slice(limit, _) => limit,
     }
 }
 
-fn no_wait(wait: Wait) -> &'static str {
-    match wait {
-        Wait::No => " NOWAIT",
-        Wait::Session | Wait::Millis(_) => "",
+fn no_wait(time: WaitTime) -> &'static str {
+    match time {
+        WaitTime::No => " NOWAIT",
+        WaitTime::Place(_) | WaitTime::Slice(..) => "",
     }
 }
 
-fn lock_row(row: &Row, mode: Mode, wait: Wait) -> String {
+fn lock_row(row: &Row, mode: Mode, time: WaitTime) -> String {
     let strength = match mode {
         Mode::Shared => "SHARE",
         Mode::Exclusive if row.no_key_update => "NO KEY UPDATE",
@@ -99,16 +106,16 @@ fn lock_row(row: &Row, mode: Mode, wait: Wait) -> String {
         "SELECT FROM {} WHERE {} FOR {strength}{}",
         table_name(&row.table),
         conditions(&row.columns),
-        no_wait(wait)
+        no_wait(time)
     )
 }
 
-fn lock_table(table: &Table, lock: &LockInfo, wait: Wait) -> String {
+fn lock_table(table: &Table, lock: &LockInfo, time: WaitTime) -> String {
     format!(
         "LOCK TABLE {} IN {} MODE{}",
         table_name(&table.name),
         lock.table_mode(table),
-        no_wait(wait)
+        no_wait(time)
     )
 }
 
@@ -156,7 +163,7 @@ mod tests {
     fn no_dollar_of_the_callers_is_left_in_a_block() {
         let row = Row::new(("$pglock$", "$$"), "$1", "$pglock$; DROP TABLE seat");
         let lock = LockInfo::new(row.into(), Mode::Exclusive);
-        let sql = acquire(&lock, Wait::Session, Answers::Errors, "").unwrap();
+        let sql = acquire(&lock, WaitTime::Place(None), None, false, Replies::Errors).unwrap();
         assert_eq!(sql.matches('$').count(), 4, "{sql}");
     }
 }

@@ -1,7 +1,7 @@
 //! Rows with a version column. The names are quoted here, the values are parameters.
 
 use super::targets::{identifier, literal, table_name};
-use crate::target::TableName;
+use crate::targets::TableName;
 
 /// Numbers its parameters in this order: the changes, the key, the version.
 #[cfg(feature = "postgres")]

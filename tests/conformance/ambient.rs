@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use pglock::{
-    Answers, BoxError, Error, Lock, Session, try_with_lock, with_lock, with_transaction_lock,
-};
+use pglock::driver::{BoxError, Replies, Session};
+use pglock::{Error, Lock, try_with_lock, with_lock, with_transaction_lock};
 
 use crate::harness::{Harness, on, sql};
 use crate::oracle::{Oracle, Table, unique_key};
@@ -114,7 +113,7 @@ pub fn a_transaction_that_idles_too_long_is_told<H: Harness>() {
 /// The server's reason is the error's source, unless a slow client got it together with its last
 /// reply. Of several messages libpq gives diesel the last one only, which is its own.
 fn assert_reason<H: Harness>(source: &BoxError, told_early: bool) {
-    if crate::SessionOf::<'_, H>::ANSWERS == Answers::Rows && !told_early {
+    if crate::SessionOf::<'_, H>::REPLIES == Replies::Rows && !told_early {
         assert!(format!("{source:?}").contains("timeout"), "{source:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The backends that the promises are checked on.
 
-use pglock::{BoxError, Error, Failure, LockBackend, Session, TransactionBackend};
+use pglock::driver::{BoxError, Failure, Session, TransactionBackend};
+use pglock::{Error, LockBackend};
 
 /// A backend of which the suite can make as many as it needs. To run the suite against a backend
 /// of your own, implement this and add a line to `main.rs`.
@@ -23,7 +24,8 @@ pub trait InTransaction {
 pub fn sql<S: Session>(session: &mut S, text: &str) -> Result<(), Error> {
     session.send(text).map_err(|failure| match failure {
         Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
-        Failure::Refused(answer) => Error::body(answer.to_string()),
+        Failure::Refused(refusal) => Error::body(refusal.to_string()),
+        other => Error::body(format!("{other:?}")),
     })
 }
 

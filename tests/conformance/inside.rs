@@ -95,7 +95,7 @@ pub fn other_ends_of_the_wait_leave_the_transaction_usable<H: InTransaction>() {
         on(backend, "SET LOCAL lock_timeout = '20ms'").unwrap();
         let error = transaction_lock(backend, &key).unwrap_err();
         assert!(
-            matches!(error, Error::Timeout { waited: None, .. }),
+            matches!(error, Error::Timeout { timeout: None, .. }),
             "{error:?}"
         );
         on(backend, "SET LOCAL lock_timeout = 0").unwrap();

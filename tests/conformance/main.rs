@@ -11,6 +11,7 @@
 mod oracle;
 
 mod ambient;
+mod attacks;
 mod counts;
 mod harness;
 mod inside;
@@ -55,7 +56,7 @@ macro_rules! outside_a_transaction {
                 several_keys_are_held_together_and_freed_together,
                 a_guard_holds_says_what_it_is_and_releases,
                 a_session_lock_is_refused_in_a_raw_transaction,
-                a_raw_transaction_with_work_in_it_is_left_alone,
+                a_raw_transaction_with_work_in_it_is_not_committed,
                 an_aborted_raw_transaction_is_told,
                 a_transaction_lock_is_refused_outside_a_transaction,
             }
@@ -111,6 +112,16 @@ macro_rules! outside_a_transaction {
                 a_timeout_names_the_holder,
                 a_look_that_fails_leaves_the_timeout,
             }
+            attacks::{
+                a_cancel_at_a_nested_release_leaves_the_outer_hold,
+                a_cancel_at_a_nested_acquire_leaves_the_outer_hold,
+                a_raw_transaction_that_has_only_locked_is_not_committed,
+                a_body_that_puts_another_transaction_in_place_is_told,
+                the_words_of_an_error_decide_nothing,
+                a_failed_commit_that_may_succeed_later_is_contention,
+                only_a_lock_of_the_session_is_held_by_it,
+                thousands_of_keys_make_a_short_error,
+            }
         }
     };
 }
@@ -134,6 +145,10 @@ macro_rules! inside_a_transaction {
             inspecting::{
                 a_timeout_in_a_transaction_names_the_holder,
                 a_look_that_fails_in_a_transaction_leaves_it_usable,
+            }
+            attacks::{
+                a_savepoint_of_the_callers_is_left_alone,
+                is_held_tells_an_aborted_transaction,
             }
         }
     };

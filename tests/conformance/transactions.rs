@@ -208,7 +208,7 @@ pub fn a_held_key_opens_no_transaction<H: Harness>() {
         let mut lock = Lock::new(&mut *backend, &key).timeout(Duration::from_millis(20));
         let timeout = lock.run_in_transaction(|tx| sql(tx, &insert));
         assert!(matches!(timeout, Err(Error::Timeout { .. })), "{timeout:?}");
-        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), || Ok(2));
+        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), |_| Ok(2));
         assert_eq!(handled.unwrap(), 2);
         assert_eq!(oracle.rows(&key).len(), 1);
 

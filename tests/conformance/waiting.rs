@@ -36,10 +36,10 @@ pub fn a_try_on_a_held_key_is_none_and_holds_nothing<H: Harness>() {
         let error = Lock::new(&mut *backend, &key)
             .timeout(Duration::ZERO)
             .run(never);
-        let Err(Error::Timeout { waited, .. }) = error else {
+        let Err(Error::Timeout { timeout, .. }) = error else {
             panic!("{error:?}")
         };
-        assert_eq!(waited, Some(Duration::ZERO));
+        assert_eq!(timeout, Some(Duration::ZERO));
         let mut free = Lock::new(backend, &free).timeout(Duration::ZERO);
         free.run(|_| Ok::<_, Error>(())).unwrap();
     });
@@ -57,7 +57,7 @@ pub fn a_timeout_is_told_and_holds_nothing<H: Harness>() {
             matches!(
                 error,
                 Error::Timeout {
-                    waited: Some(SHORT),
+                    timeout: Some(SHORT),
                     ..
                 }
             ),
@@ -109,7 +109,7 @@ pub fn the_conflict_handler_runs_for_this_lock_alone<H: Harness>() {
     let free = unique_key();
     H::with(|backend| {
         let mut lock = Lock::new(&mut *backend, &key).timeout(SHORT);
-        let handled = lock.run_or_else(|_| Ok::<_, Error>("body"), || Ok("handler"));
+        let handled = lock.run_or_else(|_| Ok::<_, Error>("body"), |_| Ok("handler"));
         assert_eq!(handled.unwrap(), "handler");
 
         // A timeout of another lock, inside the body, is the body's error.
@@ -117,9 +117,12 @@ pub fn the_conflict_handler_runs_for_this_lock_alone<H: Harness>() {
         let inner =
             |conn: &mut crate::SessionOf<'_, H>| Lock::new(conn, &key).timeout(SHORT).run(never);
         let error = outer
-            .run_or_else(inner, || panic!("not its conflict"))
+            .run_or_else(inner, |_| panic!("not its conflict"))
             .unwrap_err();
-        assert_eq!(error.lock().unwrap().keys(), std::slice::from_ref(&key));
+        assert_eq!(
+            error.lock_info().unwrap().keys(),
+            std::slice::from_ref(&key)
+        );
         let error = outer.try_run(inner).unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
         oracle.assert_free(&free);
@@ -151,7 +154,7 @@ pub fn the_sessions_own_lock_timeout_is_a_timeout<H: Harness>() {
         on(backend, "SET lock_timeout = '20ms'").unwrap();
         let error = with_lock(backend, &key, never).unwrap_err();
         assert!(
-            matches!(error, Error::Timeout { waited: None, .. }),
+            matches!(error, Error::Timeout { timeout: None, .. }),
             "{error:?}"
         );
         assert_eq!(oracle.rows(&key).len(), 1);
@@ -221,7 +224,10 @@ pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
             });
             let error = result.unwrap_err();
             assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
-            assert_eq!(error.lock().unwrap().keys(), std::slice::from_ref(&theirs));
+            assert_eq!(
+                error.lock_info().unwrap().keys(),
+                std::slice::from_ref(&theirs)
+            );
             assert!(error.is_contention());
         });
         assert_eq!(oracle.rows(&theirs).len(), 1);

@@ -1,7 +1,8 @@
 //! Cancels that meet one request after another. No more than one can be aimed at the server in
 //! time, so a session says what the server would.
 
-use pglock::{BoxError, End, Error, Failure, LockBackend, Session, with_lock};
+use pglock::driver::{BoxError, Failure, Finish, Session};
+use pglock::{Error, LockBackend, with_lock};
 
 use crate::oracle::{Oracle, connect, unique_key};
 
@@ -82,7 +83,7 @@ impl LockBackend for Canceled {
 impl Session for Canceled {
     type Transaction<'t> = postgres::Transaction<'t>;
 
-    const ANSWERS: pglock::Answers = <postgres::Client as Session>::ANSWERS;
+    const REPLIES: pglock::driver::Replies = <postgres::Client as Session>::REPLIES;
 
     fn in_transaction(&mut self) -> bool {
         false

@@ -5,7 +5,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Once};
 use std::thread;
 
-use pglock::{Error, Key, QueuedPool, Session};
+use pglock::driver::Session;
+use pglock::{Error, Key, QueuedPool};
 use r2d2::ManageConnection;
 
 use crate::backends::{Wire, cancel_again_and_again, on_every_queued_pool, terminate};

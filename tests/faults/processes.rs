@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use pglock::{Error, LockBackend, Session, with_lock, with_transaction_lock};
+use pglock::driver::Session;
+use pglock::{Error, LockBackend, with_lock, with_transaction_lock};
 
 use crate::oracle::{Oracle, Table, unique_name, url};
 use crate::section::Form;

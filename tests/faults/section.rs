@@ -1,6 +1,7 @@
 //! What the faults happen to: a section that inserts a row, as a row of steps.
 
-use pglock::{Error, Key, LockBackend, Session, with_lock, with_transaction_lock};
+use pglock::driver::Session;
+use pglock::{Error, Key, LockBackend, with_lock, with_transaction_lock};
 
 use crate::oracle::Table;
 use crate::proxy::Point;

@@ -5,9 +5,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use pglock::{
-    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Scope, Session, SessionHandle, with_lock,
-};
+use pglock::driver::{Session, SessionHandle};
+use pglock::{Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Scope, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, Table, unique_key};
@@ -225,7 +224,7 @@ where
     let (pool, _) = queued(manager(), 2);
     let key = unique_key();
     let mut lock = Lock::new(&pool, &key);
-    let info = lock.info().clone();
+    let info = lock.lock_info().clone();
     let guard = lock.acquire().unwrap();
     let pid = Oracle::new().holder(&key);
     thread::scope(|threads| {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pglock::{Error, QueuedPool, Session};
+use pglock::driver::Session;
+use pglock::{Error, QueuedPool};
 use r2d2::event::CheckoutEvent;
 use r2d2::{HandleEvent, ManageConnection, Pool};
 

@@ -1,7 +1,8 @@
 //! A thread that takes another lock through the pool, on another connection.
 
+use pglock::driver::Session;
 use pglock::{
-    Error, FirstFree, Lock, QueuedPool, Row, Session, Table, TableMode, try_with_lock, with_lock,
+    Error, FirstFree, Lock, QueuedPool, Row, Table, TableMode, try_with_lock, with_lock,
     with_transaction_lock,
 };
 use r2d2::ManageConnection;
@@ -117,5 +118,5 @@ where
 {
     let nested = lock.run(never).unwrap_err();
     assert!(matches!(nested, Error::AlreadyHeld { .. }), "{nested:?}");
-    assert_eq!(nested.lock(), Some(lock.info()));
+    assert_eq!(nested.lock_info(), Some(lock.lock_info()));
 }

@@ -8,7 +8,8 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use pglock::{Error, Key, Session, with_lock};
+use pglock::driver::Session;
+use pglock::{Error, Key, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, unique_key};

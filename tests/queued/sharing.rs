@@ -6,7 +6,8 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use pglock::{Error, Lock, Session, with_lock};
+use pglock::driver::Session;
+use pglock::{Error, Lock, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, unique_key};

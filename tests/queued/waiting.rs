@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use pglock::{
-    Error, Lock, LockGuard, QueuedPool, Session, try_with_lock, with_lock, with_transaction_lock,
-};
+use pglock::driver::Session;
+use pglock::{Error, Lock, LockGuard, QueuedPool, try_with_lock, with_lock, with_transaction_lock};
 use r2d2::event::TimeoutEvent;
 use r2d2::{HandleEvent, ManageConnection, Pool};
 
@@ -63,7 +62,7 @@ where
         assert!(busy.unwrap().is_none(), "not even with others in the queue");
         let handled = Lock::new(&pool, &key)
             .timeout(SHORT)
-            .run_in_transaction_or_else(|_| Ok::<_, Error>(1), || Ok(2));
+            .run_in_transaction_or_else(|_| Ok::<_, Error>(1), |_| Ok(2));
         assert_eq!(handled.unwrap(), 2);
     };
     thread::scope(|threads| {

@@ -69,7 +69,7 @@ pub fn a_refused_table_leaves_the_transaction_as_it_was<H: InTransaction>() {
         work(backend);
         assert!(!try_transaction_lock(backend, &table).unwrap());
         let mut lock = Lock::new(&mut *backend, &table).timeout(SHORT);
-        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), || Ok(2));
+        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), |_| Ok(2));
         assert_eq!(handled.unwrap(), 2);
         assert!(is_as_it_was(backend));
         assert_eq!(seats.modes(&mut Oracle::new()), ["RowShareLock"]);

@@ -113,14 +113,14 @@ pub fn a_held_row_is_busy_and_holds_nothing<H: Harness>() {
         let timeout = matches!(
             error,
             Error::Timeout {
-                waited: Some(SHORT),
+                timeout: Some(SHORT),
                 ..
             }
         );
         assert!(timeout && error.is_contention(), "{error:?}");
         let shown = format!("row id = 1 of \"{}\" (exclusive)", seats.name);
         assert!(error.to_string().contains(&shown), "{error}");
-        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), || Ok(2));
+        let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), |_| Ok(2));
         assert_eq!(handled.unwrap(), 2);
         assert!(lock.try_run_in_transaction(|_| never()).unwrap().is_none());
 
@@ -146,7 +146,7 @@ pub fn other_ends_of_the_wait_are_told_apart<H: Harness>() {
     H::with(|backend| {
         on(backend, "SET lock_timeout = '20ms'").unwrap();
         let error = with_transaction_lock(backend, seats.row(1), |_| never()).unwrap_err();
-        let timeout = matches!(error, Error::Timeout { waited: None, .. });
+        let timeout = matches!(error, Error::Timeout { timeout: None, .. });
         assert!(timeout, "{error:?}");
         on(backend, "RESET lock_timeout").unwrap();
 
@@ -195,7 +195,7 @@ trait SessionPid {
 
 impl<B: pglock::LockBackend> SessionPid for B {
     fn session_pid(&mut self) -> i32 {
-        use pglock::Session;
+        use pglock::driver::Session;
         let mut session = self.session().unwrap();
         let pid = session.query("SELECT pg_backend_pid()::text AS line");
         pid.unwrap()[0].parse().unwrap()

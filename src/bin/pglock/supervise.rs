@@ -34,7 +34,7 @@ pub(crate) fn supervise<'s>(
     args: &RunArgs,
 ) -> Result<u8, Failure> {
     let mut command = spawn(&args.command)?;
-    let lock = LockGuard::lock(&guard).to_string();
+    let lock = LockGuard::lock_info(&guard).to_string();
     let (stop, stopped) = mpsc::channel();
     let heard = Arc::new(Mutex::new(Instant::now()));
     let (sender, (check, scope)) = (signals.sender.clone(), (args.check, args.scope));

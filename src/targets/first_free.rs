@@ -1,11 +1,6 @@
 //! The first row that nobody else has locked: the queue case.
 
 use super::{Columns, TableName};
-use crate::acquire::transact;
-use crate::backends::{LockBackend, Session};
-use crate::error::Error;
-use crate::request::Request;
-use crate::sql;
 
 /// The first row among several that nobody else has locked, by `FOR UPDATE SKIP LOCKED`: for
 /// workers that each take another job of a queue, or buyers who take any free seat ([The Locking
@@ -67,37 +62,5 @@ impl FirstFree {
     pub fn order_by(mut self, column: impl Into<String>) -> Self {
         self.order.push(column.into());
         self
-    }
-
-    /// BEGIN, lock the first free row, run the body with its id as text, COMMIT; rolled back on
-    /// error. `None`: there is no free row. It never waits for a row.
-    ///
-    /// Inside a transaction of the caller's the row stays locked until that transaction ends, and a
-    /// savepoint stands in for the transaction.
-    ///
-    /// # Errors
-    ///
-    /// Those of the body, and those of
-    /// [`Lock::run_in_transaction`](crate::Lock::run_in_transaction) on a row, but for
-    /// [`Error::NoSuchRow`].
-    pub fn run_in_transaction<B, T, E>(
-        &self,
-        backend: &mut B,
-        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, &str) -> Result<T, E>,
-    ) -> Result<Option<T>, E>
-    where
-        B: LockBackend + ?Sized,
-        E: From<Error>,
-    {
-        let request = Request::new(self.clone().into());
-        transact(backend, &request, |transaction| {
-            let picked = transaction.query(sql::PICKED);
-            let picked =
-                picked.map_err(|failure| Error::acquire(request.lock.clone(), None, failure))?;
-            match picked.first().and_then(|picked| picked.strip_prefix('=')) {
-                Some(id) => body(transaction, id).map(Some),
-                None => Ok(None),
-            }
-        })?
     }
 }

@@ -1,10 +1,10 @@
-//! One line of the answer.
+//! A session's claim on a lock, as a line of text tells it.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::request::{LockInfo, Mode};
+use crate::request::Mode;
 
 /// What separates the fields of a line; it occurs in none of them.
 const FIELD: char = '\x1f';
@@ -14,7 +14,7 @@ const FIELD: char = '\x1f';
 /// The server keeps no record of when a lock was granted. A lock is held for no longer than its
 /// session ([`connected_for`](Claim::connected_for)), and one of a transaction for no longer than
 /// that ([`transaction_for`](Claim::transaction_for)).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {
     /// The key: under the caller's name where the caller asked for it, otherwise as the number or
@@ -42,15 +42,19 @@ pub struct Claim {
     pub transaction_for: Option<Duration>,
     /// For how long it has been connected.
     pub connected_for: Option<Duration>,
-    /// For how long it has been waiting, if it does (since PostgreSQL 14).
+    /// For how long it has been waiting, if it does (since PostgreSQL 14): the whole wait, also where it
+    /// is sent in slices.
     pub waiting_for: Option<Duration>,
     /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
     /// prepared transaction. Empty for a holder.
     pub blocked_by: Vec<i32>,
+    /// The name that its statement bears: see [`Lock::labelled`](crate::Lock::labelled). Of a holder
+    /// that is idle, it is the name in its last statement.
+    pub label: Option<String>,
 }
 
 impl Claim {
-    pub(super) fn read(line: &str, keys: &[Key]) -> Option<Self> {
+    pub(crate) fn read(line: &str, keys: &[Key]) -> Option<Self> {
         fn seconds(text: &str) -> Option<Duration> {
             Duration::try_from_secs_f64(text.parse::<f64>().ok()?.max(0.0)).ok()
         }
@@ -72,6 +76,7 @@ impl Claim {
             connected_for,
             waiting_for,
             blocked_by,
+            label,
         ] = fields.as_slice()
         else {
             return None;
@@ -107,6 +112,7 @@ impl Claim {
                 .split_whitespace()
                 .filter_map(|pid| pid.parse().ok())
                 .collect(),
+            label: text(label),
         })
     }
 }
@@ -121,6 +127,9 @@ impl fmt::Display for Claim {
         if let Some(application) = &self.application {
             write!(f, " {application:?}")?;
         }
+        if let Some(client) = &self.client {
+            write!(f, " from {client}")?;
+        }
         if let Some(state) = &self.state {
             write!(f, ", {state}")?;
         }
@@ -133,36 +142,11 @@ impl fmt::Display for Claim {
     }
 }
 
-/// Who was in the way of a lock that was not had in time.
-pub(crate) struct Culprits {
-    pub(crate) holders: Vec<Claim>,
-    /// Whether this session has the lock after all.
-    pub(crate) held: bool,
-}
-
-impl Culprits {
-    pub(super) fn of(claims: Vec<Claim>, lock: &LockInfo) -> Self {
-        let (own, mut holders): (Vec<_>, Vec<_>) = claims.into_iter().partition(|claim| claim.own);
-        let had = |key: &Key| {
-            own.iter()
-                .any(|claim| claim.key == *key && claim.mode == lock.mode())
-        };
-        holders.truncate(FEW);
-        Self {
-            held: lock.keys().iter().all(had),
-            holders,
-        }
-    }
-}
-
-/// Enough for an error's text.
-pub(super) const FEW: usize = 10;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(fields: [&str; 16]) -> String {
+    fn line(fields: [&str; 17]) -> String {
         fields.join("\x1f")
     }
 
@@ -185,6 +169,7 @@ mod tests {
             "3600.5",
             "",
             "",
+            "",
         ]);
         let claim = Claim::read(&line, &[]).unwrap();
         assert_eq!(claim.key, Key::from(-1));
@@ -193,7 +178,7 @@ mod tests {
         assert_eq!((claim.waiting_for, &*claim.blocked_by), (None, &[][..]));
         assert_eq!(
             claim.to_string(),
-            "pid 4711 \"mailer\", idle in transaction for 00:03:12"
+            "pid 4711 \"mailer\" from ::1, idle in transaction for 00:03:12"
         );
     }
 
@@ -216,6 +201,7 @@ mod tests {
             "",
             "-0.5",
             "3 0",
+            "",
         ]);
         let claim = Claim::read(&line, &[]).unwrap();
         assert_eq!(claim.key, Key::from((1, 2)));

@@ -128,11 +128,14 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keys(keys) => {
-                for (i, key) in keys.iter().enumerate() {
+                for (i, key) in keys.iter().take(FEW).enumerate() {
                     let separator = if i == 0 { "" } else { ", " };
                     write!(f, "{separator}{key}")?;
                 }
-                Ok(())
+                match keys.len().saturating_sub(FEW) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
             Self::Row(row) => {
                 f.write_str("row ")?;
@@ -150,6 +153,9 @@ impl fmt::Display for Target {
         }
     }
 }
+
+/// Of many keys, so many are shown.
+const FEW: usize = 10;
 
 pub(crate) type Columns = Vec<(String, String)>;
 
@@ -244,8 +250,11 @@ mod tests {
 
     #[test]
     fn a_bare_number_is_still_a_key() {
-        assert_eq!(Lock::new((), 5).info().keys(), [Key::from(5)]);
-        assert_eq!(Lock::new((), (1, 2)).info().keys(), [Key::from((1, 2))]);
+        assert_eq!(Lock::new((), 5).lock_info().keys(), [Key::from(5)]);
+        assert_eq!(
+            Lock::new((), (1, 2)).lock_info().keys(),
+            [Key::from((1, 2))]
+        );
     }
 
     #[test]

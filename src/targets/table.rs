@@ -83,7 +83,7 @@ pub enum TableMode {
 impl TableMode {
     /// Whether two sessions could not have it at the same time.
     #[cfg(feature = "r2d2")]
-    pub(crate) fn keeps_itself_out(self) -> bool {
+    pub(crate) fn is_self_conflicting(self) -> bool {
         match self {
             Self::AccessShare | Self::RowShare | Self::RowExclusive | Self::Share => false,
             Self::ShareUpdateExclusive

@@ -1,0 +1,288 @@
+//! The wait for a lock: in slices, to the end of its timeout, or until somebody stops it.
+//!
+//! Who waits in a statement has a snapshot for as long as it waits. It keeps vacuum from removing
+//! what was deleted since, and CREATE INDEX CONCURRENTLY waits for it. So a wait is sent in slices
+//! that are shorter than `deadlock_timeout`, and between two of them the session has no snapshot. The
+//! server looks for deadlocks only after `deadlock_timeout`: instead, each slice that ends asks.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::ask;
+use crate::claim::Claim;
+use crate::driver::{Failure, Refusal, Replies, Session, insist};
+use crate::error::Error;
+use crate::inspect;
+use crate::request::{Request, WaitTime, millis};
+use crate::sql;
+
+/// Where the lock is acquired, and so what a failure leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// For the session: nothing, since the message is its own transaction.
+    Session,
+    /// In a transaction of the caller's: a savepoint.
+    CallersTransaction,
+    /// In a transaction that begins with it: nothing, since it is rolled back.
+    OwnTransaction,
+}
+
+/// One call for a lock, from its beginning to its end.
+pub(crate) struct Attempt<'r> {
+    pub(crate) request: &'r Request,
+    /// What the timeout counts from.
+    start: Instant,
+}
+
+impl<'r> Attempt<'r> {
+    pub(crate) fn begin(request: &'r Request) -> Self {
+        Self {
+            request,
+            start: Instant::now(),
+        }
+    }
+
+    /// Sends an acquire until it has an answer: at most a slice at a time.
+    pub(crate) fn in_slices<S: Session, R>(
+        &mut self,
+        session: &mut S,
+        place: Place,
+        mut send: impl FnMut(&mut S, WaitTime, &str) -> Result<R, Failure>,
+    ) -> Result<R, Error> {
+        let asked = Instant::now();
+        let mut waited = None;
+        loop {
+            if self
+                .request
+                .stop
+                .as_ref()
+                .is_some_and(|stop| stop.is_stopped())
+            {
+                let lock = self.request.lock.clone();
+                return Err(Error::Stopped { lock });
+            }
+            let time = self.time();
+            let failure = match send(session, time, &self.label(waited)) {
+                Ok(acquired) => return Ok(acquired),
+                Err(failure) => failure,
+            };
+            let slice = matches!(time, WaitTime::Slice(..)) && failure.is_timeout();
+            if !slice || self.is_over() {
+                return Err(self.failed(session, place, failure));
+            }
+            self.between(session, place, failure, asked)?;
+            waited = Some(asked.elapsed());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let timeout = self.request.timeout;
+        timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
+    }
+
+    /// How the next message waits.
+    fn time(&self) -> WaitTime {
+        let limit = match self.request.timeout {
+            None => None,
+            Some(timeout) => match millis(timeout.saturating_sub(self.start.elapsed())) {
+                None => return WaitTime::No,
+                limit => limit,
+            },
+        };
+        match self.request.in_slices() {
+            true => WaitTime::Slice(limit, slice()),
+            false => WaitTime::Place(limit),
+        }
+    }
+
+    /// A comment that says for how long the wait has lasted before this slice, and for which lock: it
+    /// shows in `pg_stat_activity`.
+    fn label(&self, waited: Option<Duration>) -> String {
+        let mut label = String::new();
+        if let Some(waited) = waited {
+            label = format!("waited {} ms ", waited.as_millis().min(999_999_999));
+        }
+        if self.request.labelled {
+            label = format!(
+                "{label}key {}",
+                comment(&self.request.lock.target().to_string())
+            );
+        }
+        match label.is_empty() {
+            true => label,
+            false => format!("/*pglock {label}*/ "),
+        }
+    }
+
+    /// After a slice: whether waiting on makes sense.
+    fn between<S: Session>(
+        &self,
+        session: &mut S,
+        place: Place,
+        failure: Failure,
+        asked: Instant,
+    ) -> Result<(), Error> {
+        let question = sql::between_slices(&self.request.lock);
+        let told = match place {
+            Place::CallersTransaction => match ask::lines_after_undo(session, &question) {
+                (Ok(()), lines) => Ok(lines),
+                (Err(undone), _) => Err(undone),
+            },
+            Place::Session | Place::OwnTransaction => ask::lines(session, &question),
+        };
+        let lines = match told {
+            Ok(lines) => lines,
+            Err(ended) if ended.is_canceled() || matches!(ended, Failure::Lost(_)) => {
+                return Err(self.error(ended, Vec::new()));
+            }
+            Err(_) => Vec::new(), // may not look: it waits on, and deadlocks are the others' to find
+        };
+        let Some(look) = lines.first().and_then(|line| Look::read(line)) else {
+            return Ok(());
+        };
+        let lock = || self.request.lock.clone();
+        let waited = asked.elapsed();
+        if look.deadlock {
+            let source = "a session that holds the lock waits for this one".into();
+            return Err(Error::Deadlock {
+                lock: lock(),
+                source,
+            });
+        }
+        if look.statement_timeout.is_some_and(|limit| waited >= limit) {
+            let source = "the wait took as long as statement_timeout".into();
+            return Err(Error::Canceled {
+                lock: lock(),
+                source,
+            });
+        }
+        if self.request.timeout.is_none() && look.lock_timeout.is_some_and(|limit| waited >= limit)
+        {
+            let holders = match self
+                .request
+                .names_holders(place != Place::CallersTransaction)
+            {
+                true => inspect::holders_of(session, &self.request.lock),
+                false => Vec::new(),
+            };
+            return Err(self.error(failure, holders));
+        }
+        Ok(())
+    }
+
+    /// What a failure means, after what it has left behind is gone.
+    fn failed<S: Session>(&self, session: &mut S, place: Place, mut failure: Failure) -> Error {
+        let lock = &self.request.lock;
+        let busy = failure.is_timeout() || matches!(failure, Failure::Refused(Refusal::Busy));
+        let mut holders = Vec::new();
+        match place {
+            _ if matches!(failure, Failure::Lost(_)) => {}
+            Place::CallersTransaction => {
+                let free = S::REPLIES == Replies::Rows;
+                let undone;
+                if busy && self.request.names_holders(free) {
+                    (undone, holders) = inspect::undo_and_holders(session, lock);
+                } else {
+                    undone = ask::undo(session);
+                }
+                if undone.is_err() {
+                    // There was no savepoint to go back to: the transaction was aborted before, or
+                    // there is none.
+                    failure = failure.without_transaction(session.in_transaction());
+                }
+            }
+            Place::Session | Place::OwnTransaction if busy && self.request.names_holders(true) => {
+                holders = inspect::holders_of(session, lock);
+            }
+            Place::Session | Place::OwnTransaction => {
+                // A driver may return before the server has let go of what the message had: the
+                // next answer comes after that. And nothing is answered in a raw transaction that
+                // was aborted.
+                let unknown = failure.may_be_aborted_transaction();
+                let must_settle = place == Place::Session && matches!(failure, Failure::Sql { .. });
+                if unknown || must_settle {
+                    let settled = insist(|| session.send("SELECT 1"));
+                    if matches!(settled, Err(Failure::Sql { .. })) {
+                        failure = failure.without_transaction(true);
+                    }
+                }
+            }
+        }
+        self.error(failure, holders)
+    }
+
+    fn error(&self, failure: Failure, holders: Vec<Claim>) -> Error {
+        let (lock, timeout) = (self.request.lock.clone(), self.request.timeout);
+        Error::acquire(lock, timeout, failure).held_by(holders)
+    }
+}
+
+/// Thousandths of `deadlock_timeout`: four fifths and less, so that two sessions do not go in step.
+fn slice() -> u32 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    600 + now.unwrap_or_default().subsec_micros() % 200
+}
+
+/// At most 64 characters of a text, none of which ends a comment or is not in every encoding.
+fn comment(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .flat_map(char::escape_default)
+        .take(64)
+        .collect();
+    text.replace("/*", "/ *").replace("*/", "* /")
+}
+
+/// What a slice that has ended learns.
+struct Look {
+    lock_timeout: Option<Duration>,
+    statement_timeout: Option<Duration>,
+    deadlock: bool,
+}
+
+impl Look {
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut time = || {
+            let millis = words.next()?.parse().ok()?;
+            Some((millis > 0).then(|| Duration::from_millis(millis)))
+        };
+        Some(Self {
+            lock_timeout: time()?,
+            statement_timeout: time()?,
+            deadlock: words.next()? == "t",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_ends_a_comment() {
+        for name in [
+            "*/ DROP TABLE seat",
+            "/*/",
+            "*/*",
+            "/*",
+            "**//",
+            "\0\n\u{1F512}é",
+        ] {
+            let text = comment(name);
+            assert!(!text.contains("*/") && !text.contains("/*"), "{text}");
+            assert!(
+                text.bytes().all(|byte| (b' '..127).contains(&byte)),
+                "{text}"
+            );
+        }
+        assert!(comment(&"*/".repeat(99)).len() <= 128);
+    }
+
+    #[test]
+    fn a_look_is_read() {
+        let look = Look::read("300 0 t").unwrap();
+        assert_eq!(look.lock_timeout, Some(Duration::from_millis(300)));
+        assert_eq!((look.statement_timeout, look.deadlock), (None, true));
+        assert!(Look::read("300").is_none());
+    }
+}

@@ -1,0 +1,322 @@
+//! What pglock needs of a driver, for those who bring another: [`Session`] is one connection, and
+//! [`LockBackend`](crate::LockBackend) the place that it is found in.
+//!
+//! A driver is one type that implements both, as `postgres::Client` does. `tests/third_driver` in the
+//! repository is one over `tokio-postgres`, written from this page alone.
+//!
+//! # What a session must do
+//!
+//! - Send each text as **one message of the [simple query protocol]**. Several statements in it are
+//!   one implicit transaction, and `now() = statement_timestamp()` holds in it; pglock relies on both.
+//! - Wait for the end of the reply, and report an error by [`Failure::from_error`], with the server's
+//!   SQLSTATE and its primary message.
+//! - Open transactions as [`Session::transact`] says.
+//!
+//! [simple query protocol]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
+
+use std::ops::DerefMut;
+use std::time::Duration;
+
+pub use crate::failure::{BoxError, Failure, Refusal, Replies};
+
+use crate::error::Error;
+use crate::request::{LockInfo, Scope, WaitTime};
+use crate::sql;
+use crate::stop::StopToken;
+
+/// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
+/// out for as long as the lock is held.
+///
+/// Implemented for `postgres::Client` and `postgres::Transaction` (feature `postgres`),
+/// `diesel::PgConnection` (feature `diesel`), `r2d2::Pool` and `r2d2::PooledConnection` of either
+/// (feature `r2d2`), and a mutable reference to any of them.
+///
+/// # Implementing it
+///
+/// For a wrapper around a connection, hand on to what is inside:
+///
+/// ```
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::LockBackend;
+/// use pglock::driver::BoxError;
+///
+/// struct Database { client: postgres::Client }
+///
+/// impl LockBackend for Database {
+///     type Session = postgres::Client;
+///     type Handle<'a> = &'a mut postgres::Client;
+///
+///     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+///         Ok(&mut self.client)
+///     }
+/// }
+/// # }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no connection or pool that pglock can take a lock on",
+    label = "pglock finds no session here",
+    note = "switch on the cargo feature of your driver: `postgres` for postgres::Client and Transaction, `diesel` for diesel::PgConnection, `r2d2` (beside the driver's) for pools and pooled connections",
+    note = "to pass a connection that is behind a smart pointer of your own, dereference it: `&mut *conn`"
+)]
+pub trait LockBackend {
+    /// The connection on which the lock is held, and which the body gets.
+    type Session: Session;
+
+    /// What keeps the session for as long as the lock is held: a borrow, or a connection checked
+    /// out of a pool.
+    type Handle<'a>: SessionHandle<Target = Self::Session>
+    where
+        Self: 'a;
+
+    /// Finds the session.
+    ///
+    /// # Errors
+    ///
+    /// When there is none to be had. The lock reports it as
+    /// [`Error::Checkout`](crate::Error::Checkout).
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
+
+    /// Finds the session for an acquire. Calls [`session`](LockBackend::session), unless the backend
+    /// bounds the way to it by the timeout, or lets its threads wait for each other before they take
+    /// a session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkout`] when there is none, and [`Error::Timeout`], [`Error::Stopped`] and
+    /// [`Error::AlreadyHeld`] where threads wait.
+    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+        let lock = acquire.lock.clone();
+        self.session()
+            .map_err(|source| Error::Checkout { lock, source })
+    }
+}
+
+/// What a session is wanted for.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Acquire<'a> {
+    /// The lock.
+    pub lock: &'a LockInfo,
+    /// The transaction's for the forms that run in a transaction, and where it was insisted on; else
+    /// the session's.
+    pub scope: Scope,
+    /// The lock's timeout, which bounds the way to the session too; zero for a single attempt.
+    pub timeout: Option<Duration>,
+    /// What ends the wait.
+    pub stop: Option<&'a StopToken>,
+}
+
+impl<B: LockBackend + ?Sized> LockBackend for &mut B {
+    type Session = B::Session;
+    type Handle<'a>
+        = B::Handle<'a>
+    where
+        Self: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        (**self).session()
+    }
+
+    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+        (**self).session_for(acquire)
+    }
+}
+
+/// What keeps a session for as long as a lock is held on it: a borrow, or a connection checked out
+/// of a pool. For one of your own: `impl SessionHandle for MyHandle {}`.
+pub trait SessionHandle: DerefMut<Target: Session> {
+    /// The place in a queue of this process that the session came with.
+    #[doc(hidden)]
+    fn place(&mut self) -> Option<&mut dyn QueuePlace> {
+        None
+    }
+}
+
+impl<S: Session> SessionHandle for &mut S {}
+
+/// Where threads hand locks to each other: the queued pool's own.
+#[doc(hidden)]
+pub trait QueuePlace {
+    /// Whether the session came with the lock, which another thread handed over. Who asks answers
+    /// for its release from then on.
+    fn takes_over(&mut self) -> bool;
+
+    /// Offers the session lock to the next thread, at the end of a section that went well. `true`:
+    /// the lock is that thread's now, and not to be released.
+    fn hand_over(&mut self, lock: &LockInfo) -> bool;
+}
+
+/// A backend that can stand in a transaction which the caller opened, so that
+/// [`transaction_lock`](crate::transaction_lock) makes sense on it.
+///
+/// `postgres::Client` is none: while its transaction is open, only the `postgres::Transaction` can
+/// be reached. A pool is none: it would lock on another connection.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be inside a transaction that its caller opened",
+    note = "pass the transaction itself (`client.transaction()?`), or use with_transaction_lock, which opens one"
+)]
+pub trait TransactionBackend: LockBackend {}
+
+impl<B: TransactionBackend + ?Sized> TransactionBackend for &mut B {}
+
+/// One connection to PostgreSQL, as a driver offers it, and a backend of its own: what a body gets
+/// can be locked on again, also in code that is generic over it.
+///
+/// See the [module](crate::driver) for what is expected of an implementation.
+pub trait Session: LockBackend<Session = Self> + Sized {
+    /// What the body of a transaction gets: the driver's own type for it.
+    type Transaction<'t>: Session + TransactionBackend;
+
+    /// How the reply to a message can say something. Defaults to [`Replies::Rows`].
+    const REPLIES: Replies = Replies::Rows;
+
+    /// Whether a transaction is open, as far as the driver knows.
+    fn in_transaction(&mut self) -> bool;
+
+    /// Whether the driver knows already that the session cannot be used any more. It does not ask
+    /// the server. Defaults to `false`.
+    fn is_broken(&mut self) -> bool {
+        false
+    }
+
+    /// Sends a text as one message, and returns the first column of each row of the reply, without
+    /// those that are NULL.
+    ///
+    /// With [`Replies::Errors`] the text is a single query, whose column is a text called `line`, and
+    /// may go through another protocol.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Lost`] when the connection is gone, [`Failure::Sql`] or [`Failure::Refused`] for an
+    /// error of the server's, as [`Failure::from_error`] tells it.
+    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure>;
+
+    /// Sends a text as one message. Defaults to [`query`](Session::query), for a refusal comes in a
+    /// row; with [`Replies::Errors`] it must be implemented, and one comes as an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`query`](Session::query), and [`Failure::Refused`] when a row says so.
+    fn send(&mut self, sql: &str) -> Result<(), Failure> {
+        let refusal = self.query(sql)?.iter().find_map(|text| Refusal::read(text));
+        refusal.map_or(Ok(()), |refusal| Err(Failure::Refused(refusal)))
+    }
+
+    /// Runs `body` in a transaction, or in a savepoint of the one that is open.
+    ///
+    /// A transaction begins in one of two ways:
+    ///
+    /// - in one message, [`Opening::before_begin`] and then `BEGIN`, or
+    /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). When that fails,
+    ///   ROLLBACK, except after [`Refusal::InTransaction`]: then the transaction is the caller's, who
+    ///   began it by a raw `BEGIN` of which the driver does not know.
+    ///
+    /// After `body`, [`Finish::Commit`] means to send [`Opening::commit`], which holds the COMMIT; when
+    /// it fails, ROLLBACK. [`Finish::Rollback`] means ROLLBACK, and so does a panic. In a savepoint
+    /// there is nothing of pglock's to send: RELEASE it, or roll back to it and RELEASE it, also when
+    /// the RELEASE fails. A cancel can hit a ROLLBACK: send it again.
+    ///
+    /// # Errors
+    ///
+    /// What kept `body` from running; nothing is open then that was not before. How the transaction
+    /// ended is in [`Transacted`].
+    fn transact<R>(
+        &mut self,
+        opening: &Opening<'_>,
+        body: impl FnOnce(&mut Self::Transaction<'_>) -> (R, Finish),
+    ) -> Result<Transacted<R>, Failure>;
+
+    /// Ends the session on the server, such that a pool does not take the connection back. An
+    /// implementation for a pooled driver whose pool looks at more than the connection marks it.
+    fn terminate(&mut self) {
+        end_session(self);
+        let _ = self.send(""); // lets a driver see the end of the connection, on which its pool decides
+    }
+}
+
+/// What a transaction of pglock's begins and ends with.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    pub(crate) lock: &'a LockInfo,
+    pub(crate) time: WaitTime,
+    pub(crate) name: &'a str,
+    pub(crate) replies: Replies,
+    pub(crate) label: &'a str,
+}
+
+impl Opening<'_> {
+    /// What acquires the lock, to be sent in front of `BEGIN` in the same message.
+    #[must_use]
+    pub fn before_begin(&self) -> String {
+        self.acquire(true)
+    }
+
+    /// What acquires the lock, to be sent after the BEGIN.
+    #[must_use]
+    pub fn after_begin(&self) -> String {
+        self.acquire(false)
+    }
+
+    fn acquire(&self, before_begin: bool) -> String {
+        let acquire =
+            sql::acquire_at_begin(self.lock, self.time, self.name, before_begin, self.replies);
+        let first = if before_begin { "" } else { sql::FIRST };
+        [self.label, first, &acquire].concat()
+    }
+
+    /// What commits: it fails if the transaction has been aborted, or is not ours any more.
+    #[must_use]
+    pub fn commit(&self) -> String {
+        sql::commit(self.name)
+    }
+}
+
+/// How a body wants its transaction to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// By COMMIT.
+    Commit,
+    /// By ROLLBACK.
+    Rollback,
+}
+
+/// What became of a body and of its transaction.
+#[derive(Debug)]
+pub struct Transacted<R> {
+    /// What the body returned.
+    pub result: R,
+    /// Whether the transaction ended as the body wanted.
+    pub ended: Result<(), Failure>,
+}
+
+/// How often a request is sent that has to come through.
+const ATTEMPTS: usize = 100;
+
+pub(crate) fn end_session<S: Session>(session: &mut S) {
+    for _ in 0..ATTEMPTS {
+        if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
+            return;
+        }
+        // Not even its own role may end it.
+        let _ = session.send(sql::LET_SESSION_END);
+        std::thread::sleep(Duration::from_millis(5));
+        if matches!(session.send(""), Err(Failure::Lost(_))) {
+            return;
+        }
+    }
+}
+
+/// Sends what has to come through again if it failed, and again and again if it was cancelled:
+/// cancels can come in a row.
+pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = send();
+    for attempt in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
+                done = send();
+            }
+            _ => break,
+        }
+    }
+    done
+}

@@ -1,0 +1,230 @@
+//! What comes back when a message is sent: what the server refuses, and what went wrong.
+
+use std::fmt;
+
+use crate::process;
+
+/// An error of the driver, the pool or the body, as `source`.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why the server did not do what a statement asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Another session holds the lock.
+    Busy,
+    /// At a release, or when asked: this session does not hold the lock.
+    NotHeld,
+    /// A transaction is open in which there should be none.
+    InTransaction,
+    /// The transaction's snapshot would be older than the lock.
+    StaleSnapshot,
+    /// The server is a standby.
+    InRecovery,
+    /// There is no row to lock.
+    NoSuchRow,
+    /// The session bears the number of another process.
+    OtherClient,
+    /// The session bears the number of another process, and holds the key.
+    SharedSession,
+    /// The server is not PostgreSQL, and grants the lock to everybody.
+    NotPostgres,
+}
+
+impl Refusal {
+    const ALL: [Self; 9] = [
+        Self::Busy,
+        Self::NotHeld,
+        Self::InTransaction,
+        Self::StaleSnapshot,
+        Self::InRecovery,
+        Self::NoSuchRow,
+        Self::OtherClient,
+        Self::SharedSession,
+        Self::NotPostgres,
+    ];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::NotHeld => "not held",
+            Self::InTransaction => "in transaction",
+            Self::StaleSnapshot => "stale snapshot",
+            Self::InRecovery => "in recovery",
+            Self::NoSuchRow => "no such row",
+            Self::OtherClient => "other client",
+            Self::SharedSession => "shared session",
+            Self::NotPostgres => "not postgres",
+        }
+    }
+
+    /// Reads the refusal at the beginning of a text, where there is one.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|refusal| text.starts_with(refusal.word()))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// How the reply to a message can say something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replies {
+    /// By rows, and by errors with an SQLSTATE.
+    Rows,
+    /// The message succeeds or fails, with a text: see [`Failure::from_error`].
+    Errors,
+}
+
+/// Marks what pglock itself says in the text of an error. Nobody else can write it: it holds a
+/// random word of this process.
+pub(crate) fn mark() -> String {
+    ["pglock-", process::word(), ":"].concat()
+}
+
+/// Why a message did not do what it asks for.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The server refused, in words of pglock's.
+    Refused(Refusal),
+    /// The server reported an error.
+    Sql {
+        /// Its SQLSTATE, where the driver or the text says it.
+        sqlstate: Option<String>,
+        /// The driver's error.
+        source: BoxError,
+    },
+    /// The connection is gone.
+    Lost(BoxError),
+}
+
+impl Failure {
+    /// Tells what an error of the server's is, for a driver to report. A refusal that came as an
+    /// error is recognised by its text, and so is an SQLSTATE that was carried in it.
+    pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
+        let source = source.into();
+        let mark = mark();
+        let marked = message.split_once(&mark).map(|(_, rest)| rest);
+        if let Some(refusal) = marked.and_then(Refusal::read) {
+            return Self::Refused(refusal);
+        }
+        match marked.and_then(|rest| rest.get(..5)).or(sqlstate) {
+            Some(state) if is_connection_loss(state) => Self::Lost(source),
+            Some(ACTIVE_TRANSACTION) => Self::Refused(Refusal::InTransaction),
+            state => Self::Sql {
+                sqlstate: state.map(str::to_owned),
+                source,
+            },
+        }
+    }
+
+    fn has_state(&self, state: &str) -> bool {
+        matches!(self, Self::Sql { sqlstate, .. } if sqlstate.as_deref() == Some(state))
+    }
+
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.has_state(TIMEOUT)
+    }
+
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.has_state(CANCELED)
+    }
+
+    /// Whether the message failed since an earlier error has aborted the transaction. Where the
+    /// driver does not tell the SQLSTATE, it may have.
+    pub(crate) fn may_be_aborted_transaction(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate, .. }
+            if sqlstate.as_deref().is_none_or(|state| state == IN_FAILED_TRANSACTION))
+    }
+
+    /// The failure of a message that needs a transaction, where there was none or it had been
+    /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
+    pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
+        match self {
+            Self::Sql {
+                sqlstate: None,
+                source,
+            } => {
+                let state = if in_transaction {
+                    IN_FAILED_TRANSACTION
+                } else {
+                    NO_TRANSACTION
+                };
+                Self::Sql {
+                    sqlstate: Some(state.to_owned()),
+                    source,
+                }
+            }
+            failure => failure,
+        }
+    }
+
+    /// Whether the same message may succeed when it is sent again: not in an aborted transaction.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Sql { .. }) && !self.has_state(IN_FAILED_TRANSACTION)
+    }
+
+    pub(crate) fn into_source(self) -> Option<BoxError> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Sql { source, .. } | Self::Lost(source) => Some(source),
+        }
+    }
+}
+
+// The SQLSTATEs that pglock tells apart:
+// https://www.postgresql.org/docs/current/errcodes-appendix.html
+pub(crate) const TIMEOUT: &str = "55P03";
+pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
+pub(crate) const DEADLOCK: &str = "40P01";
+pub(crate) const CANCELED: &str = "57014";
+pub(crate) const OUT_OF_MEMORY: &str = "53200";
+const ACTIVE_TRANSACTION: &str = "25001";
+pub(crate) const NO_TRANSACTION: &str = "25P01";
+pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
+
+/// Whether an error is the last that a session says: connection exceptions, shutdowns, and the
+/// three timeouts that end a session: idle, idle in a transaction, and too long in one.
+fn is_connection_loss(sqlstate: &str) -> bool {
+    sqlstate.starts_with("08")
+        || matches!(
+            sqlstate,
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(sqlstate: Option<&str>, message: &str) -> Failure {
+        Failure::from_error(sqlstate, message, "the driver's error")
+    }
+
+    #[test]
+    fn a_server_that_ends_the_session_is_a_lost_connection() {
+        for state in ["08006", "57P01", "57P05", "25P03", "25P04"] {
+            let failure = told(Some(state), "terminating connection");
+            assert!(matches!(failure, Failure::Lost(_)), "{state}: {failure:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_words_of_this_process_count() {
+        let ours = told(None, &format!("invalid input: \"{}busy\"", mark()));
+        assert!(matches!(ours, Failure::Refused(Refusal::Busy)), "{ours:?}");
+        let carried = told(None, &format!("{}55P03 canceling", mark()));
+        assert!(carried.is_timeout(), "{carried:?}");
+        for words in ["pglock:busy", "pglock-0123456789abcdef:busy", "busy"] {
+            let theirs = told(Some("P0001"), words);
+            assert!(matches!(theirs, Failure::Sql { .. }), "{theirs:?}");
+        }
+    }
+}

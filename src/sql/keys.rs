@@ -1,0 +1,293 @@
+//! Acquiring and releasing locks on keys.
+//!
+//! All that a statement does stands in its WHERE clause, and a row says that it was not done.
+//! PostgreSQL looks for interrupts before it asks a plan for a row, and after the last one: what has
+//! no row has no end that could still be cancelled. So a statement that fails has taken no lock for
+//! the session, and released none, and can be sent again.
+
+use super::conditions::{Conditions, all_released, is_timed, setting_millis};
+use super::{advisory_rows, carry, in_savepoint, named, raise};
+use crate::failure::Replies;
+use crate::process;
+use crate::request::{LockInfo, Mode, WaitTime};
+
+/// Only in a message's implicit transaction does the transaction start with the statement: this sees
+/// a raw BEGIN, of which no driver knows (simple query protocol only). It hangs on a clock that
+/// moves between two messages of a session; where it may not, a transaction that has written shows
+/// all the same.
+const IDLE: &str = "now() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL";
+
+/// A standby grants the keys that its primary grants to others.
+const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
+
+/// CockroachDB speaks the protocol and grants an advisory lock to everybody who asks.
+const ON_POSTGRES: &str = "current_setting('crdb_version', true) IS NULL";
+
+/// Above READ COMMITTED the snapshot of the statement that waits for the lock is the snapshot of
+/// all that follow.
+const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
+
+/// Why a statement did not do what it stands for. The last word is for what is left.
+fn why(cases: &[&str], else_word: &str) -> String {
+    format!("CASE {} ELSE '{else_word}' END", cases.join(" "))
+}
+
+pub(super) const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
+const NOT_POSTGRES: &str =
+    "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
+pub(super) const STALE_SNAPSHOT: &str =
+    "WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
+pub(super) const OPEN_TRANSACTION: &str = "WHEN NOT (now() = statement_timestamp() \
+    AND pg_current_xact_id_if_assigned() IS NULL) THEN 'in transaction'";
+
+/// How a session is known to be this process's alone: see [`acquire_for_session`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// It bears this process's number, or none.
+    Known,
+    /// It bears another number: what the session holds must be looked at.
+    Other,
+}
+
+/// Acquires a session lock, and does nothing in an open transaction or on a standby.
+///
+/// Waiting happens for the transaction, which here is the message; only then, and only if no timeout
+/// fired in the instant of the grant, the lock, held already, is taken for the session. A
+/// `lock_timeout` thus leaves nothing behind.
+///
+/// Behind a pooler two processes can have one server session, to which a lock that it holds is
+/// granted again. So each process leaves its number in a setting of the session, and does not lock
+/// where it finds another's.
+pub(crate) fn acquire_for_session(
+    lock: &LockInfo,
+    time: WaitTime,
+    client: Client,
+    replies: Replies,
+) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[IDLE]);
+    conditions.and(&[ON_PRIMARY]);
+    conditions.and(&[&match client {
+        Client::Known => own_session(),
+        Client::Other => adopted_session(lock),
+    }]);
+    if time == WaitTime::No {
+        conditions.tries("_xact", lock);
+        conditions.tries("", lock);
+    } else {
+        conditions.waits(lock, time);
+        conditions.for_session(lock);
+    }
+    let others = match client {
+        Client::Known => format!(
+            "WHEN current_setting('pglock.client', true) IS DISTINCT FROM '{}' THEN 'other client'",
+            process::word()
+        ),
+        Client::Other => {
+            "WHEN current_setting('pglock.adopted', true) IS DISTINCT FROM 'yes' THEN 'shared session'"
+                .to_owned()
+        }
+    };
+    let why = why(
+        &[IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, &others],
+        "busy",
+    );
+    unless(&conditions, &why, replies)
+}
+
+/// Whether the session bears this process's number, or none: then it gets it.
+fn own_session() -> String {
+    let me = process::word();
+    format!(
+        "CASE coalesce(current_setting('pglock.client', true), '') WHEN '{me}' THEN true \
+         WHEN '' THEN {ON_POSTGRES} AND {} ELSE false END",
+        bear(me)
+    )
+}
+
+/// Whether the session may bear this process's number instead of another's: the other holds nothing
+/// on it. If it holds other keys, the session is nobody's from now on, and each acquire looks.
+fn adopted_session(lock: &LockInfo) -> String {
+    let held = |keys| {
+        format!(
+            "EXISTS (SELECT FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {})",
+            advisory_rows(keys)
+        )
+    };
+    format!(
+        "CASE WHEN NOT {ON_POSTGRES} OR {} THEN false WHEN {} THEN {} ELSE {} END \
+         AND set_config('pglock.adopted', 'yes', true) IS NOT NULL",
+        held(lock.keys()),
+        held(&[]),
+        bear("several"),
+        bear(process::word())
+    )
+}
+
+fn bear(number: &str) -> String {
+    format!("set_config('pglock.client', '{number}', false) IS NOT NULL")
+}
+
+/// Releases a session lock, unless a transaction is open: the lock would be gone before the COMMIT.
+pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[IDLE]);
+    conditions.and(&[&all_released(lock)]);
+    let why = why(&[OPEN_TRANSACTION], "not held");
+    answer(&conditions, &why, replies)
+}
+
+/// Rolls back whatever is open, aborted or not, then releases.
+pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String {
+    format!("ROLLBACK; {}", release(lock, replies))
+}
+
+/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
+/// [`release`] it says whether the lock was held, and does nothing in an open transaction.
+///
+/// A release grants the lock to the first waiter before it returns. Of several keys none is taken for
+/// the session until all are for the message.
+#[cfg(feature = "r2d2")]
+pub(crate) fn give_way(lock: &LockInfo, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[IDLE]);
+    conditions.and(&[
+        "CASE WHEN ",
+        &all_released(lock),
+        " THEN set_config('pglock.gave_way', 'yes', true) IS NOT NULL ELSE false END",
+    ]);
+    conditions.tries("_xact", lock);
+    conditions.tries("", lock);
+    let busy = "WHEN current_setting('pglock.gave_way', true) = 'yes' THEN 'busy'";
+    let why = why(&[OPEN_TRANSACTION, busy], "not held");
+    answer(&conditions, &why, replies)
+}
+
+/// Acquires a lock for the caller's transaction, which stays usable whatever happens: behind a
+/// savepoint, which [`super::undo`] must leave after a failure.
+///
+/// A refusal comes as an error, so that nothing of several keys stays held.
+pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    for allowed in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
+        conditions.and(&[allowed]);
+    }
+    for_transaction(&mut conditions, lock, time);
+    let why = why(&[IN_RECOVERY, NOT_POSTGRES, STALE_SNAPSHOT], "busy");
+    in_savepoint(&match replies {
+        Replies::Rows => raise(&conditions, &why),
+        Replies::Errors => carry(&conditions, &why),
+    })
+}
+
+/// Acquires a lock for a transaction that pglock opens, in the message of its BEGIN or directly after
+/// it, and marks the transaction as ours: see [`super::commit`].
+///
+/// In front of BEGIN, which turns the message's implicit transaction into a real one and keeps its
+/// locks and settings, a raw BEGIN of the caller's shows.
+pub(crate) fn acquire_at_begin(
+    lock: &LockInfo,
+    time: WaitTime,
+    name: &str,
+    before_begin: bool,
+    replies: Replies,
+) -> String {
+    let mut conditions = Conditions::new();
+    for allowed in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
+        conditions.and(&[allowed]);
+    }
+    if before_begin {
+        conditions.and(&[IDLE]);
+    }
+    for_transaction(&mut conditions, lock, time);
+    conditions.and(&[&named(name), " IS NOT NULL"]);
+    let open = if before_begin { OPEN_TRANSACTION } else { "" };
+    let why = why(&[IN_RECOVERY, NOT_POSTGRES, open, STALE_SNAPSHOT], "busy");
+    unless(&conditions, &why, replies)
+}
+
+fn for_transaction(conditions: &mut Conditions, lock: &LockInfo, time: WaitTime) {
+    if time == WaitTime::No {
+        conditions.tries("_xact", lock);
+        return;
+    }
+    let timed = is_timed(time);
+    if timed {
+        conditions.note_timeout();
+    }
+    conditions.waits(lock, time);
+    if timed {
+        conditions.put_timeout_back();
+    }
+}
+
+/// Whether this session holds the lock: it lets go and takes hold again, key by key, while the message
+/// holds it too. `pg_locks` does not tell a session's hold from a transaction's.
+pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    conditions.tries("_xact", lock);
+    conditions.regrips(lock);
+    answer(&conditions, "'not held'", replies)
+}
+
+/// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
+pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    let mode = match lock.mode() {
+        Mode::Exclusive => "ExclusiveLock",
+        Mode::Shared => "ShareLock",
+    };
+    conditions.and(&[
+        "(SELECT count(*) FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
+        mode,
+        "' AND ",
+        &advisory_rows(lock.keys()),
+        ") = ",
+        &lock.keys().len().to_string(),
+    ]);
+    answer(&conditions, "'not held'", replies)
+}
+
+/// A row with the reason if the conditions do not hold, or an error that carries it and every
+/// other SQLSTATE.
+fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
+    match replies {
+        Replies::Rows => answer(conditions, why, replies),
+        Replies::Errors => carry(conditions, why),
+    }
+}
+
+/// The same, where an SQLSTATE says nothing that is of use.
+fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
+    match replies {
+        Replies::Rows => [
+            "SELECT ",
+            why,
+            " WHERE (",
+            &conditions.text,
+            ") IS NOT TRUE",
+        ]
+        .concat(),
+        Replies::Errors => raise(conditions, why),
+    }
+}
+
+/// Between two slices of a wait: the session's own `lock_timeout` and `statement_timeout` in
+/// milliseconds, and whether a holder waits for this session in turn, and so for ever.
+///
+/// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
+pub(crate) fn between_slices(lock: &LockInfo) -> String {
+    let conflicting = match lock.mode() {
+        Mode::Exclusive => "",
+        Mode::Shared => " AND l.mode = 'ExclusiveLock'",
+    };
+    format!(
+        "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_locks l \
+         WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
+         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid()) \
+         SELECT concat_ws(' ', {lock_timeout}, {statement_timeout}, pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
+        rows = advisory_rows(lock.keys()),
+        lock_timeout = setting_millis("lock_timeout"),
+        statement_timeout = setting_millis("statement_timeout"),
+    )
+}
