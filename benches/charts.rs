@@ -1,7 +1,7 @@
 //! Puts the tables of the last run of the other benches into `docs/performance.md`, and draws them.
 //!
 //! ```text
-//! cargo bench --all-features --bench charts
+//! cargo bench --bench charts
 //! ```
 
 mod support;
@@ -39,7 +39,7 @@ fn main() -> Result<()> {
 }
 
 fn docs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
 /// Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.

@@ -2,7 +2,7 @@
 //! of one call.
 //!
 //! ```text
-//! scripts/with-postgres cargo bench --all-features --bench growth
+//! scripts/with-postgres cargo bench --bench growth
 //! ```
 
 mod support;

@@ -1,7 +1,7 @@
 //! Worker threads share a pool and drain a table of jobs, each job exactly once.
 //!
 //! ```sh
-//! scripts/with-postgres cargo run --example workers --all-features
+//! scripts/with-postgres cargo run --example workers
 //! ```
 
 use std::thread;
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let url = std::env::var("DATABASE_URL").ok().context(
         "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
-         scripts/with-postgres cargo run --example workers --all-features",
+         scripts/with-postgres cargo run --example workers",
     )?;
     let mut config: Config = url.parse().context("cannot read DATABASE_URL")?;
     let mut client = config.connect(NoTls).context("cannot connect")?;

@@ -61,7 +61,6 @@
 //! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
 //! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
-//! | `cli` | the command `pglock`: run commands under a lock, see who holds it |
 //!
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 

@@ -2,7 +2,7 @@
 //! pools, which know as little of each other as two processes, share a key.
 //!
 //! ```text
-//! scripts/with-postgres cargo bench --all-features --bench contended
+//! scripts/with-postgres cargo bench --bench contended
 //! ```
 //!
 //! A machine's speed drifts, so plain and queued take turns, and ratios are medians over the rounds.

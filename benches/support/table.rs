@@ -62,5 +62,5 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/performance")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/performance")
 }

@@ -2,7 +2,7 @@
 //! by hand, the barest ones, and the code that is usually written.
 //!
 //! ```text
-//! scripts/with-postgres cargo bench --all-features --bench uncontended
+//! scripts/with-postgres cargo bench --bench uncontended
 //! ```
 //!
 //! Criterion measures one after the other, on a local socket; a name after `--` chooses, such as

@@ -156,7 +156,7 @@ fn schema(show: i32) -> String {
 fn url() -> Result<String> {
     env::var("DATABASE_URL").ok().context(
         "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
-         scripts/with-postgres cargo run --example booking --all-features",
+         scripts/with-postgres cargo run --example booking",
     )
 }
 

@@ -2,8 +2,8 @@
 //! and then in each way to keep buyers apart, and shows how many seats were sold twice.
 //!
 //! ```sh
-//! scripts/with-postgres cargo run --example booking --all-features
-//! scripts/with-postgres cargo run --example booking --all-features -- --help
+//! scripts/with-postgres cargo run --example booking
+//! scripts/with-postgres cargo run --example booking -- --help
 //! ```
 //!
 //! The strategies are in `strategy.rs`; this file has the options and the report.

@@ -3,7 +3,7 @@
 //! change, nobody may be let in beside a holder, and no lock may be left.
 //!
 //! ```sh
-//! scripts/with-postgres cargo run --release --example soak --all-features -- --minutes 10
+//! scripts/with-postgres cargo run --release -p soak -- --minutes 10
 //! ```
 
 mod bank;
@@ -55,7 +55,7 @@ fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let url = std::env::var("DATABASE_URL").ok().context(
         "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
-         scripts/with-postgres cargo run --release --example soak --all-features",
+         scripts/with-postgres cargo run --release -p soak",
     )?;
     if let Some(&[number, run]) = options.process.as_deref() {
         process::work(options.seed.unwrap_or_default(), number, run);

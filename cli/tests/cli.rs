@@ -1,10 +1,10 @@
 //! The command `pglock`, as a process.
 
-#[path = "support/oracle.rs"]
+#[path = "../../tests/support/oracle.rs"]
 mod oracle;
 #[path = "support/process.rs"]
 mod process;
-#[path = "support/server.rs"]
+#[path = "../../tests/support/server.rs"]
 mod server;
 
 use std::io::{BufRead, BufReader};
