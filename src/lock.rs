@@ -241,7 +241,7 @@ impl<B: LockBackend> Lock<B> {
     ///   use the lock.
     /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
     ///   give it.
-    /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread would wait for itself.
+    /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread could come to wait for itself.
     /// - [`Error::NoKeys`]: there is nothing to lock.
     pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
         acquire::guard(&mut self.backend, &self.request)

@@ -83,10 +83,11 @@ use crate::request::{LockInfo, Scope};
 /// - **Shared locks** do not queue, nor does what does not keep itself out either: some modes of a
 ///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
 ///   but hand nothing over: the lock ends with the COMMIT.
-/// - **It does not nest through the pool**: a thread that would wait for a key which it holds itself,
-///   alone or among others, shared or not, gets [`Error::AlreadyHeld`]. Inside a section, lock on the
-///   connection that it was given. A guard that has moved to another thread still counts as held by
-///   the one that acquired it.
+/// - **It does not nest through the pool**: a thread that holds a key, alone or among others, and
+///   asks for it again gets [`Error::AlreadyHeld`], for it could come to wait for itself. That is so
+///   for shared locks too: the second would wait behind an exclusive one that waits for the first. A
+///   single attempt does not wait, and is made. Inside a section, lock on the connection that it was
+///   given. A guard that has moved to another thread still counts as held by the one that acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock unseen by the server, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.

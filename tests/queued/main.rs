@@ -62,6 +62,7 @@ with_each_driver! { waiting:
 with_each_driver! { nesting:
     a_key_does_not_nest_through_the_pool,
     what_overlaps_does_not_nest_either,
+    a_shared_lock_does_not_nest_behind_an_exclusive_one,
     what_does_not_keep_itself_out_does_not_queue,
 }
 
