@@ -5,7 +5,7 @@ use crate::backends::{End, LockBackend, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::inspect;
-use crate::request::{Request, Scope, Standing};
+use crate::request::{Request, Scope};
 use crate::session;
 use crate::sql;
 use crate::target::Target;
@@ -18,12 +18,11 @@ pub(crate) fn guard<'b, B: LockBackend>(
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, wait) = checkout(backend, request, scope)?;
-    let (scope, hold) = match handle.adopt() {
-        Standing::Held => (Scope::Session, wait.acquired()),
-        standing => {
-            let request = request.after(handle.waited(), standing);
-            acquire(&mut *handle, &request, wait)?
-        }
+    let (scope, hold) = if handle.adopt() {
+        (Scope::Session, wait.acquired())
+    } else {
+        let request = request.after(handle.waited());
+        acquire(&mut *handle, &request, wait)?
     };
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
@@ -68,7 +67,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
         return Err(Error::WrongScope { lock: lock.clone() });
     }
     let (mut handle, waiting) = checkout(backend, request, Scope::Transaction)?;
-    let request = &request.after(handle.waited(), Standing::Free);
+    let request = &request.after(handle.waited());
     let session = &mut *handle;
     let answers = <B::Session as Session>::ANSWERS;
     let inside = session.in_transaction();
@@ -180,7 +179,7 @@ fn acquire<S: Session>(
 
 fn session_lock<S: Session>(session: &mut S, request: &Request) -> Result<(), Error> {
     let lock = &request.lock;
-    let Err(mut failure) = session::lock(session, lock, request.wait(), request.standing) else {
+    let Err(mut failure) = session::lock(session, lock, request.wait()) else {
         return Ok(());
     };
     let mut culprits = None;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Instant;
 
 use crate::answer::{Answer, Failure};
 use crate::backends::{Session, SessionHandle};
@@ -56,7 +55,6 @@ where
     lock: LockInfo,
     scope: Scope,
     hold: Hold,
-    since: Instant,
     released: bool,
 }
 
@@ -70,7 +68,6 @@ where
             lock,
             scope,
             hold,
-            since: Instant::now(),
             released: false,
         }
     }
@@ -135,8 +132,7 @@ where
     ///   its connection broke.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     pub fn release(mut guard: Self) -> Result<(), Error> {
-        if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock, guard.since.elapsed())
-        {
+        if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock) {
             guard.released = true;
             guard.hold.end(Outcome::Released);
         }

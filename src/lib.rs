@@ -97,7 +97,7 @@ pub use key::Key;
 pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
-pub use request::{LockInfo, Mode, Scope, Standing};
+pub use request::{LockInfo, Mode, Scope};
 pub use target::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

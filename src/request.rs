@@ -125,18 +125,6 @@ pub(crate) struct Request {
     pub(crate) name_holders: Option<bool>,
     /// How much of the timeout is gone before the server is asked.
     pub(crate) spent: Duration,
-    pub(crate) standing: Standing,
-}
-
-/// How a lock stands on a session on which it is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It is still to be acquired.
-    Free,
-    /// It is held.
-    Held,
-    /// It is held, and is to be acquired again, behind the waiters of other sessions.
-    Overdue,
 }
 
 /// How an acquire waits.
@@ -160,7 +148,6 @@ impl Request {
             rollback_on_error: true,
             name_holders: None,
             spent: Duration::ZERO,
-            standing: Standing::Free,
         }
     }
 
@@ -183,10 +170,9 @@ impl Request {
     }
 
     /// The same on a session that was found, with that much of the timeout gone.
-    pub(crate) fn after(&self, spent: Duration, standing: Standing) -> Self {
+    pub(crate) fn after(&self, spent: Duration) -> Self {
         Self {
             spent,
-            standing,
             ..self.clone()
         }
     }
@@ -271,7 +257,7 @@ mod tests {
         let wait = |timeout, spent| {
             let mut request = Request::on_keys(vec![Key::from(1)]);
             request.timeout = timeout;
-            request.after(spent, Standing::Free).wait()
+            request.after(spent).wait()
         };
         let second = Duration::from_secs(1);
         assert_eq!(wait(Some(3 * second), second), Wait::Millis(2_000));

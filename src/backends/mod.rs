@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::answer::{Answers, BoxError, Failure};
 use crate::error::Error;
-use crate::request::{LockInfo, Scope, Standing};
+use crate::request::{LockInfo, Scope};
 use crate::sql;
 
 #[cfg(feature = "diesel")]
@@ -115,9 +115,9 @@ impl<B: LockBackend + ?Sized> LockBackend for &mut B {
 /// of a pool. For one of your own the defaults will do: `impl SessionHandle for MyHandle {}`.
 pub trait SessionHandle: DerefMut<Target: Session> {
     /// Whether the session came with the lock, which another thread handed over. Who asks answers
-    /// for its release from then on. Defaults to [`Standing::Free`].
-    fn adopt(&mut self) -> Standing {
-        Standing::Free
+    /// for its release from then on. Defaults to `false`.
+    fn adopt(&mut self) -> bool {
+        false
     }
 
     /// How much of the lock's timeout was spent on the way to the session. Defaults to zero.
@@ -125,11 +125,10 @@ pub trait SessionHandle: DerefMut<Target: Session> {
         Duration::ZERO
     }
 
-    /// Offers the session lock to other threads, at the end of a section that went well and took
-    /// that long. `true`: the lock is somebody else's now, and not to be released. Defaults to
-    /// `false`.
-    fn pass_on(&mut self, lock: &LockInfo, took: Duration) -> bool {
-        let _ = (lock, took);
+    /// Offers the session lock to other threads, at the end of a section that went well. `true`: the
+    /// lock is somebody else's now, and not to be released. Defaults to `false`.
+    fn pass_on(&mut self, lock: &LockInfo) -> bool {
+        let _ = lock;
         false
     }
 }

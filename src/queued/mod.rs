@@ -1,12 +1,9 @@
 //! A queue in front of a pool: threads of one process wait for a key in memory, and hand the held
 //! lock, with its connection, from one to the next.
 //!
-//! Nothing but a round trip can tell that the lock is still held at the end of a section, and that
-//! no transaction is open (a raw `BEGIN` is unknown to the drivers). So there are two ways to hand
-//! over. A section that may have talked to the server costs one round trip, in which the server
-//! lets waiters of other processes go first. One that was over in less time than an answer takes
-//! ([`connection::QUICK`]) cannot have changed anything, and costs none; how often and for how long
-//! without a word from the server has limits.
+//! A hand-over costs one round trip, as a release does: nothing else can tell that the lock is still
+//! held at the end of a section, and that no transaction is open (a raw `BEGIN` is unknown to the
+//! drivers). In it the server lets waiters of other processes go first.
 
 mod connection;
 mod owners;
@@ -20,7 +17,7 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool};
 
 pub use self::connection::QueuedConnection;
-use self::connection::{Bequest, InVain, Legacy, Limits};
+use self::connection::{Bequest, InVain, Legacy};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::answer::BoxError;
@@ -67,9 +64,7 @@ use crate::request::{LockInfo, Scope};
 ///
 /// - **Other processes** get their turn. Before it hands over, a section asks the server, in one
 ///   round trip, to let go of the lock and to take it again if nobody else wants it; the server
-///   lets waiters of other sessions go first. Only sections of less than 2 µs are handed on
-///   without: see [`max_handovers`](QueuedPool::max_handovers). Between them, the next four threads
-///   of the queue yield the processor for some 10 µs before they sleep.
+///   lets waiters of other sessions go first.
 /// - **Only what is well is handed over**: not after an error or a panic of the body, not by
 ///   dropping a guard, and no connection with an open transaction, or one that is broken
 ///   ([`Session::is_broken`], which is what the managers of both drivers ask). Then the lock is
@@ -95,7 +90,7 @@ pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
     queues: Arc<Queues<LockInfo, Bequest<M>>>,
     id: PoolId,
-    limits: Limits,
+    max_hold: Duration,
 }
 
 impl<M: ManageConnection> QueuedPool<M> {
@@ -106,29 +101,15 @@ impl<M: ManageConnection> QueuedPool<M> {
             pool,
             queues: Queues::new(),
             id: PoolId::new(),
-            limits: Limits::default(),
+            max_hold: Duration::from_millis(10),
         }
     }
 
-    /// Sets how many sections in a row may end without a word from the server. With zero, each is
-    /// confirmed before the next begins. Defaults to 256.
-    ///
-    /// Only sections of less than 2 µs do, which cannot have heard from the server; the thread after
-    /// the last of them lets waiters of other sessions go first. In between, a session that the
-    /// server has ended is not noticed: who asks next gets [`Error::LockLost`] or
-    /// [`Error::ConnectionLost`], those before were told Ok.
-    #[must_use]
-    pub fn max_handovers(mut self, count: u32) -> Self {
-        self.limits.handovers = count;
-        self
-    }
-
-    /// Sets for how long sections may end without a word from the server, within
-    /// [`max_handovers`](QueuedPool::max_handovers), and for how long a connection is handed on if the
-    /// pool has no other left. Defaults to 10 ms.
+    /// Sets for how long a connection is handed on if the pool has no other left; then it goes back
+    /// to the pool, for other keys. Defaults to 10 ms.
     #[must_use]
     pub fn max_hold(mut self, time: Duration) -> Self {
-        self.limits.hold = time;
+        self.max_hold = time;
         self
     }
 
@@ -200,7 +181,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         match legacy {
             Ok(legacy) => Ok(QueuedConnection::queued(legacy, turn, self, owner, waited)),
             Err(error) => {
-                let _ = turn.hand_over(Err(InVain), false);
+                let _ = turn.hand_over(Err(InVain));
                 Err(error)
             }
         }
@@ -252,7 +233,7 @@ impl<M: ManageConnection> Clone for QueuedPool<M> {
             pool: self.pool.clone(),
             queues: Arc::clone(&self.queues),
             id: self.id,
-            limits: self.limits,
+            max_hold: self.max_hold,
         }
     }
 }
@@ -262,7 +243,7 @@ impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
         f.debug_struct("QueuedPool")
             .field("pool", &self.pool.state())
             .field("waiting", &self.waiting())
-            .field("limits", &self.limits)
+            .field("max_hold", &self.max_hold)
             .finish_non_exhaustive()
     }
 }

@@ -23,28 +23,16 @@ pub(crate) const REFUSAL: &str =
 /// Waiting happens for the transaction, which here is the message; only then, and only if no
 /// timeout fired in the instant of the grant, the lock, had already, is taken for the session. A
 /// `lock_timeout` thus leaves nothing behind.
-///
-/// `again` is for a session that holds the lock, and lets go of it before, in the same message:
-/// between two, sessions that come later could be first again and again. That it was held needs no
-/// look; if it was not, nothing is left to do.
-pub(crate) fn lock_by_rows(lock: &LockInfo, wait: Wait, again: bool) -> String {
-    let before = match again {
-        true => format!("SELECT {} WHERE {IDLE}; ", all_unlocked(lock)),
-        false => String::new(),
-    };
+pub(crate) fn lock_by_rows(lock: &LockInfo, wait: Wait) -> String {
     let taken = match wait {
         Wait::No => tried_at_once(lock),
         Wait::Session | Wait::Millis(_) => waited_and_locked(lock, wait),
     };
-    [&before, "SELECT ", &taken, " WHERE ", ALLOWED].concat()
+    ["SELECT ", &taken, " WHERE ", ALLOWED].concat()
 }
 
 /// The same for a driver without rows.
-pub(crate) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String {
-    let before = match again {
-        true => format!("PERFORM {}; ", all_unlocked(lock)),
-        false => String::new(),
-    };
+pub(crate) fn lock_by_errors(lock: &LockInfo, wait: Wait) -> String {
     let taken = match wait {
         Wait::No => unless_yes(&format!(
             "CASE {IN_RECOVERY} {OPEN_TRANSACTION} WHEN {} THEN '' ELSE 'busy' END",
@@ -55,7 +43,7 @@ pub(crate) fn lock_by_errors(lock: &LockInfo, wait: Wait, again: bool) -> String
             waited_and_locked(lock, wait)
         ),
     };
-    block("", &format!("{before}{taken}"), CARRIED)
+    block("", &taken, CARRIED)
 }
 
 /// For the message and for the session: if one of several keys is not had, none is.

@@ -3,11 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
-use pglock::{
-    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Scope, Session, SessionHandle, with_lock,
-};
+use pglock::{Error, Key, Lock, LockBackend, LockGuard, Scope, Session, SessionHandle, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, Table, unique_key};
@@ -43,50 +40,28 @@ where
     oracle.assert_free(&key);
 }
 
-/// Sections that do nothing, between two that count the messages of their session.
-fn messages_of_short_sections<M>(pool: &QueuedPool<M>, sections: usize) -> u32
+/// Counted by the session itself: it takes no other message to hand it on, and no fewer.
+pub fn a_hand_over_is_one_message<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
+    const SECTIONS: usize = 8;
+    let (pool, _) = queued(manager(), 2);
     let key = unique_key();
-    let mut lock = Lock::new(pool, &key);
+    let mut lock = Lock::new(&pool, &key);
     let mut guard = lock.acquire().unwrap();
     thread::scope(|threads| {
-        for number in 0..sections {
-            let section = || with_lock(&mut &*pool, &key, |_| Ok::<_, Error>(())).unwrap();
-            threads.spawn(section);
-            wait_for_waiting(pool, number + 1);
+        for number in 0..SECTIONS {
+            threads.spawn(|| with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap());
+            wait_for_waiting(&pool, number + 1);
         }
-        let last = threads.spawn(|| with_lock(&mut &*pool, &key, messages).unwrap());
-        wait_for_waiting(pool, sections + 1);
-        let before = messages(&mut *guard).unwrap();
+        let last = threads.spawn(|| with_lock(&mut &pool, &key, messages).unwrap());
+        wait_for_waiting(&pool, SECTIONS + 1);
+        let first = messages(&mut *guard).unwrap();
         LockGuard::release(guard).unwrap();
-        last.join().unwrap() - before - 1
-    })
-}
-
-/// Not that each of them says nothing: the scheduler can make a section long.
-pub fn a_short_section_says_nothing_to_the_server<M>(manager: impl Fn() -> M)
-where
-    M: ManageConnection<Connection: Session>,
-{
-    let (pool, _) = queued(manager(), 2);
-    let sent = messages_of_short_sections(&pool, 40);
-    assert!(sent < 1 + 40, "{sent} messages");
-    // But every fourth section is preceded by a word, where that is the limit.
-    let sent = messages_of_short_sections(&pool.max_handovers(4), 40);
-    assert!(sent > 40 / 4, "{sent} messages");
-}
-
-pub fn nothing_is_handed_over_unconfirmed_where_that_is_not_wanted<M>(manager: impl Fn() -> M)
-where
-    M: ManageConnection<Connection: Session>,
-{
-    let (pool, _) = queued(manager(), 2);
-    let confirmed = pool.clone().max_handovers(0);
-    assert_eq!(messages_of_short_sections(&confirmed, 8), 1 + 8);
-    let asking = pool.max_hold(Duration::ZERO);
-    assert!(messages_of_short_sections(&asking, 8) > 8);
+        let sent = last.join().unwrap() - first - 1; // the last question is none of them
+        assert_eq!(sent, SECTIONS as u32 + 1);
+    });
 }
 
 /// Runs a section, which ends in some way while another thread waits. Gives its result, and whether

@@ -41,8 +41,7 @@ macro_rules! with_each_driver {
 
 with_each_driver! { handing_over:
     threads_are_served_in_the_order_in_which_they_came,
-    a_short_section_says_nothing_to_the_server,
-    nothing_is_handed_over_unconfirmed_where_that_is_not_wanted,
+    a_hand_over_is_one_message,
     what_did_not_end_well_is_not_handed_over,
     what_was_lost_is_told_and_not_handed_over,
     several_keys_are_handed_over_together,
