@@ -18,7 +18,7 @@ pub(crate) fn guard<'b, B: LockBackend>(
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, wait) = checkout(backend, request, scope)?;
-    let (scope, hold) = if handle.adopt() {
+    let (scope, hold) = if handle.take_over() {
         (Scope::Session, wait.acquired())
     } else {
         let request = request.after(handle.waited());

@@ -132,7 +132,7 @@ where
     ///   its connection broke.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     pub fn release(mut guard: Self) -> Result<(), Error> {
-        if guard.scope == Scope::Session && guard.handle.pass_on(&guard.lock) {
+        if guard.scope == Scope::Session && guard.handle.hand_over(&guard.lock) {
             guard.released = true;
             guard.hold.end(Outcome::Released);
         }

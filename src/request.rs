@@ -63,12 +63,12 @@ impl LockInfo {
         self.mode
     }
 
-    /// Whether two sessions could not have it at the same time.
+    /// Whether two sessions cannot hold it at the same time.
     #[cfg(feature = "r2d2")]
-    pub(crate) fn keeps_itself_out(&self) -> bool {
+    pub(crate) fn is_self_conflicting(&self) -> bool {
         match &self.target {
             Target::Keys(_) | Target::Row(_) => self.mode == Mode::Exclusive,
-            Target::Table(table) => self.table_mode(table).keeps_itself_out(),
+            Target::Table(table) => self.table_mode(table).is_self_conflicting(),
             Target::FirstFree(_) => false, // it takes another row
         }
     }
@@ -86,7 +86,7 @@ impl LockInfo {
             }
             (Target::Table(table), Target::Table(held)) => table.name == held.name,
             (Target::Row(row), Target::Row(held_row)) => {
-                row == held_row && (self.keeps_itself_out() || held.keeps_itself_out())
+                row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
             }
             _ => false, // FirstFree takes another row
         }

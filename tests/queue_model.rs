@@ -79,24 +79,24 @@ fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, way: Way) {
         Timeout => Patience::Until(Instant::now()),
         Try => Patience::None,
     };
-    let Some((mut turn, left)) = queues.enter(1, way != Transaction, patience) else {
+    let Some((mut turn, handed_over)) = queues.enter(1, way != Transaction, patience) else {
         assert!(matches!(way, Timeout | Try), "gave up");
         return;
     };
     assert_eq!(lock.owners.fetch_add(1, SeqCst), 0, "one owner at a time");
     assert!(
-        way != Transaction || left.is_none(),
-        "left to the wrong one"
+        way != Transaction || handed_over.is_none(),
+        "handed over to the wrong one"
     );
-    let held = left.unwrap_or_else(|| {
+    let held = handed_over.unwrap_or_else(|| {
         let before = lock.taken.fetch_add(1, SeqCst);
         assert_eq!(before, lock.freed.load(SeqCst), "taken while it is held");
         Arc::clone(lock)
     });
     loom::thread::yield_now();
     lock.owners.fetch_sub(1, SeqCst);
-    let hands_over = !matches!(way, Transaction | Failure) && turn.has_heir();
-    // When it comes to it, the heir may have given up.
+    let hands_over = !matches!(way, Transaction | Failure) && turn.next_takes_over();
+    // By then, the next thread may have given up.
     if !hands_over || turn.hand_over(held).is_err() {
         lock.freed.fetch_add(1, SeqCst);
     }

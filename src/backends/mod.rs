@@ -114,9 +114,9 @@ impl<B: LockBackend + ?Sized> LockBackend for &mut B {
 /// What keeps a session for as long as a lock is held on it: a borrow, or a connection checked out
 /// of a pool. For one of your own the defaults will do: `impl SessionHandle for MyHandle {}`.
 pub trait SessionHandle: DerefMut<Target: Session> {
-    /// Whether the session came with the lock, which another thread handed over. Who asks answers
-    /// for its release from then on. Defaults to `false`.
-    fn adopt(&mut self) -> bool {
+    /// Takes over the session lock that another thread has handed over together with the session.
+    /// `true`: it is held, and the caller releases it from now on. Defaults to `false`.
+    fn take_over(&mut self) -> bool {
         false
     }
 
@@ -125,9 +125,9 @@ pub trait SessionHandle: DerefMut<Target: Session> {
         Duration::ZERO
     }
 
-    /// Offers the session lock to other threads, at the end of a section that went well. `true`: the
-    /// lock is somebody else's now, and not to be released. Defaults to `false`.
-    fn pass_on(&mut self, lock: &LockInfo) -> bool {
+    /// Hands the session lock over to another thread, if one waits, at the end of a section that went
+    /// well. `true`: the caller must not release it any more. Defaults to `false`.
+    fn hand_over(&mut self, lock: &LockInfo) -> bool {
         let _ = lock;
         false
     }

@@ -16,20 +16,29 @@ use crate::backends::{Session, SessionHandle};
 use crate::request::LockInfo;
 use crate::sql;
 
-/// What one thread leaves for the next: a connection, and how the lock stands on it.
-pub(super) struct Legacy<M: ManageConnection> {
-    connection: PooledConnection<M>,
-    /// Since when the pool has been without it.
+/// What one thread hands over to the next.
+pub(super) type HandOver<M> = Result<Connection<M>, NoConnection>;
+
+/// A connection, with the lock on it or without. Without it the next thread is still sooner at the
+/// server than by way of the pool.
+pub(super) struct Connection<M: ManageConnection> {
+    pooled: PooledConnection<M>,
     checked_out: Instant,
-    /// Whether the lock is held on it. If not, it is left all the same: the next thread is sooner at
-    /// the server with it than by the pool.
-    held: bool,
+    holds_lock: bool,
 }
 
-/// Left instead: it has waited for a connection of the pool, in vain.
-pub(super) struct InVain;
+/// The last thread has waited in vain for a connection of the pool.
+pub(super) struct NoConnection;
 
-pub(super) type Bequest<M> = Result<Legacy<M>, InVain>;
+impl<M: ManageConnection> Connection<M> {
+    pub(super) fn new(pooled: PooledConnection<M>) -> Self {
+        Self {
+            pooled,
+            checked_out: Instant::now(),
+            holds_lock: false,
+        }
+    }
+}
 
 /// A connection from a [`QueuedPool`](crate::QueuedPool): what a guard on it is a guard over.
 pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
@@ -41,14 +50,15 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     _owner: Option<Owner>,
 }
 
+/// In the queue, at its head.
 struct Place<M: ManageConnection> {
-    turn: Turn<LockInfo, Bequest<M>>,
+    turn: Turn<LockInfo, HandOver<M>>,
     pool: Pool<M>,
     max_hold: Duration,
     waited: Duration,
     checked_out: Instant,
-    /// Whether the lock came with the connection and nobody answers for it yet.
-    held: bool,
+    /// Whether the lock came with the connection and has not been taken over yet.
+    holds_lock: bool,
 }
 
 impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
@@ -61,8 +71,8 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
     }
 
     pub(super) fn queued(
-        legacy: Legacy<M>,
-        turn: Turn<LockInfo, Bequest<M>>,
+        connection: Connection<M>,
+        turn: Turn<LockInfo, HandOver<M>>,
         pool: &QueuedPool<M>,
         owner: Owner,
         waited: Duration,
@@ -72,31 +82,21 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
             pool: pool.pool.clone(),
             max_hold: pool.max_hold,
             waited,
-            checked_out: legacy.checked_out,
-            held: legacy.held,
+            checked_out: connection.checked_out,
+            holds_lock: connection.holds_lock,
         };
         Self {
-            connection: Some(legacy.connection),
+            connection: Some(connection.pooled),
             place: Some(place),
             _owner: Some(owner),
         }
     }
 }
 
-impl<M: ManageConnection> Legacy<M> {
-    pub(super) fn new(connection: PooledConnection<M>) -> Self {
-        Self {
-            connection,
-            checked_out: Instant::now(),
-            held: false,
-        }
-    }
-}
-
 impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
-    fn adopt(&mut self) -> bool {
+    fn take_over(&mut self) -> bool {
         let place = self.place.as_mut();
-        place.is_some_and(|place| mem::take(&mut place.held))
+        place.is_some_and(|place| mem::take(&mut place.holds_lock))
     }
 
     fn waited(&self) -> Duration {
@@ -104,32 +104,32 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
         place.map_or(Duration::ZERO, |place| place.waited)
     }
 
-    /// Before that it lets go of the lock, and takes it again if nobody else wants it: in one round
-    /// trip, in which the server lets waiters of other sessions go first.
-    fn pass_on(&mut self, lock: &LockInfo) -> bool {
+    /// In one round trip before that, releases the lock and acquires it again if it is free: the
+    /// server lets waiters of other sessions go first.
+    fn hand_over(&mut self, lock: &LockInfo) -> bool {
         let (Some(place), Some(session)) = (&mut self.place, self.connection.as_deref_mut()) else {
             return false;
         };
         let fit = !thread::panicking() && !session.is_broken() && !session.in_transaction();
-        if !fit || place.is_wanted_back() || !place.turn.has_heir() {
+        if !fit || place.is_wanted_back() || !place.turn.next_takes_over() {
             return false;
         }
-        let held = match session.send(&sql::give_way(lock, M::Connection::ANSWERS)) {
+        let holds_lock = match session.send(&sql::give_way(lock, M::Connection::ANSWERS)) {
             Ok(()) => true,
             Err(Failure::Refused(Answer::Busy)) => false,
             Err(_) => return false, // the release will say what is wrong, and right it
         };
-        let Some(connection) = self.connection.take() else {
+        let Some(pooled) = self.connection.take() else {
             return false;
         };
-        let legacy = Legacy {
-            connection,
+        let connection = Connection {
+            pooled,
             checked_out: place.checked_out,
-            held,
+            holds_lock,
         };
-        if let Err(Ok(legacy)) = place.turn.hand_over(Ok(legacy)) {
-            self.connection = Some(legacy.connection); // the heir has given up
-            return !legacy.held;
+        if let Err(Ok(connection)) = place.turn.hand_over(Ok(connection)) {
+            self.connection = Some(connection.pooled); // nobody waits any more
+            return !holds_lock;
         }
         true
     }
@@ -146,11 +146,11 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
     }
 }
 
-/// A lock that nobody has adopted must not go back to the pool.
+/// A lock that was not taken over must not go back to the pool.
 impl<M: ManageConnection<Connection: Session>> Drop for QueuedConnection<M> {
     fn drop(&mut self) {
         if let (Some(place), Some(session)) = (&self.place, self.connection.as_deref_mut())
-            && place.held
+            && place.holds_lock
         {
             session.end();
         }

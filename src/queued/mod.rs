@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool};
 
 pub use self::connection::QueuedConnection;
-use self::connection::{Bequest, InVain, Legacy};
+use self::connection::{Connection, HandOver, NoConnection};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::answer::BoxError;
@@ -75,8 +75,8 @@ use crate::request::{LockInfo, Scope};
 ///   attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process has it
 ///   or waits for it. Without a timeout the wait in the queue has no bound; a `lock_timeout` of the
 ///   session's own counts at the server only.
-/// - **Shared locks** do not queue, nor does what does not keep itself out either: some modes of a
-///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
+/// - **Shared locks** do not queue, nor do other locks that do not conflict with themselves: some
+///   modes of a [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
 ///   but hand nothing over: the lock ends with the COMMIT.
 /// - **It does not nest through the pool**: a thread that holds a key, alone or among others, and
 ///   asks for it again gets [`Error::AlreadyHeld`], for it could come to wait for itself. That is so
@@ -88,7 +88,7 @@ use crate::request::{LockInfo, Scope};
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
-    queues: Arc<Queues<LockInfo, Bequest<M>>>,
+    queues: Arc<Queues<LockInfo, HandOver<M>>>,
     id: PoolId,
     max_hold: Duration,
 }
@@ -158,12 +158,13 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
         let for_a_connection = self.pool.connection_timeout();
-        if !lock.keeps_itself_out() {
+        if !lock.is_self_conflicting() {
             let connection = checkout(for_a_connection)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
-        let Some((mut turn, left)) = self.queues.enter(lock.clone(), takes_over, patience) else {
+        let Some((mut turn, handed_over)) = self.queues.enter(lock.clone(), takes_over, patience)
+        else {
             return Err(Error::Timeout {
                 lock: lock.clone(),
                 waited: timeout,
@@ -172,16 +173,20 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             });
         };
         let waited = start.elapsed();
-        let legacy = match left {
-            Some(Ok(legacy)) => Ok(legacy),
+        let connection = match handed_over {
+            Some(Ok(connection)) => Ok(connection),
             // Nobody waits longer for a connection than without a queue.
-            Some(Err(InVain)) => checkout(for_a_connection.saturating_sub(waited)).map(Legacy::new),
-            None => checkout(for_a_connection).map(Legacy::new),
+            Some(Err(NoConnection)) => {
+                checkout(for_a_connection.saturating_sub(waited)).map(Connection::new)
+            }
+            None => checkout(for_a_connection).map(Connection::new),
         };
-        match legacy {
-            Ok(legacy) => Ok(QueuedConnection::queued(legacy, turn, self, owner, waited)),
+        match connection {
+            Ok(connection) => Ok(QueuedConnection::queued(
+                connection, turn, self, owner, waited,
+            )),
             Err(error) => {
-                let _ = turn.hand_over(Err(InVain));
+                let _ = turn.hand_over(Err(NoConnection));
                 Err(error)
             }
         }

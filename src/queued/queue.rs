@@ -18,8 +18,8 @@ pub(crate) struct Queues<K, T> {
 struct Queue<T> {
     /// The thread whose turn it is. It may not have woken up yet.
     owner: ThreadId,
-    /// What the last owner has left for this one.
-    left: Option<T>,
+    /// By the last owner to this one.
+    handed_over: Option<T>,
     waiters: VecDeque<Waiter>,
 }
 
@@ -52,9 +52,9 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         })
     }
 
-    /// Waits for this thread's turn, first come first served, and gives what the last owner has
-    /// left for it. A thread that does not take over is left nothing. `None`: others were first, for
-    /// as long as the thread would wait.
+    /// Waits for this thread's turn, first come first served, and returns what the last owner has
+    /// handed over to it: nothing if the thread does not take over. `None`: others were first, for as
+    /// long as the thread would wait.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
@@ -86,10 +86,10 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             let out_of_time;
             (keys, out_of_time) = self.keys.wait(keys, deadline);
             let queue = queue_of(&mut keys, &key);
-            // Also at the end of the time: nobody else will take what was left for this thread.
+            // Also at the end of the time: what was handed over to this thread is nobody else's.
             if queue.owner == me {
-                let left = queue.left.take();
-                return Some((turn(key), left));
+                let handed_over = queue.handed_over.take();
+                return Some((turn(key), handed_over));
             }
             if out_of_time {
                 queue.waiters.retain(|waiter| waiter.thread.id() != me);
@@ -116,28 +116,28 @@ impl<T> Queue<T> {
     fn of(owner: ThreadId) -> Self {
         Self {
             owner,
-            left: None,
+            handed_over: None,
             waiters: VecDeque::new(),
         }
     }
 }
 
 impl<K: Eq + Hash + Clone, T> Turn<K, T> {
-    /// Whether the next in the queue would take over.
-    pub(crate) fn has_heir(&self) -> bool {
+    /// Whether there is a next thread, and it takes over.
+    pub(crate) fn next_takes_over(&self) -> bool {
         let mut keys = self.queues.keys.lock();
-        queue_of(&mut keys, &self.key).has_heir()
+        queue_of(&mut keys, &self.key).next_takes_over()
     }
 
-    /// Ends the turn and leaves something for the next thread, or gives it back if there is none that
-    /// takes over.
-    pub(crate) fn hand_over(&mut self, left: T) -> Result<(), T> {
+    /// Ends the turn and hands something over to the next thread, or gives it back if there is none
+    /// that takes over.
+    pub(crate) fn hand_over(&mut self, what: T) -> Result<(), T> {
         let mut keys = self.queues.keys.lock();
         let queue = queue_of(&mut keys, &self.key);
-        if !queue.has_heir() {
-            return Err(left);
+        if !queue.next_takes_over() {
+            return Err(what);
         }
-        queue.left = Some(left);
+        queue.handed_over = Some(what);
         self.over = true;
         next(keys, &self.key);
         Ok(())
@@ -153,7 +153,7 @@ impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
 }
 
 impl<T> Queue<T> {
-    fn has_heir(&self) -> bool {
+    fn next_takes_over(&self) -> bool {
         self.waiters.front().is_some_and(|next| next.takes_over)
     }
 }

@@ -193,7 +193,7 @@ where
 }
 
 /// As by a backend around the pool that fails after it.
-pub fn what_nobody_adopts_is_not_left_to_the_pool<M>(manager: impl Fn() -> M)
+pub fn a_lock_that_is_not_taken_over_does_not_go_back_to_the_pool<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {

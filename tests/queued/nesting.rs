@@ -102,7 +102,7 @@ where
 }
 
 /// On plain pools they do not wait for each other, and neither do they here.
-pub fn what_does_not_keep_itself_out_does_not_queue<M>(manager: impl Fn() -> M)
+pub fn what_is_not_self_conflicting_does_not_queue<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
