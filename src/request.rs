@@ -9,7 +9,6 @@ use crate::targets::{Table, TableMode, Target};
 
 /// Whether a lock keeps everybody out, or only those who want it exclusively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
 pub enum Mode {
     /// One holder at a time. The default.
     #[default]
@@ -20,7 +19,6 @@ pub enum Mode {
 
 /// How long a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Scope {
     /// Until it is released, or its connection ends. What a lock outside a transaction is.
     Session,
@@ -96,17 +94,23 @@ impl LockInfo {
         }
     }
 
-    /// Whether another session that has this one keeps the other out, as far as both are on keys or
-    /// on the same target.
+    /// Whether a session that asks for this one can come to wait until another session lets go of
+    /// `held`, as far as both are on keys, on the same row or on the same table.
+    ///
+    /// Two shared locks do not conflict, but the server lets the second wait behind an exclusive one
+    /// that waits for the first. Only a row is shared past those who wait for it.
     #[cfg(feature = "r2d2")]
-    pub(crate) fn conflicts(&self, other: &Self) -> bool {
-        let overlap = match (&self.target, &other.target) {
-            (Target::Keys(one), Target::Keys(other)) => {
-                one.iter().any(|key| other.binary_search(key).is_ok())
+    pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
+        match (&self.target, &held.target) {
+            (Target::Keys(keys), Target::Keys(held)) => {
+                keys.iter().any(|key| held.binary_search(key).is_ok())
             }
-            (one, other) => one == other,
-        };
-        overlap && (self.is_self_conflicting() || other.is_self_conflicting())
+            (Target::Table(table), Target::Table(held)) => table.name == held.name,
+            (Target::Row(row), Target::Row(held_row)) => {
+                row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
+            }
+            _ => false, // FirstFree takes another row
+        }
     }
 
     pub(crate) fn table_mode(&self, table: &Table) -> TableMode {

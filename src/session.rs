@@ -2,7 +2,7 @@
 
 use crate::failure::{Answer, Answers, Failure};
 use crate::backends::{Session, insist};
-use crate::request::{LockInfo, Standing, Wait};
+use crate::request::{LockInfo, Wait};
 use crate::sql;
 
 /// Takes a session lock.
@@ -10,17 +10,15 @@ pub(crate) fn lock<S: Session>(
     session: &mut S,
     lock: &LockInfo,
     wait: Wait,
-    standing: Standing,
 ) -> Result<(), Failure> {
-    let again = standing == Standing::Overdue;
     if S::ANSWERS == Answers::Errors {
-        return session.send(&sql::lock_by_errors(lock, wait, again));
+        return session.send(&sql::lock_by_errors(lock, wait));
     }
-    let lines = session.query(&sql::lock_by_rows(lock, wait, again))?;
-    match lines.last().map(String::as_str) {
+    let lines = session.query(&sql::lock_by_rows(lock, wait))?;
+    match lines.first().map(String::as_str) {
         Some("f") => Err(Failure::Refused(Answer::Busy)),
-        Some(_) if lines.len() == 1 + usize::from(again) => Ok(()),
-        _ => {
+        Some(_) => Ok(()),
+        None => {
             session.send(sql::REFUSAL)?;
             Err(Failure::Refused(Answer::InTransaction))
         }

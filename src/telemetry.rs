@@ -65,7 +65,7 @@ mod watch {
 
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 mod watch {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::Outcome;
     #[cfg(feature = "metrics")]

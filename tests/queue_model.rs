@@ -17,10 +17,6 @@ mod sync {
     pub(super) use loom::thread::{Thread, ThreadId, current};
     pub(super) use std::sync::Arc;
 
-    /// As few as bring all of the code into play.
-    pub(super) const AWAKE: usize = 1;
-    pub(super) const PAUSES: u32 = 1;
-
     pub(super) struct Monitor<T>(Mutex<T>);
 
     impl<T> Monitor<T> {
@@ -37,12 +33,9 @@ mod sync {
             &'m self,
             guard: MutexGuard<'m, T>,
             deadline: Option<Instant>,
-            awake: bool,
         ) -> (MutexGuard<'m, T>, bool) {
             drop(guard);
-            if awake {
-                loom::thread::yield_now();
-            } else if deadline.is_none() {
+            if deadline.is_none() {
                 loom::thread::park();
             }
             (self.lock(), deadline.is_some())
@@ -61,8 +54,6 @@ use queue::{Patience, Queues};
 enum Way {
     /// Waits, takes over, hands over.
     Section,
-    /// The same, so fast that the next thread should not sleep.
-    Brisk,
     /// Waits, but neither takes nor hands over.
     Transaction,
     /// Takes over, but hands nothing over: the body failed.
@@ -72,7 +63,7 @@ enum Way {
     /// A section that does not wait.
     Try,
 }
-use Way::{Brisk, Failure, Section, Timeout, Transaction, Try};
+use Way::{Failure, Section, Timeout, Transaction, Try};
 
 /// The lock at the server, which is handed over. loom does not look into these atomics.
 #[derive(Default)]
@@ -84,29 +75,29 @@ struct Lock {
 
 fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, way: Way) {
     let patience = match way {
-        Section | Brisk | Transaction | Failure => Patience::Forever,
+        Section | Transaction | Failure => Patience::Forever,
         Timeout => Patience::Until(Instant::now()),
         Try => Patience::None,
     };
-    let Some((mut turn, left)) = queues.enter(1, way != Transaction, patience) else {
+    let Some((mut turn, handed_over)) = queues.enter(1, way != Transaction, patience) else {
         assert!(matches!(way, Timeout | Try), "gave up");
         return;
     };
     assert_eq!(lock.owners.fetch_add(1, SeqCst), 0, "one owner at a time");
     assert!(
-        way != Transaction || left.is_none(),
-        "left to the wrong one"
+        way != Transaction || handed_over.is_none(),
+        "handed over to the wrong one"
     );
-    let held = left.unwrap_or_else(|| {
+    let held = handed_over.unwrap_or_else(|| {
         let before = lock.taken.fetch_add(1, SeqCst);
         assert_eq!(before, lock.freed.load(SeqCst), "taken while it is held");
         Arc::clone(lock)
     });
     loom::thread::yield_now();
     lock.owners.fetch_sub(1, SeqCst);
-    let hands_over = !matches!(way, Transaction | Failure) && turn.has_heir();
-    // When it comes to it, the heir may have given up.
-    if !hands_over || turn.hand_over(held, way == Brisk).is_err() {
+    let hands_over = !matches!(way, Transaction | Failure) && turn.next_takes_over();
+    // By then, the next thread may have given up.
+    if !hands_over || turn.hand_over(held).is_err() {
         lock.freed.fetch_add(1, SeqCst);
     }
 }
@@ -137,14 +128,6 @@ fn explore<const N: usize>(threads: [&'static [Way]; N]) {
 fn sections() {
     explore([&[Section], &[Section], &[Section]]);
     explore([&[Section, Section], &[Section, Section]]);
-}
-
-#[test]
-fn who_does_not_sleep() {
-    explore([&[Brisk], &[Brisk], &[Brisk]]);
-    explore([&[Brisk, Section], &[Brisk]]);
-    explore([&[Brisk], &[Failure], &[Section]]);
-    explore([&[Brisk], &[Timeout], &[Brisk]]);
 }
 
 #[test]

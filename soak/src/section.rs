@@ -15,7 +15,7 @@ pub struct Section {
     accounts: Vec<i32>,
     shared: bool,
     in_transaction: bool,
-    /// On a queued pool, such sections are handed on without a word to the server.
+    /// The body does nothing, so that locks change hands as fast as they can.
     empty: bool,
     timeout: Option<Duration>,
     trouble: Trouble,

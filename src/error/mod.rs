@@ -249,9 +249,9 @@ pub enum Error {
     },
 
     /// This thread holds the lock already, or one with a key in common, on another connection of
-    /// the same `QueuedPool`: waiting for it would never end.
+    /// the same `QueuedPool`: it could come to wait for itself, for ever.
     #[error(
-        "this thread would wait for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
+        "this thread could come to wait for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
     )]
     AlreadyHeld {
         /// The lock that was not taken. What the thread holds, it still holds.

@@ -1,6 +1,7 @@
 //! What a queued pool hands out, and how it goes from thread to thread.
 
 use std::fmt;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,61 +11,32 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use super::QueuedPool;
 use super::owners::Owner;
 use super::queue::Turn;
-use crate::backends::{Session, SessionHandle};
-use crate::failure::{Answer, Failure};
-use crate::request::{LockInfo, Standing};
+use crate::driver::{Failure, QueuePlace, Refusal, Session, SessionHandle};
+use crate::request::LockInfo;
 use crate::sql;
 
-/// A section that was shorter cannot have had an answer from the server, for a round trip takes four
-/// system calls and two wake-ups of a process besides the statement. The fastest of 100,000 seen on
-/// a local socket took 6.8 µs for an empty query, 8.2 µs for `BEGIN; COMMIT`. And none of the
-/// drivers' calls returns without an answer after having sent something that matters here.
-pub(super) const QUICK: Duration = Duration::from_micros(2);
+/// What one thread hands over to the next.
+pub(super) type HandOver<M> = Result<Connection<M>, NoConnection>;
 
-/// For how long nobody has to hear from the server.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) handovers: u32,
-    pub(super) hold: Duration,
+/// A connection, with the lock on it or without. Without it the next thread is still sooner at the
+/// server than by way of the pool.
+pub(super) struct Connection<M: ManageConnection> {
+    pooled: PooledConnection<M>,
+    checked_out: Instant,
+    holds_lock: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+/// The last thread has waited in vain for a connection of the pool.
+pub(super) struct NoConnection;
+
+impl<M: ManageConnection> Connection<M> {
+    pub(super) fn new(pooled: PooledConnection<M>) -> Self {
         Self {
-            handovers: 256,
-            hold: Duration::from_millis(10),
+            pooled,
+            checked_out: Instant::now(),
+            holds_lock: false,
         }
     }
-}
-
-/// What one thread leaves for the next: a connection, and how the lock stands on it.
-pub(super) struct Legacy<M: ManageConnection> {
-    connection: PooledConnection<M>,
-    /// Since when the pool has been without it.
-    checked_out: Instant,
-    lock: Left,
-}
-
-/// Left instead: it has waited for a connection of the pool, in vain.
-pub(super) struct InVain;
-
-pub(super) type Bequest<M> = Result<Legacy<M>, InVain>;
-
-#[derive(Clone, Copy)]
-enum Left {
-    /// Not held. The connection is left all the same: the next thread is sooner at the server with
-    /// it than by the pool.
-    Free,
-    Held(Unheard),
-    /// Held, but the server is to be asked before the next section, and others come first.
-    Overdue,
-}
-
-/// What has happened to a held lock since the server was last heard of.
-#[derive(Clone, Copy)]
-struct Unheard {
-    handovers: u32,
-    since: Instant,
 }
 
 /// A connection from a [`QueuedPool`](crate::QueuedPool): what a guard on it is a guard over.
@@ -77,15 +49,14 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     _owner: Option<Owner>,
 }
 
+/// In the queue, at its head.
 struct Place<M: ManageConnection> {
-    turn: Turn<LockInfo, Bequest<M>>,
+    turn: Turn<LockInfo, HandOver<M>>,
     pool: Pool<M>,
-    limits: Limits,
-    waited: Duration,
+    max_hold: Duration,
     checked_out: Instant,
-    lock: Left,
-    /// Whether somebody answers for the lock.
-    adopted: bool,
+    /// Whether the lock came with the connection and has not been taken over yet.
+    holds_lock: bool,
 }
 
 impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
@@ -98,86 +69,64 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
     }
 
     pub(super) fn queued(
-        legacy: Legacy<M>,
-        turn: Turn<LockInfo, Bequest<M>>,
+        connection: Connection<M>,
+        turn: Turn<LockInfo, HandOver<M>>,
         pool: &QueuedPool<M>,
         owner: Owner,
-        waited: Duration,
     ) -> Self {
         let place = Place {
             turn,
             pool: pool.pool.clone(),
-            limits: pool.limits,
-            waited,
-            checked_out: legacy.checked_out,
-            lock: legacy.lock,
-            adopted: false,
+            max_hold: pool.max_hold,
+            checked_out: connection.checked_out,
+            holds_lock: connection.holds_lock,
         };
         Self {
-            connection: Some(legacy.connection),
+            connection: Some(connection.pooled),
             place: Some(place),
             _owner: Some(owner),
         }
     }
 }
 
-impl<M: ManageConnection> Legacy<M> {
-    pub(super) fn new(connection: PooledConnection<M>) -> Self {
-        Self {
-            connection,
-            checked_out: Instant::now(),
-            lock: Left::Free,
-        }
+impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
+    fn place(&mut self) -> Option<&mut dyn QueuePlace> {
+        Some(self)
     }
 }
 
-impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
-    fn adopt(&mut self) -> Standing {
-        let Some(place) = &mut self.place else {
-            return Standing::Free;
-        };
-        place.adopted = true;
-        match place.lock {
-            Left::Free => Standing::Free,
-            Left::Held(_) => Standing::Held,
-            Left::Overdue => Standing::Overdue,
-        }
+impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M> {
+    fn takes_over(&mut self) -> bool {
+        let place = self.place.as_mut();
+        place.is_some_and(|place| mem::take(&mut place.holds_lock))
     }
 
-    fn waited(&self) -> Duration {
-        let place = self.place.as_ref();
-        place.map_or(Duration::ZERO, |place| place.waited)
-    }
-
-    fn pass_on(&mut self, lock: &LockInfo, took: Duration) -> bool {
+    /// In one round trip before that, releases the lock and acquires it again if it is free: the
+    /// server lets waiters of other sessions go first.
+    fn hand_over(&mut self, lock: &LockInfo) -> bool {
         let (Some(place), Some(session)) = (&mut self.place, self.connection.as_deref_mut()) else {
             return false;
         };
         let fit = !thread::panicking() && !session.is_broken() && !session.in_transaction();
-        if !fit || place.is_wanted_back() {
+        if !fit || place.is_wanted_back() || !place.turn.next_takes_over() {
             return false;
         }
-        let unheard = place.leave_unheard(took);
-        let brisk = unheard.is_some();
-        let left = match unheard {
-            Some(left) => left,
-            None if !place.turn.has_heir() => return false,
-            None => match confirm(session, lock) {
-                Ok(left) => left,
-                Err(_) => return false, // the release will say what is wrong, and right it
-            },
+        let holds_lock = match session.send(&sql::give_way(lock, M::Connection::REPLIES)) {
+            Ok(()) => true,
+            Err(Failure::Refused(Refusal::Busy)) => false,
+            Err(_) => return false, // the release will say what is wrong, and right it
         };
-        let Some(connection) = self.connection.take() else {
+        let Some(pooled) = self.connection.take() else {
             return false;
         };
-        let legacy = Legacy {
-            connection,
+        let connection = Connection {
+            pooled,
             checked_out: place.checked_out,
-            lock: left,
+            holds_lock,
         };
-        if let Err(Ok(legacy)) = place.turn.hand_over(Ok(legacy), brisk) {
-            self.connection = Some(legacy.connection); // the heir has given up
-            return matches!(legacy.lock, Left::Free);
+        if let Err(Ok(connection)) = place.turn.hand_over(Ok(connection)) {
+            self.connection = Some(connection.pooled); // nobody waits any more
+            return !holds_lock;
         }
         true
     }
@@ -187,59 +136,20 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
     /// Whether the pool has been without the connection for long, and has no other. Those who wait
     /// there, for other keys, are as many as they like, and cannot be seen.
     fn is_wanted_back(&self) -> bool {
-        self.checked_out.elapsed() >= self.limits.hold && {
+        self.checked_out.elapsed() >= self.max_hold && {
             let state = self.pool.state();
             state.idle_connections == 0 && state.connections >= self.pool.max_size()
         }
     }
-
-    /// How the lock is left without a word from the server, if it may be.
-    fn leave_unheard(&self, took: Duration) -> Option<Left> {
-        if took >= QUICK {
-            return None;
-        }
-        let now = Instant::now();
-        let (handovers, since) = match self.lock {
-            Left::Held(unheard) => (unheard.handovers, unheard.since),
-            // The server has given the lock at the beginning of this section.
-            Left::Free | Left::Overdue => (0, now.checked_sub(took).unwrap_or(now)),
-        };
-        let Limits {
-            handovers: limit,
-            hold,
-        } = self.limits;
-        if handovers >= limit {
-            return None;
-        }
-        let handovers = handovers + 1;
-        Some(if handovers < limit && now - since < hold {
-            Left::Held(Unheard { handovers, since })
-        } else {
-            Left::Overdue
-        })
-    }
 }
 
-/// Asks the server, and lets waiters of other sessions go first.
-fn confirm<S: Session>(session: &mut S, lock: &LockInfo) -> Result<Left, Failure> {
-    match session.send(&sql::give_way(lock, S::ANSWERS)) {
-        Ok(()) => Ok(Left::Held(Unheard {
-            handovers: 0,
-            since: Instant::now(),
-        })),
-        Err(Failure::Refused(Answer::Busy)) => Ok(Left::Free),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// A lock that nobody has adopted must not go back to the pool.
+/// A lock that was not taken over must not go back to the pool.
 impl<M: ManageConnection<Connection: Session>> Drop for QueuedConnection<M> {
     fn drop(&mut self) {
         if let (Some(place), Some(session)) = (&self.place, self.connection.as_deref_mut())
-            && !place.adopted
-            && !matches!(place.lock, Left::Free)
+            && place.holds_lock
         {
-            session.end();
+            session.terminate();
         }
     }
 }

@@ -1,12 +1,9 @@
 //! A queue in front of a pool: threads of one process wait for a key in memory, and hand the held
 //! lock, with its connection, from one to the next.
 //!
-//! Nothing but a round trip can tell that the lock is still held at the end of a section, and that
-//! no transaction is open (a raw `BEGIN` is unknown to the drivers). So there are two ways to hand
-//! over. A section that may have talked to the server costs one round trip, in which the server
-//! lets waiters of other processes go first. One that was over in less time than an answer takes
-//! ([`connection::QUICK`]) cannot have changed anything, and costs none; how often and for how long
-//! without a word from the server has limits.
+//! A hand-over costs one round trip, as a release does: nothing else can tell that the lock is still
+//! held at the end of a section, and that no transaction is open (a raw `BEGIN` is unknown to the
+//! drivers). In it the server lets waiters of other processes go first.
 
 mod connection;
 mod owners;
@@ -20,12 +17,11 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool};
 
 pub use self::connection::QueuedConnection;
-use self::connection::{Bequest, InVain, Legacy, Limits};
+use self::connection::{Connection, HandOver, NoConnection};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
-use crate::backends::{LockBackend, Session};
+use crate::driver::{Acquire, BoxError, LockBackend, Session};
 use crate::error::Error;
-use crate::failure::BoxError;
 use crate::request::{LockInfo, Scope};
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
@@ -67,9 +63,7 @@ use crate::request::{LockInfo, Scope};
 ///
 /// - **Other processes** get their turn. Before it hands over, a section asks the server, in one
 ///   round trip, to let go of the lock and to take it again if nobody else wants it; the server
-///   lets waiters of other sessions go first. Only sections of less than 2 µs are handed on
-///   without: see [`max_handovers`](QueuedPool::max_handovers). Between them, the next four threads
-///   of the queue yield the processor for some 10 µs before they sleep.
+///   lets waiters of other sessions go first.
 /// - **Only what is well is handed over**: not after an error or a panic of the body, not by
 ///   dropping a guard, and no connection with an open transaction, or one that is broken
 ///   ([`Session::is_broken`], which is what the managers of both drivers ask). Then the lock is
@@ -80,21 +74,22 @@ use crate::request::{LockInfo, Scope};
 ///   attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process has it
 ///   or waits for it. Without a timeout the wait in the queue has no bound; a `lock_timeout` of the
 ///   session's own counts at the server only.
-/// - **Shared locks** do not queue, nor does what does not keep itself out either: some modes of a
-///   [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
+/// - **Shared locks** do not queue, nor do other locks that do not conflict with themselves: some
+///   modes of a [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
 ///   but hand nothing over: the lock ends with the COMMIT.
-/// - **It does not nest through the pool**: a thread that would wait for a key which it holds itself,
-///   alone or among others, shared or not, gets [`Error::AlreadyHeld`]. Inside a section, lock on the
-///   connection that it was given. A guard that has moved to another thread still counts as held by
-///   the one that acquired it.
+/// - **It does not nest through the pool**: a thread that holds a key, alone or among others, and
+///   asks for it again gets [`Error::AlreadyHeld`], for it could come to wait for itself. That is so
+///   for shared locks too: the second would wait behind an exclusive one that waits for the first. A
+///   single attempt does not wait, and is made. Inside a section, lock on the connection that it was
+///   given. A guard that has moved to another thread still counts as held by the one that acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock unseen by the server, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
-    queues: Arc<Queues<LockInfo, Bequest<M>>>,
+    queues: Arc<Queues<LockInfo, HandOver<M>>>,
     id: PoolId,
-    limits: Limits,
+    max_hold: Duration,
 }
 
 impl<M: ManageConnection> QueuedPool<M> {
@@ -105,29 +100,15 @@ impl<M: ManageConnection> QueuedPool<M> {
             pool,
             queues: Queues::new(),
             id: PoolId::new(),
-            limits: Limits::default(),
+            max_hold: Duration::from_millis(10),
         }
     }
 
-    /// Sets how many sections in a row may end without a word from the server. With zero, each is
-    /// confirmed before the next begins. Defaults to 256.
-    ///
-    /// Only sections of less than 2 µs do, which cannot have heard from the server; the thread after
-    /// the last of them lets waiters of other sessions go first. In between, a session that the
-    /// server has ended is not noticed: who asks next gets [`Error::LockLost`] or
-    /// [`Error::ConnectionLost`], those before were told Ok.
-    #[must_use]
-    pub fn max_handovers(mut self, count: u32) -> Self {
-        self.limits.handovers = count;
-        self
-    }
-
-    /// Sets for how long sections may end without a word from the server, within
-    /// [`max_handovers`](QueuedPool::max_handovers), and for how long a connection is handed on if the
-    /// pool has no other left. Defaults to 10 ms.
+    /// Sets for how long a connection is handed on if the pool has no other left; then it goes back
+    /// to the pool, for other keys. Defaults to 10 ms.
     #[must_use]
     pub fn max_hold(mut self, time: Duration) -> Self {
-        self.limits.hold = time;
+        self.max_hold = time;
         self
     }
 
@@ -149,12 +130,13 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         Ok(QueuedConnection::unqueued(self.pool.get()?, None))
     }
 
-    fn queued(
-        &self,
-        lock: &LockInfo,
-        scope: Scope,
-        timeout: Option<Duration>,
-    ) -> Result<QueuedConnection<M>, Error> {
+    fn queued(&self, acquire: &Acquire<'_>) -> Result<QueuedConnection<M>, Error> {
+        let &Acquire {
+            lock,
+            scope,
+            timeout,
+            ..
+        } = acquire;
         let checkout = |time| {
             self.pool
                 .get_timeout(time)
@@ -176,30 +158,33 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
         let for_a_connection = self.pool.connection_timeout();
-        if !lock.keeps_itself_out() {
+        if !lock.is_self_conflicting() {
             let connection = checkout(for_a_connection)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
-        let Some((mut turn, left)) = self.queues.enter(lock.clone(), takes_over, patience) else {
+        let Some((mut turn, handed_over)) = self.queues.enter(lock.clone(), takes_over, patience)
+        else {
             return Err(Error::Timeout {
                 lock: lock.clone(),
-                waited: timeout,
+                timeout,
                 source: None,
                 holders: Vec::new(),
             });
         };
         let waited = start.elapsed();
-        let legacy = match left {
-            Some(Ok(legacy)) => Ok(legacy),
+        let connection = match handed_over {
+            Some(Ok(connection)) => Ok(connection),
             // Nobody waits longer for a connection than without a queue.
-            Some(Err(InVain)) => checkout(for_a_connection.saturating_sub(waited)).map(Legacy::new),
-            None => checkout(for_a_connection).map(Legacy::new),
+            Some(Err(NoConnection)) => {
+                checkout(for_a_connection.saturating_sub(waited)).map(Connection::new)
+            }
+            None => checkout(for_a_connection).map(Connection::new),
         };
-        match legacy {
-            Ok(legacy) => Ok(QueuedConnection::queued(legacy, turn, self, owner, waited)),
+        match connection {
+            Ok(connection) => Ok(QueuedConnection::queued(connection, turn, self, owner)),
             Err(error) => {
-                let _ = turn.hand_over(Err(InVain), false);
+                let _ = turn.hand_over(Err(NoConnection));
                 Err(error)
             }
         }
@@ -214,13 +199,8 @@ impl<M: ManageConnection<Connection: Session>> LockBackend for QueuedPool<M> {
         self.unlocked()
     }
 
-    fn session_for(
-        &mut self,
-        lock: &LockInfo,
-        scope: Scope,
-        timeout: Option<Duration>,
-    ) -> Result<Self::Handle<'_>, Error> {
-        self.queued(lock, scope, timeout)
+    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+        self.queued(acquire)
     }
 }
 
@@ -235,13 +215,8 @@ impl<M: ManageConnection<Connection: Session>> LockBackend for &QueuedPool<M> {
         self.unlocked()
     }
 
-    fn session_for(
-        &mut self,
-        lock: &LockInfo,
-        scope: Scope,
-        timeout: Option<Duration>,
-    ) -> Result<Self::Handle<'_>, Error> {
-        self.queued(lock, scope, timeout)
+    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+        self.queued(acquire)
     }
 }
 
@@ -251,7 +226,7 @@ impl<M: ManageConnection> Clone for QueuedPool<M> {
             pool: self.pool.clone(),
             queues: Arc::clone(&self.queues),
             id: self.id,
-            limits: self.limits,
+            max_hold: self.max_hold,
         }
     }
 }
@@ -261,7 +236,7 @@ impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
         f.debug_struct("QueuedPool")
             .field("pool", &self.pool.state())
             .field("waiting", &self.waiting())
-            .field("limits", &self.limits)
+            .field("max_hold", &self.max_hold)
             .finish_non_exhaustive()
     }
 }

@@ -30,13 +30,13 @@ impl PoolId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes a lock for this thread. `None`: it would wait for itself.
+    /// Notes a lock for this thread. `None`: it could come to wait for itself.
     pub(super) fn own(self, lock: &LockInfo, waits: bool) -> Option<Owner> {
         // A thread that is ending has dropped what it has noted here.
         let own = OWN.try_with(Arc::clone).unwrap_or_default();
         let mut locks = own.lock();
         let mut here = locks.iter().filter(|(pool, _)| *pool == self);
-        if waits && here.any(|(_, held)| held.conflicts(lock)) {
+        if waits && here.any(|(_, held)| lock.may_wait_for(held)) {
             return None;
         }
         locks.push((self, lock.clone()));

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Instant;
 
-use super::sync::{AWAKE, Arc, Monitor, MutexGuard, PAUSES, Thread, ThreadId, current};
+use super::sync::{Arc, Monitor, MutexGuard, Thread, ThreadId, current};
 
 /// The queues of all keys that are in use; a key that nobody wants has none. The map does not
 /// shrink: it has room for as many keys as were ever in use at one time, each by a guard.
@@ -18,10 +18,8 @@ pub(crate) struct Queues<K, T> {
 struct Queue<T> {
     /// The thread whose turn it is. It may not have woken up yet.
     owner: ThreadId,
-    /// What the last owner has left for this one.
-    left: Option<T>,
-    /// Whether the last turn was shorter than it takes to wake a thread up.
-    brisk: bool,
+    /// By the last owner to this one.
+    handed_over: Option<T>,
     waiters: VecDeque<Waiter>,
 }
 
@@ -54,9 +52,9 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         })
     }
 
-    /// Waits for this thread's turn, first come first served, and gives what the last owner has
-    /// left for it. A thread that does not take over is left nothing. `None`: others were first, for
-    /// as long as the thread would wait.
+    /// Waits for this thread's turn, first come first served, and returns what the last owner has
+    /// handed over to it: nothing if the thread does not take over. `None`: others were first, for as
+    /// long as the thread would wait.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
@@ -84,17 +82,14 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             Patience::Forever => None,
         };
         queue.waiters.push_back(Waiter { thread, takes_over });
-        let mut pauses = 0;
         loop {
-            let awake = pauses < PAUSES && queue_of(&mut keys, &key).is_near(me);
-            pauses += u32::from(awake);
             let out_of_time;
-            (keys, out_of_time) = self.keys.wait(keys, deadline, awake);
+            (keys, out_of_time) = self.keys.wait(keys, deadline);
             let queue = queue_of(&mut keys, &key);
-            // Also at the end of the time: nobody else will take what was left for this thread.
+            // Also at the end of the time: what was handed over to this thread is nobody else's.
             if queue.owner == me {
-                let left = queue.left.take();
-                return Some((turn(key), left));
+                let handed_over = queue.handed_over.take();
+                return Some((turn(key), handed_over));
             }
             if out_of_time {
                 queue.waiters.retain(|waiter| waiter.thread.id() != me);
@@ -121,31 +116,30 @@ impl<T> Queue<T> {
     fn of(owner: ThreadId) -> Self {
         Self {
             owner,
-            left: None,
-            brisk: false,
+            handed_over: None,
             waiters: VecDeque::new(),
         }
     }
 }
 
 impl<K: Eq + Hash + Clone, T> Turn<K, T> {
-    /// Whether the next in the queue would take over.
-    pub(crate) fn has_heir(&self) -> bool {
+    /// Whether there is a next thread, and it takes over.
+    pub(crate) fn next_takes_over(&self) -> bool {
         let mut keys = self.queues.keys.lock();
-        queue_of(&mut keys, &self.key).has_heir()
+        queue_of(&mut keys, &self.key).next_takes_over()
     }
 
-    /// Ends the turn, a brisk one or not, and leaves something for the next thread, or gives it back
-    /// if there is none that takes over.
-    pub(crate) fn hand_over(&mut self, left: T, brisk: bool) -> Result<(), T> {
+    /// Ends the turn and hands something over to the next thread, or gives it back if there is none
+    /// that takes over.
+    pub(crate) fn hand_over(&mut self, what: T) -> Result<(), T> {
         let mut keys = self.queues.keys.lock();
         let queue = queue_of(&mut keys, &self.key);
-        if !queue.has_heir() {
-            return Err(left);
+        if !queue.next_takes_over() {
+            return Err(what);
         }
-        queue.left = Some(left);
+        queue.handed_over = Some(what);
         self.over = true;
-        next(keys, &self.key, brisk);
+        next(keys, &self.key);
         Ok(())
     }
 }
@@ -153,29 +147,19 @@ impl<K: Eq + Hash + Clone, T> Turn<K, T> {
 impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
     fn drop(&mut self) {
         if !self.over {
-            next(self.queues.keys.lock(), &self.key, false);
+            next(self.queues.keys.lock(), &self.key);
         }
     }
 }
 
 impl<T> Queue<T> {
-    fn has_heir(&self) -> bool {
+    fn next_takes_over(&self) -> bool {
         self.waiters.front().is_some_and(|next| next.takes_over)
-    }
-
-    /// Whether a thread should stay awake, since its turn is sooner than it could wake up.
-    fn is_near(&self, thread: ThreadId) -> bool {
-        let mut near = self.waiters.iter().take(AWAKE);
-        self.brisk && near.any(|waiter| waiter.thread.id() == thread)
     }
 }
 
-/// Makes it the next thread's turn, after a brisk one or not. The last one takes the queue with it.
-fn next<K: Eq + Hash + Clone, T>(
-    mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>,
-    key: &K,
-    brisk: bool,
-) {
+/// Makes it the next thread's turn. The last one takes the queue with it.
+fn next<K: Eq + Hash + Clone, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
     let Entry::Occupied(mut queue) = keys.entry(key.clone()) else {
         unreachable!("{IN_USE}");
     };
@@ -183,16 +167,9 @@ fn next<K: Eq + Hash + Clone, T>(
         queue.remove();
         return;
     };
-    let queue = queue.into_mut();
-    queue.owner = thread.id();
-    queue.brisk = brisk;
-    let last_awake = queue.waiters.get(AWAKE - 1).filter(|_| brisk);
-    let last_awake = last_awake.map(|waiter| waiter.thread.clone());
-    drop(keys); // or the threads that wake up would wait for it at once
+    queue.get_mut().owner = thread.id();
+    drop(keys); // or the thread that wakes up would wait for it at once
     thread.unpark();
-    if let Some(thread) = last_awake {
-        thread.unpark();
-    }
 }
 
 fn queue_of<'q, K: Eq + Hash, T>(keys: &'q mut HashMap<K, Queue<T>>, key: &K) -> &'q mut Queue<T> {

@@ -7,14 +7,6 @@ use std::time::Instant;
 pub(super) use std::sync::{Arc, MutexGuard};
 pub(super) use std::thread::{Thread, ThreadId, current};
 
-/// How many of those who wait for brisk turns stay awake. The first that does not is too late for
-/// its turn; each that does is one more to take turns with at the processor. By trial, with 2 to 64
-/// threads.
-pub(super) const AWAKE: usize = 4;
-
-/// How often such a thread pauses before it sleeps all the same: some 10 µs if nobody else runs.
-pub(super) const PAUSES: u32 = 32;
-
 /// A mutex that a thread can wait in, until it is unparked. No code of a user's runs under it, so
 /// what a panic leaves behind is as good as ever.
 #[derive(Default)]
@@ -29,17 +21,15 @@ impl<T> Monitor<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a while, and says whether the time is over. Awake, it does not sleep: whoever else
-    /// can run does, and then this thread again.
+    /// Waits until somebody unparks this thread or the deadline is over, if not for less, and says
+    /// whether the time is over.
     pub(super) fn wait<'m>(
         &'m self,
         guard: MutexGuard<'m, T>,
         deadline: Option<Instant>,
-        awake: bool,
     ) -> (MutexGuard<'m, T>, bool) {
         drop(guard);
         match deadline {
-            _ if awake => thread::yield_now(),
             None => thread::park(),
             Some(deadline) => {
                 thread::park_timeout(deadline.saturating_duration_since(Instant::now()));

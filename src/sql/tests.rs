@@ -11,8 +11,8 @@ fn acquires() -> Vec<String> {
             let mut request = Request::on_keys(keys.clone());
             request.timeout = timeout;
             let (lock, wait) = (&request.lock, request.wait());
-            statements.push(session::lock_by_rows(lock, wait, false));
-            statements.push(session::lock_by_errors(lock, wait, false));
+            statements.push(session::lock_by_rows(lock, wait));
+            statements.push(session::lock_by_errors(lock, wait));
             statements.push(session::all_unlocked(lock));
             for answers in [Answers::Rows, Answers::Errors] {
                 statements.push(acquire_in_transaction(lock, wait, answers));
@@ -32,9 +32,9 @@ proptest::proptest! {
             let lock = Request::on_keys(keys).lock;
             let digits = |c: char| c.is_ascii_digit() || c == '-';
             [
-                session::lock_by_errors(&lock, Wait::Session, false),
+                session::lock_by_errors(&lock, Wait::Session),
                 acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
-                session::lock_by_rows(&lock, Wait::Millis(7), false),
+                session::lock_by_rows(&lock, Wait::Millis(7)),
                 held(&lock, Answers::Rows),
             ]
             .map(|statement| statement.replace(digits, ""))

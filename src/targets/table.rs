@@ -81,7 +81,7 @@ pub enum TableMode {
 }
 
 impl TableMode {
-    /// Whether two sessions could not have it at the same time.
+    /// Whether two sessions cannot hold it at the same time: what PostgreSQL calls self-conflicting.
     #[cfg(feature = "r2d2")]
     pub(crate) fn is_self_conflicting(self) -> bool {
         match self {

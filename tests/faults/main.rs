@@ -12,7 +12,7 @@ mod backends;
 #[cfg(feature = "postgres")]
 mod cancels;
 #[cfg(feature = "r2d2")]
-mod heirs;
+mod hand_over;
 mod processes;
 mod section;
 mod wire;

@@ -3,10 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
-use pglock::driver::{Session, SessionHandle};
-use pglock::{Error, Key, Lock, LockBackend, LockGuard, QueuedPool, Scope, with_lock};
+use pglock::driver::{Acquire, BoxError, Session, SessionHandle};
+use pglock::{Error, Key, Lock, LockBackend, LockGuard, QueuedConnection, QueuedPool, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, Table, unique_key};
@@ -42,50 +41,28 @@ where
     oracle.assert_free(&key);
 }
 
-/// Sections that do nothing, between two that count the messages of their session.
-fn messages_of_short_sections<M>(pool: &QueuedPool<M>, sections: usize) -> u32
+/// Counted by the session itself: it takes no other message to hand it on, and no fewer.
+pub fn a_hand_over_is_one_message<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
+    const SECTIONS: usize = 8;
+    let (pool, _) = queued(manager(), 2);
     let key = unique_key();
-    let mut lock = Lock::new(pool, &key);
+    let mut lock = Lock::new(&pool, &key);
     let mut guard = lock.acquire().unwrap();
     thread::scope(|threads| {
-        for number in 0..sections {
-            let section = || with_lock(&mut &*pool, &key, |_| Ok::<_, Error>(())).unwrap();
-            threads.spawn(section);
-            wait_for_waiting(pool, number + 1);
+        for number in 0..SECTIONS {
+            threads.spawn(|| with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap());
+            wait_for_waiting(&pool, number + 1);
         }
-        let last = threads.spawn(|| with_lock(&mut &*pool, &key, messages).unwrap());
-        wait_for_waiting(pool, sections + 1);
-        let before = messages(&mut *guard).unwrap();
+        let last = threads.spawn(|| with_lock(&mut &pool, &key, messages).unwrap());
+        wait_for_waiting(&pool, SECTIONS + 1);
+        let first = messages(&mut *guard).unwrap();
         LockGuard::release(guard).unwrap();
-        last.join().unwrap() - before - 1
-    })
-}
-
-/// Not that each of them says nothing: the scheduler can make a section long.
-pub fn a_short_section_says_nothing_to_the_server<M>(manager: impl Fn() -> M)
-where
-    M: ManageConnection<Connection: Session>,
-{
-    let (pool, _) = queued(manager(), 2);
-    let sent = messages_of_short_sections(&pool, 40);
-    assert!(sent < 1 + 40, "{sent} messages");
-    // But every fourth section is preceded by a word, where that is the limit.
-    let sent = messages_of_short_sections(&pool.max_handovers(4), 40);
-    assert!(sent > 40 / 4, "{sent} messages");
-}
-
-pub fn nothing_is_handed_over_unconfirmed_where_that_is_not_wanted<M>(manager: impl Fn() -> M)
-where
-    M: ManageConnection<Connection: Session>,
-{
-    let (pool, _) = queued(manager(), 2);
-    let confirmed = pool.clone().max_handovers(0);
-    assert_eq!(messages_of_short_sections(&confirmed, 8), 1 + 8);
-    let asking = pool.max_hold(Duration::ZERO);
-    assert!(messages_of_short_sections(&asking, 8) > 8);
+        let sent = last.join().unwrap() - first - 1; // the last question is none of them
+        assert_eq!(sent, SECTIONS as u32 + 1);
+    });
 }
 
 /// Runs a section, which ends in some way while another thread waits. Gives its result, and whether
@@ -216,22 +193,46 @@ where
     }
 }
 
-/// As by a backend around the pool that fails after it.
-pub fn what_nobody_adopts_is_not_left_to_the_pool<M>(manager: impl Fn() -> M)
+/// A backend around a pool, which fails after it.
+struct FailsAfterwards<'p, M: ManageConnection>(&'p QueuedPool<M>, i32);
+
+impl<M> LockBackend for FailsAfterwards<'_, M>
+where
+    M: ManageConnection<Connection: Session>,
+{
+    type Session = M::Connection;
+    type Handle<'a>
+        = QueuedConnection<M>
+    where
+        Self: 'a;
+
+    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        self.0.session()
+    }
+
+    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+        let mut handle = self.0.session_for(acquire)?;
+        let own = ask(&mut *handle, "pg_backend_pid()").unwrap();
+        assert_eq!(own, self.1.to_string());
+        Err(Error::NoKeys)
+    }
+}
+
+pub fn a_lock_that_is_not_taken_over_does_not_go_back_to_the_pool<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
     let (pool, _) = queued(manager(), 2);
     let key = unique_key();
     let mut lock = Lock::new(&pool, &key);
-    let info = lock.lock_info().clone();
     let guard = lock.acquire().unwrap();
     let pid = Oracle::new().holder(&key);
     thread::scope(|threads| {
         threads.spawn(|| {
-            let mut handle = (&pool).session_for(&info, Scope::Session, None).unwrap();
-            let own = ask(&mut *handle, "pg_backend_pid()").unwrap();
-            assert_eq!(own, pid.to_string());
+            let failed = with_lock(&mut FailsAfterwards(&pool, pid), &key, |_| {
+                Ok::<_, Error>(())
+            });
+            assert!(matches!(failed, Err(Error::NoKeys)), "{failed:?}");
         });
         wait_for_waiting(&pool, 1);
         LockGuard::release(guard).unwrap();

@@ -42,13 +42,12 @@ macro_rules! with_each_driver {
 
 with_each_driver! { handing_over:
     threads_are_served_in_the_order_in_which_they_came,
-    a_short_section_says_nothing_to_the_server,
-    nothing_is_handed_over_unconfirmed_where_that_is_not_wanted,
+    a_hand_over_is_one_message,
     what_did_not_end_well_is_not_handed_over,
     what_was_lost_is_told_and_not_handed_over,
     several_keys_are_handed_over_together,
     a_guard_is_handed_over_from_another_thread,
-    what_nobody_adopts_is_not_left_to_the_pool,
+    a_lock_that_is_not_taken_over_does_not_go_back_to_the_pool,
 }
 
 with_each_driver! { waiting:
@@ -63,7 +62,8 @@ with_each_driver! { waiting:
 with_each_driver! { nesting:
     a_key_does_not_nest_through_the_pool,
     what_overlaps_does_not_nest_either,
-    what_does_not_keep_itself_out_does_not_queue,
+    a_shared_lock_does_not_nest_behind_an_exclusive_one,
+    what_is_not_self_conflicting_does_not_queue,
 }
 
 with_each_driver! { sharing:

@@ -1,8 +1,11 @@
 //! A thread that takes another lock through the pool, on another connection.
 
+use std::sync::mpsc::channel;
+use std::thread;
+
 use pglock::driver::Session;
 use pglock::{
-    Error, FirstFree, Lock, QueuedPool, Row, Table, TableMode, try_with_lock, with_lock,
+    Error, FirstFree, Lock, LockGuard, QueuedPool, Row, Table, TableMode, try_with_lock, with_lock,
     with_transaction_lock,
 };
 use r2d2::ManageConnection;
@@ -55,10 +58,12 @@ where
     in_it(single().shared(), single());
     in_it(single(), single().shared());
     in_it(single().shared(), both());
-    // But shared ones do, and one key beside another.
+    in_it(single().shared(), single().shared());
+    in_it(single().shared(), both().shared());
+    // But an attempt does not wait, and neither does one key for another.
     let mut outer = single().shared();
-    let shared = |_: &mut M::Connection| both().shared().run(|_| Result::Ok(()));
-    outer.run(shared).unwrap();
+    let tried = outer.run(|_| both().shared().try_run(|_| Result::Ok(())));
+    assert_eq!(tried.unwrap(), Some(()));
     let beside = |_: &mut M::Connection| Lock::new(&pool, &other).run(|_| Result::Ok(()));
     single().run(beside).unwrap();
     for key in [&one, &other] {
@@ -66,8 +71,39 @@ where
     }
 }
 
+/// It would wait behind one that waits for it: the server sees three sessions, and no deadlock.
+pub fn a_shared_lock_does_not_nest_behind_an_exclusive_one<M>(manager: impl Fn() -> M)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    let (pool, _) = queued(manager(), 3);
+    let key = unique_key();
+    let (tell, told) = channel();
+    // None of these threads is waited for: if the second lock hangs, they do.
+    thread::spawn({
+        let (pool, key) = (pool.clone(), key.clone());
+        move || {
+            let mut shared = Lock::new(&pool, &key).shared();
+            let guard = shared.acquire().unwrap();
+            let exclusive = thread::spawn({
+                let (mut pool, key) = (pool.clone(), key.clone());
+                move || with_lock(&mut pool, &key, |_| Result::Ok(()))
+            });
+            Oracle::new().wait_for_waiter(&key);
+            let nested = Lock::new(&pool, &key).shared().run(never);
+            LockGuard::release(guard).unwrap();
+            exclusive.join().unwrap().unwrap();
+            tell.send(nested).unwrap();
+        }
+    });
+    let nested = told.recv_timeout(oracle::PATIENCE);
+    let nested = nested.expect("the second shared lock hangs").unwrap_err();
+    assert!(matches!(nested, Error::AlreadyHeld { .. }), "{nested:?}");
+    Oracle::new().assert_free(&key);
+}
+
 /// On plain pools they do not wait for each other, and neither do they here.
-pub fn what_does_not_keep_itself_out_does_not_queue<M>(manager: impl Fn() -> M)
+pub fn what_is_not_self_conflicting_does_not_queue<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
 {
@@ -101,14 +137,19 @@ where
         matches!(nested, Err(Error::AlreadyHeld { .. })),
         "{nested:?}"
     );
-    let nested = in_mode(TableMode::ShareRowExclusive).run_in_transaction(|_| {
-        Result::Ok(in_mode(TableMode::ShareRowExclusive).run_in_transaction(|tx| never(tx)))
-    });
-    let nested = nested.unwrap();
-    assert!(
-        matches!(nested, Err(Error::AlreadyHeld { .. })),
-        "{nested:?}"
-    );
+    for (outer, inner) in [
+        (TableMode::ShareRowExclusive, TableMode::ShareRowExclusive),
+        (TableMode::RowExclusive, TableMode::RowExclusive),
+        (TableMode::RowExclusive, TableMode::Share),
+    ] {
+        let nested = in_mode(outer)
+            .run_in_transaction(|_| Result::Ok(in_mode(inner).run_in_transaction(|tx| never(tx))));
+        let nested = nested.unwrap();
+        assert!(
+            matches!(nested, Err(Error::AlreadyHeld { .. })),
+            "{outer}, {inner}: {nested:?}"
+        );
+    }
 }
 
 #[track_caller]

@@ -46,7 +46,7 @@ where
     assert!(turns.windows(2).all(|two| two[0] != two[1]), "{turns:?}");
 }
 
-/// Short sections without end, which hand over without a word most of the time.
+/// Though sections of this pool come without end.
 pub fn a_waiter_at_the_server_gets_its_turn<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,

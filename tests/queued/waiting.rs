@@ -152,13 +152,14 @@ where
     let (mut oracle, key) = (Oracle::new(), unique_key());
     let mut lock = Lock::new(&pool, &key).shared();
     let guard = lock.acquire().unwrap();
-    Lock::new(&pool, &key)
-        .shared()
-        .run(|_| {
+    let beside = || {
+        let mut lock = Lock::new(&pool, &key).shared();
+        lock.run(|_| {
             assert_eq!(oracle.held(&key), ["ShareLock", "ShareLock"]);
             Ok::<_, Error>(())
         })
-        .unwrap();
+    };
+    thread::scope(|threads| threads.spawn(beside).join().unwrap().unwrap());
     assert!(try_with_lock(&mut &pool, &key, never).unwrap().is_none());
     LockGuard::release(guard).unwrap();
     oracle.assert_free(&key);

@@ -1,5 +1,5 @@
 //! Each fault at each point of a section for which another thread waits in the queue of a queued
-//! pool: that thread, the heir, never works without the lock, and has it in the end.
+//! pool: that next thread never works without the lock, and gets it in the end.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Once};
@@ -24,7 +24,7 @@ where
         for point in [Point::Before, Point::After, Point::MidReply] {
             let ended = case.run(wire, pool, point, || Then::Cut);
             assert_eq!(ended.told, case.step.told_if_lost(), "{case:?}, {point:?}");
-            assert_eq!(ended.heir, Told::Done, "{case:?}, {point:?}");
+            assert_eq!(ended.next, Told::Done, "{case:?}, {point:?}");
             case.check(&ended, pool, point);
         }
     }
@@ -32,8 +32,8 @@ where
 
 on_every_queued_pool!(a_session_is_terminated);
 
-/// After the last answer of the server it is too late to be told: then the heir is left a session
-/// that is none any more, on which nothing can be done.
+/// After the last answer of the server it is too late to be told: then the next thread gets a
+/// session that has ended, on which nothing can be done.
 fn a_session_is_terminated<M>(wire: &Wire, pool: &QueuedPool<M>)
 where
     M: ManageConnection<Connection: Session>,
@@ -46,20 +46,20 @@ where
                 Then::GoOn
             });
             let told = ended.told;
-            let after = case.next.map_or(Told::Done, Step::told_if_lost);
+            let after = case.following.map_or(Told::Done, Step::told_if_lost);
             let told_in_time = point == Point::After && told == after;
             assert!(
                 told_in_time || told == case.step.told_if_lost(),
                 "{case:?}, {point:?}: {told:?}"
             );
-            let forms = [case.form, case.heir];
-            let left = told == Told::Done && forms == [Form::Session, Form::Session];
-            let expected = if left {
+            let forms = [case.form, case.next];
+            let handed_over = told == Told::Done && forms == [Form::Session, Form::Session];
+            let expected = if handed_over {
                 Told::ErrorOfTheBody
             } else {
                 Told::Done
             };
-            assert_eq!(ended.heir, expected, "{case:?}, {point:?}");
+            assert_eq!(ended.next, expected, "{case:?}, {point:?}");
             case.check(&ended, pool, point);
         }
     }
@@ -67,7 +67,7 @@ where
 
 on_every_queued_pool!(a_request_is_cancelled);
 
-/// Chance decides which request is met, and the heir's may be, too.
+/// Chance decides which request is met; it may be one of the next thread.
 fn a_request_is_cancelled<M>(wire: &Wire, pool: &QueuedPool<M>)
 where
     M: ManageConnection<Connection: Session>,
@@ -86,8 +86,8 @@ where
 struct Case {
     form: Form,
     step: Step,
-    next: Option<Step>,
-    heir: Form,
+    following: Option<Step>,
+    next: Form,
 }
 
 impl Case {
@@ -96,12 +96,12 @@ impl Case {
         for form in Form::ALL {
             let steps = form.steps(wire.begin_is_a_request);
             for (i, step) in steps.iter().copied().enumerate() {
-                let next = steps.get(i + 1).copied();
-                cases.extend(Form::ALL.map(|heir| Self {
+                let following = steps.get(i + 1).copied();
+                cases.extend(Form::ALL.map(|next| Self {
                     form,
                     step,
+                    following,
                     next,
-                    heir,
                 }));
             }
         }
@@ -125,48 +125,48 @@ impl Case {
         };
         let (start, started) = channel();
         let (queue, once) = (pool.clone(), Once::new());
-        let heir_comes: HeirComes = Arc::new(move || {
+        let next_comes: NextComes = Arc::new(move || {
             once.call_once(|| {
                 let _ = start.send(());
-                wait_until("the heir in the queue", || {
+                wait_until("the next thread in the queue", || {
                     (queue.waiting() == 1).then_some(())
                 });
             });
         });
-        let comes_in_time = Arc::clone(&heir_comes);
+        let comes_in_time = Arc::clone(&next_comes);
         wire.proxy.at(self.step.marker(), point, move || {
             comes_in_time();
             fault()
         });
-        let (told, heir) = thread::scope(|threads| {
-            let heir = threads.spawn(move || {
+        let (told, next) = thread::scope(|threads| {
+            let next = threads.spawn(move || {
                 started.recv().unwrap();
-                Told::by(&self.heir.run(&mut &*pool, holder.key, holder))
+                Told::by(&self.next.run(&mut &*pool, holder.key, holder))
             });
             let first = First {
-                heir_comes,
+                next_comes,
                 table: &table,
             };
             let told = Told::by(&self.form.run(&mut &*pool, &key, first));
-            (told, heir.join().unwrap())
+            (told, next.join().unwrap())
         });
         assert!(!wire.proxy.is_armed(), "{self:?}: no fault");
         Ended {
             told,
-            heir,
+            next,
             key,
             table,
         }
     }
 
-    /// What must be true when the fault is over. An heir that failed tries again.
+    /// What must be true when the fault is over. A next thread that failed tries again.
     fn check<M>(&self, ended: &Ended, pool: &QueuedPool<M>, point: Point)
     where
         M: ManageConnection<Connection: Session>,
     {
         let Ended {
             told,
-            heir,
+            next,
             key,
             table,
         } = ended;
@@ -174,39 +174,39 @@ impl Case {
         let mut rows = table.rows();
         let done = self.form.work_was_done(*told) || self.form.work_is_done(self.step, point);
         rows -= i64::from(done);
-        rows -= i64::from(self.heir.work_was_done(*heir));
-        assert_eq!(rows, 0, "{self:?}, {point:?}, {told:?}, {heir:?}");
-        if *heir != Told::Done {
-            let again = self.heir.run(&mut &*pool, key, Holder { key, table });
+        rows -= i64::from(self.next.work_was_done(*next));
+        assert_eq!(rows, 0, "{self:?}, {point:?}, {told:?}, {next:?}");
+        if *next != Told::Done {
+            let again = self.next.run(&mut &*pool, key, Holder { key, table });
             assert!(
                 again.is_ok(),
-                "{self:?}, {point:?}, {told:?}, {heir:?}: {again:?}"
+                "{self:?}, {point:?}, {told:?}, {next:?}: {again:?}"
             );
         }
         Oracle::new().wait_until_free(key);
     }
 }
 
-/// What a section and its heir were told.
+/// What a section and the next one were told.
 struct Ended {
     told: Told,
-    heir: Told,
+    next: Told,
     key: Key,
     table: Table,
 }
 
-/// The body of the section that is first, unless a fault has let the heir come before.
+/// The body of the section that is first, unless a fault has let the next one come before.
 struct First<'a> {
-    heir_comes: HeirComes,
+    next_comes: NextComes,
     table: &'a Table,
 }
 
-/// Returns when the heir is in the queue, or has been.
-type HeirComes = Arc<dyn Fn() + Send + Sync>;
+/// Returns when the next thread is in the queue, or has been.
+type NextComes = Arc<dyn Fn() + Send + Sync>;
 
 impl Body for First<'_> {
     fn run<S: Session>(self, session: &mut S) -> Result<(), Error> {
-        (self.heir_comes)();
+        (self.next_comes)();
         self.table.run(session)
     }
 }
