@@ -152,6 +152,10 @@ where
         conn: &mut PgConnection,
         verb: Verb<'_, V>,
     ) -> Result<i64, Error> {
+        if self.filter.is_noop(&Pg)? {
+            let table = self.table_name();
+            return Err(Error::NoKey { table });
+        }
         let from = self.table.from_clause();
         let expected = self.expected.into();
         let saved = self.run(conn, &from, verb, Some(expected))?;
@@ -233,17 +237,20 @@ where
                 self.from.walk_ast(out.reborrow())?;
             }
         }
+        let Some(expected) = &self.expected else {
+            return self.filter.walk_ast(out);
+        };
+        out.push_sql(" WHERE ");
+        out.push_identifier(self.column)?;
+        out.push_sql(" = ");
+        out.push_bind_param::<BigInt, _>(expected)?;
+        // Around the filter, which diesel writes with its WHERE, so that an OR in it stays in it.
+        // The planner flattens this: the row is found by its index.
+        out.push_sql(" AND EXISTS (SELECT");
         self.filter.walk_ast(out.reborrow())?;
-        if let Some(expected) = &self.expected {
-            let filtered = !self.filter.is_noop(&Pg)?;
-            out.push_sql(if filtered { " AND " } else { " WHERE " });
-            out.push_identifier(self.column)?;
-            out.push_sql(" = ");
-            out.push_bind_param::<BigInt, _>(expected)?;
-            out.push_sql(" RETURNING ");
-            out.push_identifier(self.column)?;
-            out.push_sql("::bigint");
-        }
+        out.push_sql(") RETURNING ");
+        out.push_identifier(self.column)?;
+        out.push_sql("::bigint");
         Ok(())
     }
 }

@@ -206,6 +206,18 @@ pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
     assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
 }
 
+/// A row is found by its index, whatever stands around the filter.
+pub fn a_save_reads_no_other_row<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    conn.run("SET enable_seqscan = off; BEGIN").unwrap();
+    conn.save(1, 1, "ada").unwrap();
+    conn.delete(1, 2).unwrap();
+    let whole_table = "DO $$ BEGIN ASSERT (SELECT seq_scan = 0 AND idx_scan = 2 \
+                       FROM pg_stat_xact_user_tables WHERE relid = 'seat'::regclass); END $$";
+    conn.run(whole_table).unwrap();
+}
+
 pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);

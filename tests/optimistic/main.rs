@@ -5,6 +5,7 @@ mod oracle;
 
 mod cases;
 mod driver;
+mod filters;
 mod names;
 
 macro_rules! on_both {
@@ -37,5 +38,6 @@ on_both! {
     an_empty_list_of_changes_is_told,
     a_serialization_failure_is_a_conflict,
     a_rolled_back_save_leaves_the_old_version,
+    a_save_reads_no_other_row,
     the_trigger_raises_the_version_once_for_everybody,
 }
