@@ -78,6 +78,21 @@ pub enum Error {
         actual: i64,
     },
 
+    /// The row was not saved, although it still has the version that was read: a trigger that
+    /// returns NULL, or a row security policy, suppressed the save. Trying again does not help.
+    ///
+    /// In the rare case that the row was deleted and inserted again while the save ran, it looks
+    /// the same.
+    #[error(
+        "a row of {table} was not saved, although it still is at version {version}: a trigger that returns NULL or a row security policy suppressed the save; look at both (\\d in psql lists them)"
+    )]
+    Suppressed {
+        /// The table, as SQL names it.
+        table: String,
+        /// The version that was read, and that the row still has.
+        version: i64,
+    },
+
     /// The transaction is REPEATABLE READ or SERIALIZABLE, and the row was saved by somebody else
     /// since its snapshot (SQLSTATE 40001).
     #[error("a row was saved by somebody else since this transaction began; run all of it again")]
@@ -173,12 +188,13 @@ mod sealed {
     impl Sealed for i64 {}
 }
 
-/// What the row says when a save has found no row with the version: not there, NULL, or another.
+/// Why a save has changed no row, by the version that the row has just after it.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
     match found {
         None => Error::NotFound { table, expected },
         Some(None) => Error::NullVersion { table },
+        Some(Some(version)) if version == expected => Error::Suppressed { table, version },
         Some(Some(actual)) => Error::Conflict {
             table,
             expected,

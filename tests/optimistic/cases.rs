@@ -4,15 +4,15 @@ use std::thread;
 use std::time::Duration;
 
 use backon::{BlockingRetryable, ConstantBuilder};
-use pglock::optimistic::{Error, trigger_sql};
+use pglock::optimistic::Error;
 
-use crate::driver::{Driver, House};
+use crate::driver::{Driver, House, INT};
 use crate::oracle::{Oracle, wait_until};
 
-const INT: &str = "int NOT NULL DEFAULT 1";
 const FREE: [&str; 3] = ["(1,,0,1)", "(2,,0,1)", "(3,,0,1)"];
 
-fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
+/// The version that was read, and the one that the row has.
+pub fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
     let error = result.unwrap_err();
     assert!(error.is_conflict(), "{error:?}");
     let Error::Conflict {
@@ -216,19 +216,4 @@ pub fn a_save_reads_no_other_row<D: Driver>() {
     let whole_table = "DO $$ BEGIN ASSERT (SELECT seq_scan = 0 AND idx_scan = 2 \
                        FROM pg_stat_xact_user_tables WHERE relid = 'seat'::regclass); END $$";
     conn.run(whole_table).unwrap();
-}
-
-pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
-    let house = House::new(INT);
-    let mut conn = D::open(&house);
-    let trigger = trigger_sql((house.schema.as_str(), "seat"), "version");
-    conn.run(&trigger).unwrap();
-    conn.run(&trigger).unwrap();
-    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2, "once");
-    conn.run("UPDATE seat SET visits = 1 WHERE id = 1").unwrap();
-    conn.run("UPDATE seat SET visits = 2, version = 1 WHERE id = 1")
-        .unwrap();
-    assert_eq!(conflict(conn.save(1, 2, "bob")), (2, 4));
-    assert_eq!(house.rows()[0], "(1,ada,2,4)");
-    assert_eq!(conflict(conn.delete(1, 2)), (2, 4));
 }

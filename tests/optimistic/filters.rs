@@ -5,9 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use pglock::optimistic::{Error, diesel::AtVersion};
 
-use crate::driver::{Driver, House, seat};
-
-const INT: &str = "int NOT NULL DEFAULT 1";
+use crate::driver::{Driver, House, INT, seat};
 
 #[test]
 fn an_or_in_a_filter_does_not_skip_the_version() {

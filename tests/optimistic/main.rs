@@ -7,25 +7,27 @@ mod cases;
 mod driver;
 mod filters;
 mod names;
+mod triggers;
 
 macro_rules! on_both {
-    ($($case:ident,)*) => {
-        mod postgres_crate {$(
+    ($($module:ident: $($case:ident,)*;)*) => {
+        mod postgres_crate {$($(
             #[test]
             fn $case() {
-                crate::cases::$case::<postgres::Client>();
+                crate::$module::$case::<postgres::Client>();
             }
-        )*}
-        mod diesel_crate {$(
+        )*)*}
+        mod diesel_crate {$($(
             #[test]
             fn $case() {
-                crate::cases::$case::<diesel::PgConnection>();
+                crate::$module::$case::<diesel::PgConnection>();
             }
-        )*}
+        )*)*}
     };
 }
 
 on_both! {
+    cases:
     a_save_raises_the_version_and_changes_no_other_column,
     a_stale_save_changes_nothing_and_conflicts_again,
     a_save_that_waited_for_another_conflicts,
@@ -38,6 +40,9 @@ on_both! {
     an_empty_list_of_changes_is_told,
     a_serialization_failure_is_a_conflict,
     a_rolled_back_save_leaves_the_old_version,
-    a_save_reads_no_other_row,
+    a_save_reads_no_other_row,;
+    triggers:
     the_trigger_raises_the_version_once_for_everybody,
+    a_save_that_a_trigger_suppresses_is_no_conflict,
+    a_save_that_a_policy_suppresses_is_no_conflict,;
 }
