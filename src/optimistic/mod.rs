@@ -61,7 +61,7 @@ pub mod diesel;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
-/// Why a row was not saved. After any of them it is as it was.
+/// Why a row was not saved. It is as it was, after any of them but [`Error::UnusableVersion`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -107,13 +107,23 @@ pub enum Error {
         expected: i64,
     },
 
-    /// The row has no version: its column is NULL.
+    /// The row has no version, and was not saved: its column is NULL.
     #[error(
-        "the row of {table} has NULL for a version; give it one, and declare the column NOT NULL"
+        "a row of {table} was not saved, for its version is NULL; give it one, and declare the column NOT NULL"
     )]
     NullVersion {
         /// The table, as SQL names it.
         table: String,
+    },
+
+    /// The row was saved, but the next save cannot name its new version: a trigger has set it to
+    /// NULL, or to a number that the type of the version that was read cannot hold.
+    #[error("a row of {table} was saved, but {}", unusable(*.version))]
+    UnusableVersion {
+        /// The table, as SQL names it.
+        table: String,
+        /// The version that the row has now; `None` is NULL.
+        version: Option<i64>,
     },
 
     /// The version column is neither `integer` nor `bigint`.
@@ -125,8 +135,11 @@ pub enum Error {
         found: String,
     },
 
-    /// The version is the highest that its type holds.
-    #[error("version {version}, in {table}, is the last that its type can hold; use bigint")]
+    /// The version is the highest that its type holds: that of the column, or that of the version
+    /// that was read.
+    #[error(
+        "version {version}, in {table}, is the last that its type can hold; use bigint and i64"
+    )]
     LastVersion {
         /// The table, as SQL names it.
         table: String,
@@ -169,6 +182,15 @@ impl Error {
     }
 }
 
+fn unusable(version: Option<i64>) -> String {
+    match version {
+        None => "a trigger has set its version to NULL; declare the column NOT NULL".to_owned(),
+        Some(version) => format!(
+            "a trigger has set its version to {version}, which is too large for the type of the version that was read; use bigint and i64"
+        ),
+    }
+}
+
 /// So that a save can stand in the body of a lock.
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
@@ -203,14 +225,23 @@ fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
     }
 }
 
-/// The version after this one, asked for before anything is sent.
+/// Refuses a version that has no next one, before anything is sent.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
-fn next<V: Version>(version: V, table: impl FnOnce() -> String) -> Result<V, Error> {
+fn check_next<V: Version>(version: V, table: impl FnOnce() -> String) -> Result<(), Error> {
     let version = version.into();
-    let next = version
-        .checked_add(1)
-        .and_then(|next| V::try_from(next).ok());
-    next.ok_or_else(|| Error::LastVersion {
+    let next = version.checked_add(1).map(V::try_from);
+    if !matches!(next, Some(Ok(_))) {
+        let table = table();
+        return Err(Error::LastVersion { table, version });
+    }
+    Ok(())
+}
+
+/// The version that a save has returned.
+#[cfg(any(feature = "postgres", feature = "diesel"))]
+fn saved<V: Version>(version: Option<i64>, table: impl FnOnce() -> String) -> Result<V, Error> {
+    let usable = version.and_then(|version| V::try_from(version).ok());
+    usable.ok_or_else(|| Error::UnusableVersion {
         table: table(),
         version,
     })

@@ -176,6 +176,30 @@ pub fn a_version_that_can_go_no_higher_is_told<D: Driver>() {
     assert_eq!(house.rows(), before);
 }
 
+/// Whatever the type that it was read as.
+pub fn the_last_version_is_that_of_the_column<D: Driver>() {
+    let last = i64::from(i32::MAX);
+    let house = House::new("int NOT NULL DEFAULT 2147483647");
+    let mut conn = D::open(&house);
+    let before = house.rows();
+    let domain = "CREATE DOMAIN number AS int; ALTER TABLE seat ALTER version TYPE number";
+    for alter in ["SELECT 1", domain] {
+        conn.run(alter).unwrap();
+        let error = conn.save_wide(1, last, "ada").unwrap_err();
+        assert!(
+            matches!(error, Error::LastVersion { version, .. } if version == last),
+            "{error:?}"
+        );
+        assert_eq!(house.rows(), before);
+    }
+    conn.delete(1, i32::MAX).unwrap();
+
+    let house = House::new("bigint NOT NULL DEFAULT 2147483647");
+    let mut conn = D::open(&house);
+    assert_eq!(conn.save_wide(1, last, "ada").unwrap(), last + 1);
+    assert_eq!(conflict(conn.save_wide(1, last, "bob")), (last, last + 1));
+}
+
 pub fn an_empty_list_of_changes_is_told<D: Driver>() {
     let house = House::new(INT);
     let result = D::open(&house).save_nothing(1, 1);

@@ -37,6 +37,7 @@ on_both! {
     a_null_version_is_told,
     a_column_of_another_type_is_told,
     a_version_that_can_go_no_higher_is_told,
+    the_last_version_is_that_of_the_column,
     an_empty_list_of_changes_is_told,
     a_serialization_failure_is_a_conflict,
     a_rolled_back_save_leaves_the_old_version,
@@ -44,5 +45,6 @@ on_both! {
     triggers:
     the_trigger_raises_the_version_once_for_everybody,
     a_save_that_a_trigger_suppresses_is_no_conflict,
-    a_save_that_a_policy_suppresses_is_no_conflict,;
+    a_save_that_a_policy_suppresses_is_no_conflict,
+    a_save_whose_new_version_is_unusable_is_no_refusal,;
 }

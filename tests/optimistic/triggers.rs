@@ -58,3 +58,23 @@ pub fn a_save_that_a_policy_suppresses_is_no_conflict<D: Driver>() {
     assert_suppressed(conn.delete(1, 1));
     assert_eq!(house.rows(), before);
 }
+
+pub fn a_save_whose_new_version_is_unusable_is_no_refusal<D: Driver>() {
+    for (column, set, found) in [
+        ("int DEFAULT 1", "NULL", None),
+        ("bigint DEFAULT 1", "5000000000", Some(5_000_000_000)),
+    ] {
+        let house = House::new(column);
+        house.before_each_row(&format!("BEGIN NEW.version := {set}; RETURN NEW; END"));
+        let error = D::open(&house).save(1, 1, "ada").unwrap_err();
+        assert!(
+            matches!(error, Error::UnusableVersion { version, .. } if version == found),
+            "{error:?}"
+        );
+        assert!(!error.is_conflict());
+        assert!(error.to_string().contains("was saved, but"), "{error}");
+        let version = found.map(|version| version.to_string());
+        let saved = format!("(1,ada,0,{})", version.unwrap_or_default());
+        assert_eq!(house.rows()[0], saved);
+    }
+}
