@@ -251,7 +251,8 @@ fn saved<V: Version>(version: Option<i64>, table: impl FnOnce() -> String) -> Re
 /// other programs write. Put it into a migration; it can run again.
 ///
 /// The saves of this module go on as they are, and raise the version once. The trigger and its
-/// function are called `pglock_bump_` and the column's name ([Trigger Functions]).
+/// function are called `pglock_bump_` and the column's name; a name that would have more than 63
+/// bytes ends with a hash of the column's instead ([Trigger Functions]).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

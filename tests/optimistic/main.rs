@@ -44,6 +44,7 @@ on_both! {
     a_save_reads_no_other_row,;
     triggers:
     the_trigger_raises_the_version_once_for_everybody,
+    long_columns_have_triggers_of_their_own,
     a_save_that_a_trigger_suppresses_is_no_conflict,
     a_save_that_a_policy_suppresses_is_no_conflict,
     a_save_whose_new_version_is_unusable_is_no_refusal,;

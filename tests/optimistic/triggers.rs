@@ -20,6 +20,27 @@ pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
     assert_eq!(conflict(conn.delete(1, 2)), (2, 4));
 }
 
+/// PostgreSQL cuts names off after 63 bytes.
+pub fn long_columns_have_triggers_of_their_own<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    for long in ["v".repeat(62), "🔒".repeat(15)] {
+        let columns = [format!("{long}a"), format!("{long}b")];
+        for column in &columns {
+            conn.run(&format!("ALTER TABLE seat ADD \"{column}\" int DEFAULT 1"))
+                .unwrap();
+            let trigger = trigger_sql((house.schema.as_str(), "seat"), column);
+            conn.run(&trigger).unwrap();
+            conn.run(&trigger).unwrap();
+        }
+    }
+    conn.run("UPDATE seat SET visits = 1 WHERE id = 1").unwrap();
+    assert_eq!(house.rows()[0], "(1,,1,1,2,2,2,2)");
+    let triggers = "DO $$ BEGIN ASSERT 4 = \
+                    (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'seat'::regclass); END $$";
+    conn.run(triggers).unwrap();
+}
+
 fn assert_suppressed(result: Result<(), Error>) {
     let error = result.unwrap_err();
     let suppressed = matches!(error, Error::Suppressed { version: 1, .. });
