@@ -168,8 +168,9 @@ pub enum Error {
         table: String,
     },
 
-    /// Any other error of the server or the driver.
-    #[error("cannot save: {}", crate::error::all_of(.0))]
+    /// Any other error of the server or the driver, which is the source. If the connection was lost,
+    /// it is not known whether the row was saved.
+    #[error("a statement of an optimistic save failed")]
     Database(#[source] BoxError),
 }
 

@@ -220,6 +220,26 @@ pub fn a_serialization_failure_is_a_conflict<D: Driver>() {
     assert_eq!(house.rows()[0], "(1,ada,0,2)");
 }
 
+/// As anyhow, among others, prints an error: with all its sources.
+pub fn the_reason_stands_in_an_error_once<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    conn.run("ALTER TABLE seat RENAME buyer TO owner").unwrap();
+    let missing = conn.save(1, 1, "ada").unwrap_err();
+    assert!(matches!(missing, Error::Database(_)), "{missing:?}");
+    let missing = format!("{:#}", anyhow::Error::from(missing));
+    assert_eq!(missing.matches("buyer").count(), 1, "{missing}");
+
+    let mut other = D::open(&house);
+    conn.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM seat")
+        .unwrap();
+    other.save_visits(2, 1, 7).unwrap();
+    let changed = conn.save_visits(2, 1, 8).unwrap_err();
+    assert!(matches!(changed, Error::Serialization(_)), "{changed:?}");
+    let changed = format!("{:#}", anyhow::Error::from(changed));
+    assert_eq!(changed.matches("serialize").count(), 1, "{changed}");
+}
+
 pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);

@@ -40,6 +40,7 @@ on_both! {
     the_last_version_is_that_of_the_column,
     an_empty_list_of_changes_is_told,
     a_serialization_failure_is_a_conflict,
+    the_reason_stands_in_an_error_once,
     a_rolled_back_save_leaves_the_old_version,
     a_save_reads_no_other_row,;
     triggers:
