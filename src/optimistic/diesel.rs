@@ -10,7 +10,7 @@ use diesel::query_source::{Column, Table};
 use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
 use diesel::sql_types::{BigInt, Integer, Nullable};
 
-use super::{Error, Version, next, refusal};
+use super::{Error, Version, check_next, refusal, saved};
 
 /// `at_version`, for whatever `diesel::update` and `diesel::delete` take: a table with filters, or
 /// a reference to an `Identifiable`.
@@ -132,9 +132,10 @@ where
             let table = self.table_name();
             return Err(Error::NoChanges { table });
         }
-        let next = next(self.expected, || self.table_name())?;
-        let saved = self.save(conn, Verb::Update(&changes))?;
-        Ok(C::Number::try_from(saved).unwrap_or(next))
+        check_next(self.expected, || self.table_name())?;
+        self.check_width(conn)?;
+        let version = self.save(conn, Verb::Update(&changes))?;
+        saved(version, || self.table_name())
     }
 
     /// Deletes the row, if it still has the version.
@@ -147,33 +148,49 @@ where
         Ok(())
     }
 
+    /// A `BigInt` of the schema may be an `integer` of the table. Without an SQLSTATE, which diesel
+    /// does not show, the server's error would say so in words only.
+    fn check_width(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        const BYTES_OF_AN_INTEGER: i64 = 4;
+        let version = self.expected.into();
+        if version != i64::from(i32::MAX) {
+            return Ok(());
+        }
+        match self.run(conn, Verb::<()>::Width, None)? {
+            Some(Some(BYTES_OF_AN_INTEGER)) => check_next(i32::MAX, || self.table_name()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The version that the row has afterwards; `None` is NULL.
     fn save<V: QueryFragment<Pg>>(
         &self,
         conn: &mut PgConnection,
         verb: Verb<'_, V>,
-    ) -> Result<i64, Error> {
-        let from = self.table.from_clause();
+    ) -> Result<Option<i64>, Error> {
         let expected = self.expected.into();
-        let saved = self.run(conn, &from, verb, Some(expected))?;
-        if let Some(Some(version)) = saved {
+        if let Some(version) = self.run(conn, verb, Some(expected))? {
             return Ok(version);
         }
         // A statement of its own: one that has waited for another writer still has the snapshot
         // from before.
-        let found = self.run(conn, &from, Verb::<()>::Select, None)?;
+        let found = self.run(conn, Verb::<()>::Version, None)?;
         Err(refusal(self.table_name(), expected, found))
     }
 
     fn run<V: QueryFragment<Pg>>(
         &self,
         conn: &mut PgConnection,
-        from: &T::FromClause,
         verb: Verb<'_, V>,
         expected: Option<i64>,
-    ) -> QueryResult<Option<Option<i64>>> {
+    ) -> Result<Option<Option<i64>>, Error> {
+        if self.filter.is_noop(&Pg)? {
+            let table = self.table_name();
+            return Err(Error::NoKey { table });
+        }
         let statement = Statement {
             verb,
-            from,
+            from: &self.table.from_clause(),
             filter: &self.filter,
             column: C::NAME,
             expected,
@@ -191,7 +208,8 @@ where
 enum Verb<'a, V> {
     Update(&'a V),
     Delete,
-    Select,
+    Version,
+    Width,
 }
 
 struct Statement<'a, F, W, V> {
@@ -226,24 +244,29 @@ where
                 out.push_sql("DELETE FROM ");
                 self.from.walk_ast(out.reborrow())?;
             }
-            Verb::Select => {
+            Verb::Version | Verb::Width => {
+                let width = matches!(self.verb, Verb::Width);
                 out.push_sql("SELECT ");
+                out.push_sql(if width { "pg_column_size(" } else { "(" });
                 out.push_identifier(self.column)?;
-                out.push_sql("::bigint FROM ");
+                out.push_sql(")::bigint FROM ");
                 self.from.walk_ast(out.reborrow())?;
             }
         }
+        let Some(expected) = &self.expected else {
+            return self.filter.walk_ast(out);
+        };
+        out.push_sql(" WHERE ");
+        out.push_identifier(self.column)?;
+        out.push_sql(" = ");
+        out.push_bind_param::<BigInt, _>(expected)?;
+        // Around the filter, which diesel writes with its WHERE, so that an OR in it stays in it.
+        // The planner flattens this: the row is found by its index.
+        out.push_sql(" AND EXISTS (SELECT");
         self.filter.walk_ast(out.reborrow())?;
-        if let Some(expected) = &self.expected {
-            let filtered = !self.filter.is_noop(&Pg)?;
-            out.push_sql(if filtered { " AND " } else { " WHERE " });
-            out.push_identifier(self.column)?;
-            out.push_sql(" = ");
-            out.push_bind_param::<BigInt, _>(expected)?;
-            out.push_sql(" RETURNING ");
-            out.push_identifier(self.column)?;
-            out.push_sql("::bigint");
-        }
+        out.push_sql(") RETURNING ");
+        out.push_identifier(self.column)?;
+        out.push_sql("::bigint");
         Ok(())
     }
 }

@@ -61,7 +61,7 @@ pub mod diesel;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
-/// Why a row was not saved. After any of them it is as it was.
+/// Why a row was not saved. It is as it was, after any of them but [`Error::UnusableVersion`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -78,6 +78,21 @@ pub enum Error {
         actual: i64,
     },
 
+    /// The row was not saved, although it still has the version that was read: a trigger that
+    /// returns NULL, or a row security policy, suppressed the save. Trying again does not help.
+    ///
+    /// In the rare case that the row was deleted and inserted again while the save ran, it looks
+    /// the same.
+    #[error(
+        "a row of {table} was not saved, although it still is at version {version}: a trigger that returns NULL or a row security policy suppressed the save; look at both (\\d in psql lists them)"
+    )]
+    Suppressed {
+        /// The table, as SQL names it.
+        table: String,
+        /// The version that was read, and that the row still has.
+        version: i64,
+    },
+
     /// The transaction is REPEATABLE READ or SERIALIZABLE, and the row was saved by somebody else
     /// since its snapshot (SQLSTATE 40001).
     #[error("a row was saved by somebody else since this transaction began; run all of it again")]
@@ -92,13 +107,23 @@ pub enum Error {
         expected: i64,
     },
 
-    /// The row has no version: its column is NULL.
+    /// The row has no version, and was not saved: its column is NULL.
     #[error(
-        "the row of {table} has NULL for a version; give it one, and declare the column NOT NULL"
+        "a row of {table} was not saved, for its version is NULL; give it one, and declare the column NOT NULL"
     )]
     NullVersion {
         /// The table, as SQL names it.
         table: String,
+    },
+
+    /// The row was saved, but the next save cannot name its new version: a trigger has set it to
+    /// NULL, or to a number that the type of the version that was read cannot hold.
+    #[error("a row of {table} was saved, but {}", unusable(*.version))]
+    UnusableVersion {
+        /// The table, as SQL names it.
+        table: String,
+        /// The version that the row has now; `None` is NULL.
+        version: Option<i64>,
     },
 
     /// The version column is neither `integer` nor `bigint`.
@@ -110,8 +135,11 @@ pub enum Error {
         found: String,
     },
 
-    /// The version is the highest that its type holds.
-    #[error("version {version}, in {table}, is the last that its type can hold; use bigint")]
+    /// The version is the highest that its type holds: that of the column, or that of the version
+    /// that was read.
+    #[error(
+        "version {version}, in {table}, is the last that its type can hold; use bigint and i64"
+    )]
     LastVersion {
         /// The table, as SQL names it.
         table: String,
@@ -140,8 +168,9 @@ pub enum Error {
         table: String,
     },
 
-    /// Any other error of the server or the driver.
-    #[error("cannot save")]
+    /// Any other error of the server or the driver, which is the source. If the connection was lost,
+    /// it is not known whether the row was saved.
+    #[error("a statement of an optimistic save failed")]
     Database(#[source] BoxError),
 }
 
@@ -151,6 +180,15 @@ impl Error {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Serialization(_))
+    }
+}
+
+fn unusable(version: Option<i64>) -> String {
+    match version {
+        None => "a trigger has set its version to NULL; declare the column NOT NULL".to_owned(),
+        Some(version) => format!(
+            "a trigger has set its version to {version}, which is too large for the type of the version that was read; use bigint and i64"
+        ),
     }
 }
 
@@ -173,12 +211,13 @@ mod sealed {
     impl Sealed for i64 {}
 }
 
-/// What the row says when a save has found no row with the version: not there, NULL, or another.
+/// Why a save has changed no row, by the version that the row has just after it.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
     match found {
         None => Error::NotFound { table, expected },
         Some(None) => Error::NullVersion { table },
+        Some(Some(version)) if version == expected => Error::Suppressed { table, version },
         Some(Some(actual)) => Error::Conflict {
             table,
             expected,
@@ -187,14 +226,23 @@ fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
     }
 }
 
-/// The version after this one, asked for before anything is sent.
+/// Refuses a version that has no next one, before anything is sent.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
-fn next<V: Version>(version: V, table: impl FnOnce() -> String) -> Result<V, Error> {
+fn check_next<V: Version>(version: V, table: impl FnOnce() -> String) -> Result<(), Error> {
     let version = version.into();
-    let next = version
-        .checked_add(1)
-        .and_then(|next| V::try_from(next).ok());
-    next.ok_or_else(|| Error::LastVersion {
+    let next = version.checked_add(1).map(V::try_from);
+    if !matches!(next, Some(Ok(_))) {
+        let table = table();
+        return Err(Error::LastVersion { table, version });
+    }
+    Ok(())
+}
+
+/// The version that a save has returned.
+#[cfg(any(feature = "postgres", feature = "diesel"))]
+fn saved<V: Version>(version: Option<i64>, table: impl FnOnce() -> String) -> Result<V, Error> {
+    let usable = version.and_then(|version| V::try_from(version).ok());
+    usable.ok_or_else(|| Error::UnusableVersion {
         table: table(),
         version,
     })
@@ -204,7 +252,8 @@ fn next<V: Version>(version: V, table: impl FnOnce() -> String) -> Result<V, Err
 /// other programs write. Put it into a migration; it can run again.
 ///
 /// The saves of this module go on as they are, and raise the version once. The trigger and its
-/// function are called `pglock_bump_` and the column's name ([Trigger Functions]).
+/// function are called `pglock_bump_` and the column's name; a name that would have more than 63
+/// bytes ends with a hash of the column's instead ([Trigger Functions]).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

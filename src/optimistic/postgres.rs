@@ -1,10 +1,10 @@
 //! Versions with the `postgres` crate.
 
-use postgres::GenericClient;
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
+use postgres::{GenericClient, Statement};
 
-use super::{Error, Version, next, refusal};
+use super::{Error, Version, check_next, refusal, saved};
 use crate::sql;
 use crate::targets::TableName;
 
@@ -64,17 +64,21 @@ impl Versioned {
         version: V,
         changes: &Columns<'_>,
     ) -> Result<V, Error> {
+        let table = || self.table.to_string();
         if changes.is_empty() {
-            return Err(Error::NoChanges {
-                table: self.table.to_string(),
-            });
+            return Err(Error::NoChanges { table: table() });
         }
-        let next = next(version, || self.table.to_string())?;
+        check_next(version, table)?;
         let columns = changes.iter().map(|(column, _)| *column);
         let sql = sql::update(&self.table, &self.column, &names(key), columns);
+        let statement = self.prepare(client, &sql, key)?;
+        let version = version.into();
+        if let (&Type::INT4, Ok(version)) = (type_of(&statement), i32::try_from(version)) {
+            check_next(version, table)?;
+        }
         let parameters = changes.iter().chain(key).map(|(_, value)| *value);
-        let saved = self.save(client, &sql, parameters.collect(), key, version.into())?;
-        Ok(V::try_from(saved).unwrap_or(next))
+        let version = self.save(client, &statement, parameters.collect(), key, version)?;
+        saved(version, table)
     }
 
     /// Deletes the row with this key, if it still has this version. Round trips as
@@ -90,19 +94,18 @@ impl Versioned {
         version: V,
     ) -> Result<(), Error> {
         let sql = sql::delete(&self.table, &self.column, &names(key));
+        let statement = self.prepare(client, &sql, key)?;
         let parameters = key.iter().map(|(_, value)| *value).collect();
-        self.save(client, &sql, parameters, key, version.into())?;
+        self.save(client, &statement, parameters, key, version.into())?;
         Ok(())
     }
 
-    fn save(
+    fn prepare(
         &self,
         client: &mut impl GenericClient,
         sql: &str,
-        parameters: Vec<&(dyn ToSql + Sync)>,
         key: &Columns<'_>,
-        expected: i64,
-    ) -> Result<i64, Error> {
+    ) -> Result<Statement, Error> {
         let table = || self.table.to_string();
         if key.is_empty() {
             return Err(Error::NoKey { table: table() });
@@ -111,25 +114,35 @@ impl Versioned {
             return Err(Error::NulByte { table: table() });
         }
         let statement = client.prepare(sql)?;
+        match *type_of(&statement) {
+            Type::INT4 | Type::INT8 => Ok(statement),
+            ref other => Err(Error::VersionType {
+                table: table(),
+                found: other.to_string(),
+            }),
+        }
+    }
+
+    /// The version that the row has afterwards; `None` is NULL.
+    fn save(
+        &self,
+        client: &mut impl GenericClient,
+        statement: &Statement,
+        parameters: Vec<&(dyn ToSql + Sync)>,
+        key: &Columns<'_>,
+        expected: i64,
+    ) -> Result<Option<i64>, Error> {
         let mut parameters = parameters;
         let narrow = i32::try_from(expected).ok(); // of no `integer`: NULL, and no row has that
-        parameters.push(match *statement.columns()[0].type_() {
+        parameters.push(match *type_of(statement) {
             Type::INT4 => &narrow,
-            Type::INT8 => &expected,
-            ref other => {
-                return Err(Error::VersionType {
-                    table: table(),
-                    found: other.to_string(),
-                });
-            }
+            _ => &expected,
         });
-        match client.query(&statement, &parameters)?.first() {
-            Some(row) => read(row).ok_or_else(|| Error::NullVersion { table: table() }),
-            None => {
-                let found = self.version(client, key)?;
-                Err(refusal(table(), expected, found))
-            }
+        if let Some(row) = client.query(statement, &parameters)?.first() {
+            return Ok(read(row));
         }
+        let found = self.version(client, key)?;
+        Err(refusal(self.table.to_string(), expected, found))
     }
 
     fn version(
@@ -145,6 +158,10 @@ impl Versioned {
 
 fn names<'a>(columns: &Columns<'a>) -> Vec<&'a str> {
     columns.iter().map(|(column, _)| *column).collect()
+}
+
+fn type_of(statement: &Statement) -> &Type {
+    statement.columns()[0].type_()
 }
 
 fn read(row: &postgres::Row) -> Option<i64> {

@@ -1,5 +1,7 @@
 //! Rows with a version column. The names are quoted here, the values are parameters.
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::targets::{identifier, literal, table_name};
 use crate::targets::TableName;
 
@@ -62,21 +64,38 @@ fn found(key: &[&str], first: usize) -> String {
     format!(" WHERE {}", conditions.join(" AND "))
 }
 
-/// Runs as often as one likes. CREATE OR REPLACE TRIGGER would need PostgreSQL 14.
+/// Can run again, for another column too, and leaves no moment without the trigger.
 pub(crate) fn trigger(table: &TableName, column: &str) -> String {
-    let column_name = identifier(column);
-    let name = identifier(&format!("pglock_bump_{column}"));
+    let name = identifier(&trigger_name(column));
+    let column = identifier(column);
     let function = match &table.schema {
         Some(schema) => format!("{}.{name}", identifier(schema)),
         None => name.clone(),
     };
     let body = literal(&format!(
-        "BEGIN NEW.{column_name} := coalesce(OLD.{column_name}, 0) + 1; RETURN NEW; END"
+        "BEGIN NEW.{column} := coalesce(OLD.{column}, 0) + 1; RETURN NEW; END"
     ));
     let table = table_name(table);
     format!(
         "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS {body};\n\
-         DROP TRIGGER IF EXISTS {name} ON {table};\n\
-         CREATE TRIGGER {name} BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}();\n"
+         CREATE OR REPLACE TRIGGER {name} BEFORE UPDATE ON {table} \
+         FOR EACH ROW EXECUTE FUNCTION {function}();\n"
     )
+}
+
+/// PostgreSQL cuts longer names off, and would take those of two columns for one.
+const LONGEST_NAME: usize = 63;
+
+fn trigger_name(column: &str) -> String {
+    let mut name = format!("pglock_bump_{column}");
+    if name.len() > LONGEST_NAME {
+        let hash = format!("_{:016x}", xxh3_64(column.as_bytes()));
+        let mut end = LONGEST_NAME - hash.len();
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        name.truncate(end);
+        name += &hash;
+    }
+    name
 }

@@ -4,15 +4,15 @@ use std::thread;
 use std::time::Duration;
 
 use backon::{BlockingRetryable, ConstantBuilder};
-use pglock::optimistic::{Error, trigger_sql};
+use pglock::optimistic::Error;
 
-use crate::driver::{Driver, House};
+use crate::driver::{Driver, House, INT};
 use crate::oracle::{Oracle, wait_until};
 
-const INT: &str = "int NOT NULL DEFAULT 1";
 const FREE: [&str; 3] = ["(1,,0,1)", "(2,,0,1)", "(3,,0,1)"];
 
-fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
+/// The version that was read, and the one that the row has.
+pub fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
     let error = result.unwrap_err();
     assert!(error.is_conflict(), "{error:?}");
     let Error::Conflict {
@@ -176,6 +176,30 @@ pub fn a_version_that_can_go_no_higher_is_told<D: Driver>() {
     assert_eq!(house.rows(), before);
 }
 
+/// Whatever the type that it was read as.
+pub fn the_last_version_is_that_of_the_column<D: Driver>() {
+    let last = i64::from(i32::MAX);
+    let house = House::new("int NOT NULL DEFAULT 2147483647");
+    let mut conn = D::open(&house);
+    let before = house.rows();
+    let domain = "CREATE DOMAIN number AS int; ALTER TABLE seat ALTER version TYPE number";
+    for alter in ["SELECT 1", domain] {
+        conn.run(alter).unwrap();
+        let error = conn.save_wide(1, last, "ada").unwrap_err();
+        assert!(
+            matches!(error, Error::LastVersion { version, .. } if version == last),
+            "{error:?}"
+        );
+        assert_eq!(house.rows(), before);
+    }
+    conn.delete(1, i32::MAX).unwrap();
+
+    let house = House::new("bigint NOT NULL DEFAULT 2147483647");
+    let mut conn = D::open(&house);
+    assert_eq!(conn.save_wide(1, last, "ada").unwrap(), last + 1);
+    assert_eq!(conflict(conn.save_wide(1, last, "bob")), (last, last + 1));
+}
+
 pub fn an_empty_list_of_changes_is_told<D: Driver>() {
     let house = House::new(INT);
     let result = D::open(&house).save_nothing(1, 1);
@@ -196,6 +220,26 @@ pub fn a_serialization_failure_is_a_conflict<D: Driver>() {
     assert_eq!(house.rows()[0], "(1,ada,0,2)");
 }
 
+/// As anyhow, among others, prints an error: with all its sources.
+pub fn the_reason_stands_in_an_error_once<D: Driver>() {
+    let house = House::new(INT);
+    let mut conn = D::open(&house);
+    conn.run("ALTER TABLE seat RENAME buyer TO owner").unwrap();
+    let missing = conn.save(1, 1, "ada").unwrap_err();
+    assert!(matches!(missing, Error::Database(_)), "{missing:?}");
+    let missing = format!("{:#}", anyhow::Error::from(missing));
+    assert_eq!(missing.matches("buyer").count(), 1, "{missing}");
+
+    let mut other = D::open(&house);
+    conn.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM seat")
+        .unwrap();
+    other.save_visits(2, 1, 7).unwrap();
+    let changed = conn.save_visits(2, 1, 8).unwrap_err();
+    assert!(matches!(changed, Error::Serialization(_)), "{changed:?}");
+    let changed = format!("{:#}", anyhow::Error::from(changed));
+    assert_eq!(changed.matches("serialize").count(), 1, "{changed}");
+}
+
 pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);
@@ -206,17 +250,14 @@ pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
     assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
 }
 
-pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
+/// A row is found by its index, whatever stands around the filter.
+pub fn a_save_reads_no_other_row<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);
-    let trigger = trigger_sql((house.schema.as_str(), "seat"), "version");
-    conn.run(&trigger).unwrap();
-    conn.run(&trigger).unwrap();
-    assert_eq!(conn.save(1, 1, "ada").unwrap(), 2, "once");
-    conn.run("UPDATE seat SET visits = 1 WHERE id = 1").unwrap();
-    conn.run("UPDATE seat SET visits = 2, version = 1 WHERE id = 1")
-        .unwrap();
-    assert_eq!(conflict(conn.save(1, 2, "bob")), (2, 4));
-    assert_eq!(house.rows()[0], "(1,ada,2,4)");
-    assert_eq!(conflict(conn.delete(1, 2)), (2, 4));
+    conn.run("SET enable_seqscan = off; BEGIN").unwrap();
+    conn.save(1, 1, "ada").unwrap();
+    conn.delete(1, 2).unwrap();
+    let whole_table = "DO $$ BEGIN ASSERT (SELECT seq_scan = 0 AND idx_scan = 2 \
+                       FROM pg_stat_xact_user_tables WHERE relid = 'seat'::regclass); END $$";
+    conn.run(whole_table).unwrap();
 }

@@ -130,6 +130,9 @@ impl Driver for PgConnection {
     }
 }
 
+/// What most versions are.
+pub const INT: &str = "int NOT NULL DEFAULT 1";
+
 /// A schema of a test's own with a table `seat`, dropped with this.
 pub struct House {
     pub schema: String,
@@ -148,7 +151,18 @@ impl House {
         Self { schema }
     }
 
-    fn enter(&self) -> String {
+    /// Runs a body of PL/pgSQL before each row that is saved or deleted.
+    pub fn before_each_row(&self, body: &str) {
+        let create = format!(
+            "{}; CREATE FUNCTION before_row() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$; \
+             CREATE TRIGGER before_row BEFORE UPDATE OR DELETE ON seat \
+             FOR EACH ROW EXECUTE FUNCTION before_row()",
+            self.enter()
+        );
+        connect().batch_execute(&create).unwrap();
+    }
+
+    pub fn enter(&self) -> String {
         format!("SET search_path TO {}", self.schema)
     }
 

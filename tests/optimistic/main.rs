@@ -5,26 +5,29 @@ mod oracle;
 
 mod cases;
 mod driver;
+mod filters;
 mod names;
+mod triggers;
 
 macro_rules! on_both {
-    ($($case:ident,)*) => {
-        mod postgres_crate {$(
+    ($($module:ident: $($case:ident,)*;)*) => {
+        mod postgres_crate {$($(
             #[test]
             fn $case() {
-                crate::cases::$case::<postgres::Client>();
+                crate::$module::$case::<postgres::Client>();
             }
-        )*}
-        mod diesel_crate {$(
+        )*)*}
+        mod diesel_crate {$($(
             #[test]
             fn $case() {
-                crate::cases::$case::<diesel::PgConnection>();
+                crate::$module::$case::<diesel::PgConnection>();
             }
-        )*}
+        )*)*}
     };
 }
 
 on_both! {
+    cases:
     a_save_raises_the_version_and_changes_no_other_column,
     a_stale_save_changes_nothing_and_conflicts_again,
     a_save_that_waited_for_another_conflicts,
@@ -34,8 +37,16 @@ on_both! {
     a_null_version_is_told,
     a_column_of_another_type_is_told,
     a_version_that_can_go_no_higher_is_told,
+    the_last_version_is_that_of_the_column,
     an_empty_list_of_changes_is_told,
     a_serialization_failure_is_a_conflict,
+    the_reason_stands_in_an_error_once,
     a_rolled_back_save_leaves_the_old_version,
+    a_save_reads_no_other_row,;
+    triggers:
     the_trigger_raises_the_version_once_for_everybody,
+    long_columns_have_triggers_of_their_own,
+    a_save_that_a_trigger_suppresses_is_no_conflict,
+    a_save_that_a_policy_suppresses_is_no_conflict,
+    a_save_whose_new_version_is_unusable_is_no_refusal,;
 }

@@ -59,14 +59,6 @@ fn what_a_save_cannot_be_made_of_is_told() {
     let nul = seats.delete(&mut client, &[("\0", &1)], 1);
     assert!(matches!(nul, Err(Error::NulByte { .. })), "{nul:?}");
     let missing = Versioned::new("no such table", "version").delete(&mut client, &[("id", &1)], 1);
-    let Err(error @ Error::Database(_)) = missing else {
-        panic!("{missing:?}")
-    };
-    assert!(
-        error
-            .to_string()
-            .contains("\"no such table\" does not exist"),
-        "{error}"
-    );
+    assert!(matches!(missing, Err(Error::Database(_))), "{missing:?}");
     assert_eq!(house.rows(), before);
 }
