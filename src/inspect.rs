@@ -38,7 +38,7 @@
 use crate::answer::{Answers, Failure};
 use crate::backends::{LockBackend, Session};
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -52,7 +52,7 @@ use claim::{Culprits, FEW};
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn holders<B>(backend: &mut B, key: impl Into<Key>) -> Result<Vec<Claim>, Error>
+pub fn holders<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
 where
     B: LockBackend + ?Sized,
 {
@@ -65,7 +65,7 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn waiters<B>(backend: &mut B, key: impl Into<Key>) -> Result<Vec<Claim>, Error>
+pub fn waiters<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
 where
     B: LockBackend + ?Sized,
 {
