@@ -43,6 +43,9 @@
 /// The default key has no name of a type in it: two methods of one name in one module have the same
 /// lock, unless they are given a key.
 ///
+/// An argument whose name is a keyword can be written in the key as `format!` wants it, `{type}`, or
+/// as the code does, `{r#type}`.
+///
 /// What does not fit is an error at compile time: a name in the key that is no argument, an option
 /// that is unknown or contradicts another, an `async fn`, no `Result`, no connection.
 pub use pglock_macros::locked;

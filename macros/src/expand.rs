@@ -2,6 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{ItemFn, Result};
 
@@ -20,7 +21,7 @@ pub(crate) fn locked(options: &Options, function: ItemFn) -> Result<TokenStream>
     let key = match &options.key {
         Some(template) => template::key(template, &sig)?,
         None => {
-            let name = sig.ident.to_string();
+            let name = sig.ident.unraw().to_string();
             quote!(::std::concat!(::std::module_path!(), "::", #name))
         }
     };
