@@ -1,4 +1,4 @@
-//! Names that are keywords.
+//! Names that are keywords, and pglock by another name.
 
 use pglock::{Error, key, locked};
 use postgres::Client;
@@ -45,4 +45,24 @@ fn keywords_are_names() {
     let modes = keyword_as_connection(&mut client, &name).unwrap();
     assert_eq!(modes, ["ExclusiveLock"]);
     assert_eq!(r#move(&mut client).unwrap(), ["ExclusiveLock"]);
+}
+
+mod company {
+    pub mod prelude {
+        pub use pglock as locks;
+    }
+}
+
+#[locked(crate = company::prelude::locks, key = "{name}", timeout = "2s", transaction)]
+fn reexported(conn: &mut Client, name: &str) -> Result<Vec<String>, Error> {
+    Ok(held(name))
+}
+
+#[test]
+fn pglock_may_have_another_name() {
+    let name = unique_name("name");
+    assert_eq!(
+        reexported(&mut connect(), &name).unwrap(),
+        ["ExclusiveLock"]
+    );
 }
