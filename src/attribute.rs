@@ -21,28 +21,70 @@
 /// # }
 /// ```
 ///
-/// It is for functions that return a `Result`, whose error is `From<pglock::Error>`: also generic
-/// ones, methods, and functions with lifetimes. In the body, the name of the connection stands for
-/// what the lock gives: the connection, or the transaction.
+/// The function returns a `Result` whose error is `From<pglock::Error>`. It can be generic, a method,
+/// or have lifetimes. In the body, the name of the connection stands for what the lock gives: the
+/// connection, or the transaction.
 ///
 /// # Options
 ///
 /// | option | | default |
 /// | --- | --- | --- |
-/// | `key = "seat:{id}"` | a name, with arguments in braces as in `format!`; also `{self.id}` and `{seat.id:04}` | the path of the function: `my_crate::seats::sell` |
-/// | `conn = name` | the argument to lock on | the first that is a `&mut` |
-/// | `timeout = "2s"` | how long to wait, in `ms`, `s`, `m` or `h`; `"0ms"` is one attempt | for ever |
+/// | `key = "seat:{id}"` | a name, with arguments in braces as in `format!`; also fields, as in `{self.id}` and `{seat.id:04}` | the path of the function: `my_crate::seats::sell` |
+/// | `conn = name` | the argument to lock on, or a field, as in `conn = self.conn` | the first argument that is a `&mut` |
+/// | `timeout = "2s"` | how long to wait, in `ms`, `s`, `m` or `h`; `"0ms"` is one attempt | no limit |
 /// | `shared` | lets other shared holders in | exclusive |
 /// | `transaction` | BEGIN, lock, body, COMMIT; rolled back on error | a session lock outside a transaction |
-/// | `try` | only if the lock is free, or becomes free within the timeout | waits |
-/// | `on_conflict = path` | a function without arguments, called in place of the timeout's error; its result is the function's | the error |
+/// | `try` | runs the body only if the lock is free, or becomes free within the timeout | waits |
+/// | `on_conflict = path` | a function without arguments, called instead of returning the timeout's error; its result is the function's | the error |
+/// | `crate = path` | where pglock is found, if it is renamed or re-exported | `::pglock` |
 ///
-/// With `try` the function returns `Result<Option<T>, E>`, in its signature as in its body: it says
-/// `Ok(Some(…))`, and `Ok(None)` comes from the attribute when somebody else holds the lock.
+/// With `try` the function returns `Result<Option<T>, E>`, in its signature as in its body: the body
+/// says `Ok(Some(…))`, and `Ok(None)` comes from the attribute when another session holds the lock.
 ///
-/// The default key has no name of a type in it: two methods of one name in one module have the same
-/// lock, unless they are given a key.
+/// The default key does not contain the name of a type: two methods of one name in one module share
+/// a lock, unless they are given a key.
 ///
-/// What does not fit is an error at compile time: a name in the key that is no argument, an option
-/// that is unknown or contradicts another, an `async fn`, no `Result`, no connection.
+/// An argument whose name is a keyword can be written in the key as `format!` wants it, `{type}`, or
+/// as the code does, `{r#type}`.
+///
+/// # Connections in fields
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// use postgres::{Client, NoTls};
+///
+/// struct Shop {
+///     conn: Client,
+///     sold: u32,
+/// }
+///
+/// impl Shop {
+///     #[pglock::locked(key = "doc:seat:{seat}", conn = self.conn)]
+///     fn sell(&mut self, seat: &str) -> anyhow::Result<u32> {
+///         self.conn.execute("SELECT $1::text", &[&seat])?;
+///         self.sold += 1;
+///         Ok(self.sold)
+///     }
+/// }
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// let conn = Client::connect(&url, NoTls)?;
+/// let mut shop = Shop { conn, sold: 0 };
+/// assert_eq!(shop.sell("12A")?, 1);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// In the body, `self.conn` and the bare name `conn` both stand for what the lock gives. The lock
+/// borrows that field: the body can use the other fields, but no method that borrows all of `self`.
+/// A field of an argument, `conn = shop.conn`, goes by its bare name only.
+///
+/// A pool can be locked on through a shared reference: `conn = self.pool` works with `&self`.
+///
+/// # Errors at compile time
+///
+/// A name in the key that is no argument, an option that is unknown or contradicts another, an
+/// `async fn`, a function without a `Result`, and one without a connection.
 pub use pglock_macros::locked;

@@ -39,7 +39,7 @@ use crate::ask;
 pub use crate::claim::Claim;
 use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -48,7 +48,7 @@ use crate::sql;
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn holders<B>(backend: &mut B, key: impl Into<Key>) -> Result<Vec<Claim>, Error>
+pub fn holders<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
 where
     B: LockBackend + ?Sized,
 {
@@ -61,7 +61,7 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn waiters<B>(backend: &mut B, key: impl Into<Key>) -> Result<Vec<Claim>, Error>
+pub fn waiters<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
 where
     B: LockBackend + ?Sized,
 {

@@ -97,7 +97,7 @@ pub use attribute::locked;
 pub use driver::LockBackend;
 pub use error::Error;
 pub use guard::LockGuard;
-pub use key::Key;
+pub use key::{IntoKey, Key};
 pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};

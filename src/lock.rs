@@ -8,7 +8,7 @@ use crate::acquire;
 use crate::driver::{LockBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::stop::StopToken;
 use crate::targets::{IntoTarget, Target};
@@ -72,7 +72,7 @@ impl<B> Lock<B> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn all(backend: B, keys: impl IntoIterator<Item = impl Into<Key>>) -> Self {
+    pub fn all(backend: B, keys: impl IntoIterator<Item = impl IntoKey>) -> Self {
         Self {
             backend,
             request: Request::on_keys(keys.into_iter().map(Into::into).collect()),

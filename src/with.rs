@@ -3,7 +3,7 @@
 use crate::acquire;
 use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::IntoKey;
 use crate::lock::Lock;
 use crate::request::Request;
 use crate::targets::IntoTarget;
@@ -44,7 +44,7 @@ use crate::targets::IntoTarget;
 /// Those of [`Lock::run`].
 pub fn with_lock<B, T, E>(
     backend: &mut B,
-    key: impl Into<Key>,
+    key: impl IntoKey,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<T, E>
 where
@@ -80,7 +80,7 @@ where
 /// Those of [`Lock::try_run`].
 pub fn try_with_lock<B, T, E>(
     backend: &mut B,
-    key: impl Into<Key>,
+    key: impl IntoKey,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<Option<T>, E>
 where

@@ -1,11 +1,13 @@
 //! The function with its body under the lock.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{ItemFn, Result};
+use syn::{Block, ItemFn, Result, Type};
 
-use crate::function::{can_be_named, connection, result};
+use crate::connection::Connection;
+use crate::function::{can_be_named, result};
 use crate::options::Options;
 use crate::template;
 
@@ -20,18 +22,13 @@ pub(crate) fn locked(options: &Options, function: ItemFn) -> Result<TokenStream>
     let key = match &options.key {
         Some(template) => template::key(template, &sig)?,
         None => {
-            let name = sig.ident.to_string();
+            let name = sig.ident.unraw().to_string();
             quote!(::std::concat!(::std::module_path!(), "::", #name))
         }
     };
-    let (inner, backend) = connection(&mut sig, options.conn.as_ref())?;
-    let annotation = can_be_named(&returned).then(|| quote!(-> #returned));
-    // The connection may be there for the lock alone.
-    let body = match annotation {
-        Some(annotation) => quote!(move |#[allow(unused_variables)] #inner| #annotation #block),
-        None => quote!(move |#[allow(unused_variables)] #inner| #block),
-    };
-    let lock = lock(options, &key, &backend);
+    let connection = Connection::find(&mut sig, options.conn.as_ref())?;
+    let body = body(&connection, &returned, &block);
+    let lock = lock(options, &key, &connection.backend);
     // An error about the result's type is to stand at that type.
     let run = run(options, &body, returned.span());
     Ok(quote! {
@@ -42,15 +39,32 @@ pub(crate) fn locked(options: &Options, function: ItemFn) -> Result<TokenStream>
     })
 }
 
+fn body(connection: &Connection, returned: &Type, block: &Block) -> TokenStream {
+    let inner = &connection.inner;
+    let moves = connection.moves.then(|| quote!(move));
+    let block = connection.in_body(block.to_token_stream());
+    // The connection may be there for the lock alone.
+    let argument = quote!(#[allow(unused_variables)] #inner);
+    if can_be_named(returned) {
+        quote!(#moves |#argument| -> #returned #block)
+    } else {
+        quote!(#moves |#argument| #block)
+    }
+}
+
 fn lock(options: &Options, key: &TokenStream, backend: &TokenStream) -> TokenStream {
     let shared = options.shared.map(|span| quote_spanned!(span=> .shared()));
     let timeout = options.timeout.map(|timeout| {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         quote!(.timeout(::std::time::Duration::from_millis(#millis)))
     });
+    let pglock = match &options.pglock {
+        Some(path) => quote!(#path),
+        None => quote!(::pglock),
+    };
     quote! {
         let __pglock_key = #key;
-        let mut __pglock_lock = ::pglock::Lock::new(#backend, __pglock_key) #shared #timeout;
+        let mut __pglock_lock = #pglock::Lock::new(#backend, __pglock_key) #shared #timeout;
     }
 }
 

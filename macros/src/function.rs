@@ -1,7 +1,6 @@
-//! What must be known of the function: its arguments, its connection, its result.
+//! What must be known of the function: its arguments and its result.
 
-use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
+use quote::ToTokens;
 use syn::{
     Error, FnArg, GenericArgument, Ident, Pat, PatIdent, PatType, PathArguments, PathSegment,
     Result, ReturnType, Signature, Type,
@@ -19,52 +18,6 @@ pub(crate) fn arguments(signature: &Signature) -> impl Iterator<Item = &Ident> {
             },
             FnArg::Receiver(_) => None,
         })
-}
-
-/// The argument to lock on, as the pattern that takes its place in the body, and as the backend.
-///
-/// A `mut` before its name moves to the body: outside it is used once.
-pub(crate) fn connection(
-    signature: &mut Signature,
-    chosen: Option<&Ident>,
-) -> Result<(TokenStream, TokenStream)> {
-    let name = signature.ident.clone();
-    let mut typed = signature.inputs.iter_mut().filter_map(|argument| {
-        let FnArg::Typed(PatType { pat, ty, .. }) = argument else {
-            return None;
-        };
-        match &mut **pat {
-            Pat::Ident(pattern) => Some((pattern, &**ty)),
-            _ => None,
-        }
-    });
-    let is_mut =
-        |ty: &Type| matches!(ty, Type::Reference(reference) if reference.mutability.is_some());
-    let found = typed.find(|(pattern, ty)| match chosen {
-        Some(chosen) => pattern.ident == *chosen,
-        None => is_mut(ty),
-    });
-    let Some((pattern, ty)) = found else {
-        return Err(match chosen {
-            Some(chosen) => Error::new(
-                chosen.span(),
-                format!("`{chosen}` is no argument of `{name}`"),
-            ),
-            None => Error::new(
-                name.span(),
-                format!(
-                    "`{name}` has no `&mut` argument to take the lock on; `conn = …` names another"
-                ),
-            ),
-        });
-    };
-    let (mutability, ident) = (pattern.mutability.take(), &pattern.ident);
-    let backend = if is_mut(ty) {
-        quote!(&mut *#ident)
-    } else {
-        quote!(#ident)
-    };
-    Ok((quote!(#mutability #ident), backend))
 }
 
 /// The function's result type, where it is one.

@@ -1,5 +1,6 @@
 //! The attribute `#[pglock::locked]`. It is part of pglock, behind its feature `macros`.
 
+mod connection;
 mod expand;
 mod function;
 mod options;

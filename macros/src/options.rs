@@ -5,12 +5,13 @@ use std::time::Duration;
 use proc_macro2::Span;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Error, Ident, LitStr, Path, Result, Token};
+use syn::{Error, Expr, Ident, LitStr, Path, Result, Token};
 
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) key: Option<LitStr>,
-    pub(crate) conn: Option<Ident>,
+    pub(crate) conn: Option<Expr>,
+    pub(crate) pglock: Option<Path>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) on_conflict: Option<Path>,
     pub(crate) shared: Option<Span>,
@@ -38,6 +39,7 @@ impl Options {
         match name.to_string().as_str() {
             "key" => once(&mut self.key, &name, || value(input)),
             "conn" => once(&mut self.conn, &name, || value(input)),
+            "crate" => once(&mut self.pglock, &name, || value(input)),
             "timeout" => once(&mut self.timeout, &name, || duration(&value(input)?)),
             "on_conflict" => once(&mut self.on_conflict, &name, || value(input)),
             "shared" => once(&mut self.shared, &name, || Ok(name.span())),
@@ -46,7 +48,7 @@ impl Options {
             _ => Err(Error::new(
                 name.span(),
                 format!(
-                    "no such option: `{name}`; there are `key`, `conn`, `timeout`, `shared`, `transaction`, `try` and `on_conflict`"
+                    "no such option: `{name}`; there are `key`, `conn`, `timeout`, `shared`, `transaction`, `try`, `on_conflict` and `crate`"
                 ),
             )),
         }

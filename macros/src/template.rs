@@ -2,7 +2,9 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
-use syn::{Error, Ident, Index, LitStr, Result, Signature};
+use syn::ext::IdentExt;
+use syn::{Error, Ident, Index, LitStr, Member, Result, Signature};
+use unicode_ident::{is_xid_continue, is_xid_start};
 
 use crate::function::arguments;
 
@@ -41,33 +43,49 @@ pub(crate) fn key(template: &LitStr, signature: &Signature) -> Result<TokenStrea
 }
 
 /// An argument, `self`, or a field of one.
-fn value(name: &str, signature: &Signature, span: Span) -> Result<TokenStream> {
-    let mut parts = name.split('.');
-    let root = parts.next().unwrap_or_default();
-    let known = match root {
-        "self" => signature.receiver().is_some(),
-        root => arguments(signature).any(|argument| argument == root),
+fn value(text: &str, signature: &Signature, span: Span) -> Result<TokenStream> {
+    let mut parts = text.split('.');
+    let name = parts.next().unwrap_or_default();
+    let root = match name {
+        "self" => signature.receiver().map(|_| Ident::new("self", span)),
+        name => arguments(signature)
+            .find(|argument| argument.unraw() == unraw(name))
+            .cloned(),
     };
-    if !known {
-        return Err(Error::new(span, unknown(root, signature)));
-    }
-    let root = Ident::new(root, span);
+    let Some(mut root) = root else {
+        return Err(Error::new(span, unknown(name, signature)));
+    };
+    root.set_span(span);
     let mut expression = quote_spanned!(span=> #root);
     for part in parts {
-        expression = if let Ok(field) = syn::parse_str::<Ident>(part) {
-            let field = Ident::new(&field.to_string(), span);
-            quote_spanned!(span=> #expression.#field)
-        } else if let Ok(field) = part.parse::<u32>() {
-            let field = Index { index: field, span };
-            quote_spanned!(span=> #expression.#field)
-        } else {
+        let Some(field) = field(part, span) else {
             return Err(Error::new(
                 span,
-                format!("`{{{name}}}` in the key is neither an argument nor a field of one"),
+                format!("`{{{text}}}` in the key is neither an argument nor a field of one"),
             ));
         };
+        expression = quote_spanned!(span=> #expression.#field);
     }
     Ok(expression)
+}
+
+/// A keyword is a name here, with `r#` as in code or without as in `format!`.
+fn field(text: &str, span: Span) -> Option<Member> {
+    let is_digit = |c: char| c.is_ascii_digit();
+    if text.chars().all(is_digit) {
+        let index = text.parse().ok()?;
+        return Some(Member::Unnamed(Index { index, span }));
+    }
+    let name = unraw(text);
+    let may_start = |c: char| c == '_' || is_xid_start(c);
+    let is_name = name.starts_with(may_start)
+        && name.chars().all(is_xid_continue)
+        && !["_", "self", "Self", "super", "crate"].contains(&name);
+    is_name.then(|| Member::Named(Ident::new_raw(name, span)))
+}
+
+fn unraw(name: &str) -> &str {
+    name.strip_prefix("r#").unwrap_or(name)
 }
 
 fn unknown(name: &str, signature: &Signature) -> String {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 
 mod first_free;
 mod row;
@@ -45,7 +45,9 @@ pub enum Target {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing that pglock can lock",
-    note = "a key is a name (`&str`, `String`, `key!`), an `i64` or a pair of `i32`; a row is a `Row`, a table a `Table`"
+    label = "not a key, a `Row` or a `Table`",
+    note = "a key is a name (`&str`, `String`, `Cow<str>`, `key!(…)`), an `i64`, or a pair of `i32`",
+    note = "for an id of another type write `key!(\"seat:{{id}}\")`; `i64::from(id)` locks the bare number"
 )]
 pub trait IntoTarget {
     /// The kind of target: it decides how the [`Lock`](crate::Lock) can be used.
@@ -55,7 +57,9 @@ pub trait IntoTarget {
     fn into_target(self) -> Self::Target;
 }
 
-impl<K: Into<Key>> IntoTarget for K {
+// Without this, the compiler speaks of `From` and not of locks.
+#[diagnostic::do_not_recommend]
+impl<K: IntoKey> IntoTarget for K {
     type Target = Key;
 
     fn into_target(self) -> Key {
@@ -82,6 +86,8 @@ targets!(Row, Table, FirstFree);
 
 macro_rules! into_targets {
     ($($kind:ident),*) => {$(
+        // The message names them; the compiler would list these lines.
+        #[diagnostic::do_not_recommend]
         impl IntoTarget for $kind {
             type Target = $kind;
 
@@ -90,6 +96,7 @@ macro_rules! into_targets {
             }
         }
 
+        #[diagnostic::do_not_recommend]
         impl IntoTarget for &$kind {
             type Target = $kind;
 

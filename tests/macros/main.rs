@@ -1,5 +1,7 @@
 //! What `#[pglock::locked]` locks, on a real server. What does not compile is in `macros/tests`.
 
+mod fields;
+mod names;
 #[path = "../support/oracle.rs"]
 mod oracle;
 

@@ -1,0 +1,97 @@
+//! What becomes a key.
+
+use std::borrow::Cow;
+
+use super::{Id, Key};
+
+/// What is a [`Key`], or becomes one: all that is `Into<Key>`.
+///
+/// For a type of your own, implement `From` for `Key`:
+///
+/// ```
+/// use pglock::{Key, key};
+///
+/// struct SeatId(u32);
+///
+/// impl From<SeatId> for Key {
+///     fn from(id: SeatId) -> Key {
+///         key!("seat:{}", id.0)
+///     }
+/// }
+/// # fn key(key: impl pglock::IntoKey) -> Key { key.into() }
+/// # assert_eq!(key(SeatId(7)), "seat:7".into());
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a key",
+    label = "not a key",
+    note = "a key is a name (`&str`, `String`, `Cow<str>`, `key!(…)`), an `i64`, or a pair of `i32`",
+    note = "for an id of another type write `key!(\"seat:{{id}}\")`; `i64::from(id)` locks the bare number",
+    note = "a `Row` or a `Table` is locked for a transaction, by `with_transaction_lock`"
+)]
+pub trait IntoKey: Into<Key> {}
+
+// Without this, the compiler speaks of `From` and not of keys.
+#[diagnostic::do_not_recommend]
+impl<K: Into<Key>> IntoKey for K {}
+
+impl From<&str> for Key {
+    fn from(name: &str) -> Self {
+        Self::named(Cow::Owned(name.to_owned()))
+    }
+}
+
+/// So that a slice of names can be passed as it is.
+impl From<&&str> for Key {
+    fn from(name: &&str) -> Self {
+        Self::from(*name)
+    }
+}
+
+impl From<Cow<'_, str>> for Key {
+    fn from(name: Cow<'_, str>) -> Self {
+        Self::from(name.into_owned())
+    }
+}
+
+impl From<Box<str>> for Key {
+    fn from(name: Box<str>) -> Self {
+        Self::from(name.into_string())
+    }
+}
+
+impl From<String> for Key {
+    fn from(name: String) -> Self {
+        Self::named(Cow::Owned(name))
+    }
+}
+
+impl From<&String> for Key {
+    fn from(name: &String) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
+/// No other integer has a conversion, so that `5` needs no suffix.
+impl From<i64> for Key {
+    fn from(number: i64) -> Self {
+        Self {
+            id: Id::Bigint(number),
+            name: None,
+        }
+    }
+}
+
+impl From<(i32, i32)> for Key {
+    fn from((first, second): (i32, i32)) -> Self {
+        Self {
+            id: Id::Pair(first, second),
+            name: None,
+        }
+    }
+}
+
+impl From<&Key> for Key {
+    fn from(key: &Key) -> Self {
+        key.clone()
+    }
+}
