@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// As from a terminal: under nohup the tests, and all that they start, would ignore HUP.
 pub fn pglock(arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
@@ -64,8 +66,8 @@ impl Running {
         String::from_utf8(line).unwrap()
     }
 
-    pub fn kill(&self, signal: &str) {
-        kill(signal, self.0.id());
+    pub fn signal(&self, number: Signal) {
+        signal(number, &self.0);
     }
 
     /// Its status, and what it said on standard error.
@@ -84,9 +86,6 @@ impl Drop for Running {
     }
 }
 
-pub fn kill(signal: &str, pid: u32) {
-    let killed = Command::new("kill")
-        .args([&format!("-{signal}"), &pid.to_string()])
-        .status();
-    assert!(killed.unwrap().success());
+pub fn signal(number: Signal, child: &Child) {
+    kill_process(Pid::from_child(child), number).unwrap();
 }
