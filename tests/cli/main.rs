@@ -11,6 +11,7 @@ mod input;
 mod kill;
 mod look;
 mod lost;
+mod output;
 mod run;
 
 use oracle::unique_name;

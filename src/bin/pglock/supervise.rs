@@ -13,6 +13,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::args::{RunArgs, ScopeArg};
 use crate::exit::{Failure, LOST, SIGNAL, one_line};
+use crate::output::{say, say_aside};
 use crate::signals::{Event, Signals};
 use crate::spawn::{Running, spawn};
 
@@ -59,7 +60,9 @@ pub(crate) fn supervise<'s>(
             Ok(_) => {}
             Err(_) => {
                 if !lost {
-                    eprintln!("pglock: the server does not say whether {lock} was held to the end");
+                    say(format_args!(
+                        "the server does not say whether {lock} was held to the end"
+                    ));
                 }
                 exit(LOST.into());
             }
@@ -111,8 +114,10 @@ fn attend(
             ));
         }
         if let (Some(reason), None) = (lost, kill_at) {
-            eprintln!("pglock: the lock {lock} was lost, ending the command: {reason}");
             command.tell(Signal::TERM);
+            say_aside(format!(
+                "the lock {lock} was lost, ending the command: {reason}"
+            ));
             kill_at = Some(Instant::now() + args.grace);
         }
         if kill_at.is_some_and(|kill_at| Instant::now() >= kill_at) {
