@@ -135,6 +135,17 @@ fn a_signal_that_nohup_ignores_stays_ignored() {
 }
 
 #[test]
+fn the_status_is_passed_on_where_children_were_ignored() {
+    let (name, _) = unique();
+    for script in ["exit 3", "sleep 0.1; exit 3"] {
+        let mut command = Command::new("env");
+        command.args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_pglock")]);
+        command.args(["run", &name, "--", "sh", "-c", script]);
+        assert_eq!(command.status().unwrap().code(), Some(3), "{script}");
+    }
+}
+
+#[test]
 fn a_wait_ends_with_ctrl_c_and_leaves_no_waiter() {
     let ((name, key), mut oracle, mut holder) = (unique(), Oracle::new(), Oracle::new());
     holder.lock(&key);

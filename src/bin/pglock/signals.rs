@@ -1,11 +1,12 @@
 //! Signals: while pglock waits for a lock they end it, while the command runs they are passed on.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::emulate_default_handler;
@@ -43,12 +44,13 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn listen(url: &str) -> Result<Self, Failure> {
+        // Where whoever started pglock ignores SIGCHLD, the status of a child would not be kept.
+        signal_hook::flag::register(SIGCHLD, Arc::default()).map_err(|error| deaf(&error))?;
         let ignored = ignored();
         let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
             .into_iter()
             .filter(|signal| ignored >> (signal - 1) & 1 == 0);
-        let mut signals = SignalsInfo::<WithOrigin>::new(heeded)
-            .map_err(|error| Failure::new(OS, format_args!("cannot listen to signals: {error}")))?;
+        let mut signals = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
         let (sender, events) = mpsc::channel();
         let phase = Arc::new(Mutex::new(Phase::Waiting(None)));
         thread::spawn({
@@ -86,6 +88,10 @@ impl Signals {
     fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
+}
+
+fn deaf(error: &io::Error) -> Failure {
+    Failure::new(OS, format_args!("cannot listen to signals: {error}"))
 }
 
 /// Ends as the signal does, but first cancels the wait: the server would notice only when it grants
