@@ -35,7 +35,7 @@ fn locks_are_shown_for_people_and_for_programs() {
             .any(|claim| claim["key"] == number && claim["name"].is_null())
     );
 
-    let mut watching = pglock(&["ls", "--watch=1ms", "--json"])
+    let mut watching = pglock(&["ls", "--watch=100ms", "--json"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

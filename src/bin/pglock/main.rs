@@ -13,6 +13,7 @@ mod show;
 mod signals;
 mod spawn;
 mod supervise;
+mod times;
 
 use std::process::ExitCode;
 
