@@ -120,7 +120,12 @@ where
                 }
                 Ok(false)
             }
-            Err(failure) => Err(Error::acquire(guard.lock.clone(), None, failure)),
+            Err(failure) => {
+                if in_transaction {
+                    let _ = guard.handle.send(sql::UNDO);
+                }
+                Err(Error::acquire(guard.lock.clone(), None, failure))
+            }
         }
     }
 

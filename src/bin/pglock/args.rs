@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pglock::Key;
 use pglock::compat::Scheme;
 
-use crate::times::{pause, time};
+use crate::times::{pause, silence, time};
 
 const AFTER: &str = "\
 Connection:
@@ -108,6 +108,10 @@ pub(crate) struct RunArgs {
     /// How often to ask the server whether the lock is still held
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
     pub(crate) check: Duration,
+
+    /// How long the server may leave that unanswered before it is taken for gone
+    #[arg(long, value_name = "TIME", value_parser = silence, default_value = "15s")]
+    pub(crate) silence: Duration,
 
     /// How long the command has between TERM and KILL when the lock is lost
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]

@@ -5,12 +5,14 @@
 mod args;
 mod connection;
 mod exit;
+mod keeper;
 mod keys;
 mod kill;
 mod output;
 mod run;
 mod show;
 mod signals;
+mod silence;
 mod spawn;
 mod supervise;
 mod times;

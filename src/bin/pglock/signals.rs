@@ -22,8 +22,8 @@ pub(crate) enum Event {
         /// A terminal sends Ctrl-C to the command as well.
         by_terminal: bool,
     },
-    /// The command has ended, and can be waited for.
-    Ended,
+    /// Something has happened to the command: it may have ended.
+    Child,
     /// The lock is not held any more.
     Lost(String),
     /// The keeper has let go of the lock.
@@ -44,21 +44,24 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn listen(url: &str) -> Result<Self, Failure> {
-        // Where whoever started pglock ignores SIGCHLD, the status of a child would not be kept.
-        signal_hook::flag::register(SIGCHLD, Arc::default()).map_err(|error| deaf(&error))?;
         let ignored = ignored();
         let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
             .into_iter()
-            .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+            .filter(|signal| ignored >> (signal - 1) & 1 == 0)
+            // Always: while it is ignored, the status of a child is not kept.
+            .chain([SIGCHLD]);
         let mut signals = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
         let (sender, events) = mpsc::channel();
         let phase = Arc::new(Mutex::new(Phase::Waiting(None)));
-        thread::spawn({
+        let listener = {
             let (url, phase, sender) = (url.to_owned(), Arc::clone(&phase), sender.clone());
             move || {
                 for origin in signals.forever() {
                     let phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
                     match *phase {
+                        _ if origin.signal == SIGCHLD => {
+                            let _ = sender.send(Event::Child);
+                        }
                         Phase::Waiting(pid) => give_up(&url, pid, origin.signal),
                         Phase::Running => {
                             let _ = sender.send(Event::Signal {
@@ -69,7 +72,10 @@ impl Signals {
                     }
                 }
             }
-        });
+        };
+        thread::Builder::new()
+            .spawn(listener)
+            .map_err(|error| deaf(&error))?;
         Ok(Self {
             phase,
             events,
@@ -100,7 +106,7 @@ fn give_up(url: &str, pid: Option<i32>, signal: i32) {
     if let Some(pid) = pid {
         let (done, canceled) = mpsc::channel();
         let url = url.to_owned();
-        thread::spawn(move || {
+        let _ = thread::Builder::new().spawn(move || {
             cancel(&url, pid);
             let _ = done.send(());
         });

@@ -10,6 +10,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A look takes a short lock on the server's whole lock table.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// Several looks.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|error| error.to_string())?;
     Ok(time.min(LONGEST))
@@ -18,6 +21,11 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
 /// The time between two looks.
 pub(crate) fn pause(text: &str) -> Result<Duration, String> {
     at_least(SHORTEST_PAUSE, text)
+}
+
+/// How long a server may be silent.
+pub(crate) fn silence(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_SILENCE, text)
 }
 
 fn at_least(least: Duration, text: &str) -> Result<Duration, String> {
