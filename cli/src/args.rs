@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pglock::Key;
 use pglock::compat::Scheme;
 
+use crate::times::{pause, silence, time};
+
 const AFTER: &str = "\
 Connection:
   --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT, PGUSER,
@@ -88,7 +90,7 @@ pub(crate) struct RunArgs {
     pub(crate) shared: bool,
 
     /// Wait for at most this long, such as 5s, 300ms or "1m 30s"; for ever by default
-    #[arg(short, long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
 
     /// Do not wait at all
@@ -104,11 +106,15 @@ pub(crate) struct RunArgs {
     pub(crate) busy_status: u8,
 
     /// How often to ask the server whether the lock is still held
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "5s")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
     pub(crate) check: Duration,
 
+    /// How long the server may leave that unanswered before it is taken for gone
+    #[arg(long, value_name = "TIME", value_parser = silence, default_value = "15s")]
+    pub(crate) silence: Duration,
+
     /// How long the command has between TERM and KILL when the lock is lost
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
     pub(crate) grace: Duration,
 
     /// Say nothing if somebody else holds the lock
@@ -130,9 +136,9 @@ pub(crate) enum ScopeArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Look again and again, every two seconds or as often as told
+    /// Look again and again, every two seconds or with this time between two looks
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true,
-          default_missing_value = "2s", value_parser = humantime::parse_duration)]
+          default_missing_value = "2s", value_parser = pause)]
     pub(crate) watch: Option<Duration>,
 
     /// Print JSON: one array a look

@@ -52,12 +52,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Of standard output: a reader that has seen enough is no failure.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::new(0, ""),
-            _ => Self::new(OS, error),
-        }
+        Self::new(OS, error)
     }
 }

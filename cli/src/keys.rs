@@ -1,16 +1,15 @@
 //! `pglock key`: a name in every scheme.
 
-use std::io::{self, Write};
-
 use pglock::Key;
 use pglock::compat::Scheme;
 use serde_json::{Value, json};
 
 use crate::args::KeyNameArgs;
 use crate::exit::Failure;
+use crate::output::print;
 use crate::show::{number, table, text};
 
-pub(crate) fn print(args: &KeyNameArgs) -> Result<u8, Failure> {
+pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
     let own = match &args.namespace {
         Some(namespace) => Key::namespaced(namespace.clone(), args.name.clone()),
         None => Key::from(&args.name),
@@ -20,17 +19,16 @@ pub(crate) fn print(args: &KeyNameArgs) -> Result<u8, Failure> {
         let others = Scheme::ALL.map(|scheme| (scheme.name(), scheme.key(&args.name)));
         keys.extend(others);
     }
-    let mut out = io::stdout().lock();
     if args.json {
         let object = |(scheme, key): &(&str, Key)| json!({"scheme": scheme, "key": number(key), "sql": sql(key)});
         let array: Vec<_> = keys.iter().map(object).collect();
-        writeln!(out, "{}", Value::from(array))?;
+        print(Value::from(array))?;
     } else {
         let mut table = table(&["SCHEME", "KEY", "SQL"]);
         for (scheme, key) in &keys {
             table.add_row([(*scheme).to_owned(), text(key), sql(key)]);
         }
-        writeln!(out, "{}", table.trim_fmt())?;
+        print(table.trim_fmt())?;
     }
     Ok(0)
 }

@@ -1,12 +1,14 @@
 //! `pglock kill`: ends who holds a lock.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
-use pglock::inspect;
+use pglock::inspect::{self, Claim};
+use pglock::{Error, Key};
 
 use crate::args::KillArgs;
 use crate::connection::connect;
 use crate::exit::{Failure, NOBODY, UNAVAILABLE, USAGE};
+use crate::output::{print, prompt, say};
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     let key = args.key.key();
@@ -16,25 +18,9 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
         return Err(Failure::new(NOBODY, format_args!("nobody holds {key}")));
     }
     let verb = if args.cancel { "cancel" } else { "end" };
-    if !args.yes {
-        for holder in &holders {
-            eprintln!("{key} is held by {holder}");
-        }
-        if !io::stdin().is_terminal() {
-            let message = format!("to {verb} them without being asked, add --yes");
-            return Err(Failure::new(USAGE, message));
-        }
-        eprint!(
-            "{verb} {}? [y/N] ",
-            if holders.len() == 1 { "it" } else { "them" }
-        );
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(0);
-        }
+    if !args.yes && !confirmed(&key, &holders, verb)? {
+        return Ok(0);
     }
-    let mut out = io::stdout().lock();
     let mut code = 0;
     for holder in &holders {
         let hit = if args.cancel {
@@ -42,15 +28,37 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
         } else {
             inspect::terminate(&mut connection, holder)
         };
-        match hit {
-            Ok(true) => writeln!(out, "{verb}ed {holder}")?,
-            Ok(false) => writeln!(out, "gone already, or out of reach: {holder}")?,
-            Err(error) => {
-                let line = crate::exit::one_line(&error.to_string());
-                eprintln!("pglock: cannot {verb} {holder}: {line}");
-                code = UNAVAILABLE;
-            }
+        // The next one is ended whatever becomes of the report on this one.
+        if let Err(failure) = report(verb, holder, hit) {
+            say(failure.message);
+            code = failure.code;
         }
     }
     Ok(code)
+}
+
+fn confirmed(key: &Key, holders: &[Claim], verb: &str) -> Result<bool, Failure> {
+    for holder in holders {
+        prompt(format_args!("{key} is held by {holder}\n"));
+    }
+    if !io::stdin().is_terminal() {
+        let message = format!("to {verb} them without being asked, add --yes");
+        return Err(Failure::new(USAGE, message));
+    }
+    let them = if holders.len() == 1 { "it" } else { "them" };
+    prompt(format_args!("{verb} {them}? [y/N] "));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn report(verb: &str, holder: &Claim, hit: Result<bool, Error>) -> Result<(), Failure> {
+    match hit {
+        Ok(true) => print(format_args!("{verb}ed {holder}")).map(drop),
+        Ok(false) => print(format_args!("gone already: {holder}")).map(drop),
+        Err(error) => Err(Failure::new(
+            UNAVAILABLE,
+            format_args!("cannot {verb} {holder}: {error}"),
+        )),
+    }
 }

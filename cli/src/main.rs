@@ -1,15 +1,21 @@
 //! `pglock`: advisory locks of PostgreSQL on the command line.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic: see `output`
+
 mod args;
 mod connection;
 mod exit;
+mod keeper;
 mod keys;
 mod kill;
+mod output;
 mod run;
 mod show;
 mod signals;
+mod silence;
 mod spawn;
 mod supervise;
+mod times;
 
 use std::process::ExitCode;
 
@@ -35,21 +41,23 @@ fn main() -> ExitCode {
         Command::Ls(args) => show::ls(&url, &args),
         Command::Who(args) => show::who(&url, &args),
         Command::Kill(args) => kill::kill(&url, &args),
-        Command::Key(args) => keys::print(&args),
+        Command::Key(args) => keys::show(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut std::io::stdout());
-            Ok(0)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
     };
     end(done)
 }
 
 fn end(done: Result<u8, Failure>) -> ExitCode {
+    output::finish();
     match done {
         Ok(code) => code.into(),
         Err(Failure { code, message }) => {
             if !message.is_empty() {
-                eprintln!("pglock: {message}");
+                output::say(message);
             }
             code.into()
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::pg::PgConnection;
+use diesel::sql_types::Bool;
+use diesel::{QueryResult, RunQueryDsl, sql_query};
 use pglock::{Error, Lock, Mode, Scope, inspect};
 
 use crate::args::{RunArgs, ScopeArg};
@@ -30,11 +32,12 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     let acquired = lock.acquire();
     // A signal that cancelled the wait is about to end this process: this waits for that, too.
     signals.running();
-    let guard = acquired.map_err(|error| match error {
+    let mut guard = acquired.map_err(|error| match error {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
         error if error.is_contention() => busy(args, &error.to_string()),
         error => error.into(),
     })?;
+    check_at_leisure(&mut guard, args.scope).map_err(|error| Failure::new(UNAVAILABLE, error))?;
     let status = thread::scope(|threads| supervise::supervise(threads, guard, &signals, args));
     drop(lock);
     if args.scope == ScopeArg::Transaction {
@@ -62,6 +65,13 @@ fn lock<'c>(connection: &'c mut PgConnection, args: &RunArgs) -> Lock<&'c mut Pg
         Some(timeout) => lock.timeout(timeout),
         None => lock,
     }
+}
+
+/// From now on, `statement_timeout` could only cancel the questions whether the lock is held.
+fn check_at_leisure(connection: &mut PgConnection, scope: ScopeArg) -> QueryResult<usize> {
+    sql_query("SELECT set_config('statement_timeout', '0', $1)")
+        .bind::<Bool, _>(scope == ScopeArg::Transaction)
+        .execute(connection)
 }
 
 /// Whoever looks at the locks sees which command it is.

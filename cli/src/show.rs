@@ -1,6 +1,6 @@
 //! `pglock ls` and `pglock who`: tables for people, JSON for programs.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::thread;
 use std::time::Duration;
 
@@ -12,27 +12,24 @@ use serde_json::{Value, json};
 use crate::args::{LsArgs, WhoArgs};
 use crate::connection::connect;
 use crate::exit::{Failure, NOBODY};
+use crate::output::print;
 
 pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     let mut connection = connect(url, "pglock ls")?.connection;
     loop {
         let claims = inspect::locks(&mut connection)?;
-        let mut out = io::stdout().lock();
-        if args.watch.is_some() && !args.json && out.is_terminal() {
-            write!(out, "\x1b[H\x1b[2J")?; // home, and clear
-        }
-        if args.json {
-            writeln!(out, "{}", json_of(&claims))?;
-        } else if claims.is_empty() {
-            writeln!(out, "no advisory locks in this database")?;
-        } else {
-            writeln!(out, "{}", table_of(&claims).trim_fmt())?;
-        }
-        out.flush()?;
-        drop(out);
+        let text = match (args.json, claims.is_empty()) {
+            (true, _) => json_of(&claims).to_string(),
+            (false, true) => "no advisory locks in this database".to_owned(),
+            (false, false) => table_of(&claims).trim_fmt(),
+        };
+        let read = match args.watch.is_some() && !args.json && io::stdout().is_terminal() {
+            true => print(format_args!("\x1b[H\x1b[2J{text}"))?, // home, and clear
+            false => print(text)?,
+        };
         match args.watch {
-            Some(interval) => thread::sleep(interval),
-            None => return Ok(0),
+            Some(interval) if read => thread::sleep(interval),
+            _ => return Ok(0),
         }
     }
 }
@@ -43,11 +40,10 @@ pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
     let mut claims = inspect::holders(&mut connection, &key)?;
     let held = !claims.is_empty();
     claims.extend(inspect::waiters(&mut connection, &key)?);
-    let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json_of(&claims))?;
+        print(json_of(&claims))?;
     } else if !claims.is_empty() {
-        writeln!(out, "{}", table_of(&claims).trim_fmt())?;
+        print(table_of(&claims).trim_fmt())?;
     }
     match held {
         true => Ok(0),

@@ -1,11 +1,12 @@
 //! Signals: while pglock waits for a lock they end it, while the command runs they are passed on.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::emulate_default_handler;
@@ -21,8 +22,8 @@ pub(crate) enum Event {
         /// A terminal sends Ctrl-C to the command as well.
         by_terminal: bool,
     },
-    /// The command has ended, and can be waited for.
-    Ended,
+    /// Something has happened to the command: it may have ended.
+    Child,
     /// The lock is not held any more.
     Lost(String),
     /// The keeper has let go of the lock.
@@ -46,17 +47,21 @@ impl Signals {
         let ignored = ignored();
         let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
             .into_iter()
-            .filter(|signal| ignored >> (signal - 1) & 1 == 0);
-        let mut signals = SignalsInfo::<WithOrigin>::new(heeded)
-            .map_err(|error| Failure::new(OS, format_args!("cannot listen to signals: {error}")))?;
+            .filter(|signal| ignored >> (signal - 1) & 1 == 0)
+            // Always: while it is ignored, the status of a child is not kept.
+            .chain([SIGCHLD]);
+        let mut signals = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
         let (sender, events) = mpsc::channel();
         let phase = Arc::new(Mutex::new(Phase::Waiting(None)));
-        thread::spawn({
+        let listener = {
             let (url, phase, sender) = (url.to_owned(), Arc::clone(&phase), sender.clone());
             move || {
                 for origin in signals.forever() {
                     let phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
                     match *phase {
+                        _ if origin.signal == SIGCHLD => {
+                            let _ = sender.send(Event::Child);
+                        }
                         Phase::Waiting(pid) => give_up(&url, pid, origin.signal),
                         Phase::Running => {
                             let _ = sender.send(Event::Signal {
@@ -67,7 +72,10 @@ impl Signals {
                     }
                 }
             }
-        });
+        };
+        thread::Builder::new()
+            .spawn(listener)
+            .map_err(|error| deaf(&error))?;
         Ok(Self {
             phase,
             events,
@@ -88,13 +96,17 @@ impl Signals {
     }
 }
 
+fn deaf(error: &io::Error) -> Failure {
+    Failure::new(OS, format_args!("cannot listen to signals: {error}"))
+}
+
 /// Ends as the signal does, but first cancels the wait: the server would notice only when it grants
 /// the lock that nobody is there to have it.
 fn give_up(url: &str, pid: Option<i32>, signal: i32) {
     if let Some(pid) = pid {
         let (done, canceled) = mpsc::channel();
         let url = url.to_owned();
-        thread::spawn(move || {
+        let _ = thread::Builder::new().spawn(move || {
             cancel(&url, pid);
             let _ = done.send(());
         });

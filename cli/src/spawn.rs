@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, getppid, kill_process, kill_process_group};
 
@@ -83,6 +84,8 @@ pub(crate) fn become_the_command() -> Option<Failure> {
     }
     let (program, arguments) = split(command);
     let error = Command::new(program).args(arguments).exec();
+    // It has set SIGPIPE to its default, by which a message that nobody reads would end this process.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::default());
     Some(cannot_run(command, &error))
 }
 

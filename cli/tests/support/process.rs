@@ -1,7 +1,13 @@
 //! `pglock` as a process, and commands that run under it.
 
-use std::io::Read;
+use std::io::{PipeWriter, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::oracle::{PATIENCE, wait_until};
 
 /// As from a terminal: under nohup the tests, and all that they start, would ignore HUP.
 pub fn pglock(arguments: &[&str]) -> Command {
@@ -41,39 +47,54 @@ impl Running {
     }
 
     pub fn of(command: &mut Command) -> Self {
+        Self::with_stderr(command, Stdio::piped())
+    }
+
+    pub fn with_stderr(command: &mut Command, stderr: impl Into<Stdio>) -> Self {
         let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn();
         let mut running = Self(child.unwrap());
         assert_eq!(running.line(), "started");
         running
     }
 
+    /// The next line of the command's output.
+    #[track_caller]
     pub fn line(&mut self) -> String {
-        let mut line = Vec::new();
-        let stdout = self.0.stdout.as_mut().unwrap();
-        #[allow(clippy::unbuffered_bytes)] // what follows the line is for the next call
-        for byte in stdout.bytes() {
-            match byte.unwrap() {
-                b'\n' => break,
-                byte => line.push(byte),
+        let mut stdout = self.0.stdout.take().unwrap();
+        let (sender, read) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = Vec::new();
+            #[allow(clippy::unbuffered_bytes)] // what follows the line is for the next call
+            for byte in (&mut stdout).bytes() {
+                match byte.unwrap() {
+                    b'\n' => break,
+                    byte => line.push(byte),
+                }
             }
-        }
+            let _ = sender.send((line, stdout));
+        });
+        let (line, stdout) = read.recv_timeout(PATIENCE).expect("a line");
+        self.0.stdout = Some(stdout);
         String::from_utf8(line).unwrap()
     }
 
-    pub fn kill(&self, signal: &str) {
-        kill(signal, self.0.id());
+    pub fn signal(&self, number: Signal) {
+        signal(number, &self.0);
     }
 
-    /// Its status, and what it said on standard error.
+    /// Its status, and what it said on standard error, if that was not closed.
+    #[track_caller]
     pub fn end(mut self) -> (ExitStatus, String) {
+        let status = wait_until("the end of pglock", || self.0.try_wait().unwrap());
         let mut stderr = String::new();
-        let mut stream = self.0.stderr.take().unwrap();
-        stream.read_to_string(&mut stderr).unwrap();
-        (self.0.wait().unwrap(), stderr)
+        if let Some(mut stream) = self.0.stderr.take() {
+            stream.read_to_string(&mut stderr).unwrap();
+        }
+        (status, stderr)
     }
 }
 
@@ -84,9 +105,11 @@ impl Drop for Running {
     }
 }
 
-pub fn kill(signal: &str, pid: u32) {
-    let killed = Command::new("kill")
-        .args([&format!("-{signal}"), &pid.to_string()])
-        .status();
-    assert!(killed.unwrap().success());
+pub fn signal(number: Signal, child: &Child) {
+    kill_process(Pid::from_child(child), number).unwrap();
+}
+
+/// What nobody reads any more.
+pub fn broken_pipe() -> PipeWriter {
+    std::io::pipe().unwrap().1
 }

@@ -1,0 +1,37 @@
+//! Times on the command line.
+
+use std::time::Duration;
+
+use humantime::{format_duration, parse_duration};
+
+/// Longer than anybody waits, and short enough to be added to any clock: a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A look takes a short lock on the server's whole lock table.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Several looks.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    Ok(time.min(LONGEST))
+}
+
+/// The time between two looks.
+pub(crate) fn pause(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_PAUSE, text)
+}
+
+/// How long a server may be silent.
+pub(crate) fn silence(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_SILENCE, text)
+}
+
+fn at_least(least: Duration, text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    match time < least {
+        true => Err(format!("it takes at least {}", format_duration(least))),
+        false => Ok(time),
+    }
+}

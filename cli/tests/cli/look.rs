@@ -1,0 +1,72 @@
+//! `pglock ls`, `who` and `key`.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::oracle::{Oracle, wait_until};
+use crate::process::{Running, assert_fails, output, pglock, stdout};
+use crate::unique;
+
+#[test]
+fn locks_are_shown_for_people_and_for_programs() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let running = Running::start(&name, &[], "");
+    let pid = oracle.holder(&key);
+    let number = key.as_i64().unwrap();
+
+    let table = stdout(&["who", &name]);
+    assert!(table.starts_with("KEY"), "{table}");
+    assert!(table.contains(&format!("\"{name}\" = {number}")), "{table}");
+    assert!(stdout(&["ls"]).contains(&format!("\n{number} ")));
+
+    let json: Value = serde_json::from_str(&stdout(&["who", "--json", &name])).unwrap();
+    assert_eq!(json[0]["pid"], pid);
+    assert_eq!(json[0]["key"], number);
+    assert_eq!(json[0]["name"], name);
+    assert_eq!(json[0]["application"], "pglock: sh");
+    assert_eq!(json[0]["granted"], true);
+    let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
+    let claims = json.as_array().unwrap();
+    assert!(
+        claims
+            .iter()
+            .any(|claim| claim["key"] == number && claim["name"].is_null())
+    );
+
+    let mut watching = pglock(&["ls", "--watch=100ms", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    for line in lines.take(3) {
+        assert!(line.unwrap().contains(&number.to_string()));
+    }
+    // A reader that has gone ends it, without a word.
+    assert_eq!(watching.wait().unwrap().code(), Some(0));
+
+    drop(running);
+    wait_until("the end of the lock", || {
+        oracle.rows(&key).is_empty().then_some(())
+    });
+    assert_fails(&["who", &name], 1, "nobody holds");
+    assert_fails(&["kill", &name, "--yes"], 1, "nobody holds");
+    assert_eq!(output(&["who", "--json", &name]).stdout, b"[]\n");
+}
+
+#[test]
+fn the_numbers_of_a_name_are_shown_in_every_scheme() {
+    let table = stdout(&["key", "some lock"]);
+    for number in [
+        "-205618829",
+        "-5588203449678238657",
+        "pg_advisory_lock(1941864819, 0)",
+    ] {
+        assert!(table.contains(number), "{table}");
+    }
+    let json: Value = serde_json::from_str(&stdout(&["key", "--json", "seat:12A"])).unwrap();
+    assert_eq!(json[0]["key"], 4_328_960_076_536_664_018_i64);
+    let json = stdout(&["key", "--json", "--namespace", "billing", "invoice:7"]);
+    assert!(json.contains("4713738466874322346"), "{json}");
+}

@@ -1,0 +1,207 @@
+//! `pglock run` when the lock is lost, or pglock is.
+
+use std::io::{BufRead, BufReader};
+use std::time::Duration;
+
+use pglock::Key;
+use postgres::{Client, NoTls};
+use rustix::process::Signal;
+
+use crate::oracle::{Oracle, wait_until};
+use crate::process::{Running, assert_fails, pglock};
+use crate::server::Server;
+use crate::unique;
+
+#[test]
+fn a_lost_lock_ends_the_command() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let running = Running::start(&name, &[], "trap 'exit 0' TERM");
+    let pid = oracle.holder(&key);
+    oracle.terminate(pid);
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+    assert!(stderr.contains("was lost, ending the command"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+
+    // A command that does not heed TERM.
+    let running = Running::start(&name, &["--grace", "100ms"], "trap '' TERM");
+    let pid = oracle.holder(&key);
+    oracle.terminate(pid);
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+}
+
+#[test]
+fn a_transaction_that_the_server_ends_ends_the_command() {
+    let server = Server::new("cli-idle");
+    server.configure("idle_in_transaction_session_timeout = '300ms'\n");
+    server.start();
+    let url = server.url();
+    let options = ["--url", &url, "--scope", "transaction"];
+    let running = Running::start("x", &options, "");
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+}
+
+#[test]
+fn a_server_that_stops_ends_the_command() {
+    let server = Server::new("cli-stop");
+    server.start();
+    let url = server.url();
+    let running = Running::start("x", &["--url", &url], "");
+    drop(server);
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+    assert_fails(&["--url", &url, "ls"], 69, "pglock: connection to server");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pglock_that_is_killed_takes_its_command_with_it() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let mut running = Running::start(&name, &[], "trap 'echo told; exit' TERM");
+    running.signal(Signal::KILL);
+    assert_eq!(running.line(), "told");
+    wait_until("the end of the lock", || {
+        oracle.rows(&key).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_pglock_that_was_stopped_asks_before_it_judges() {
+    let mut oracle = Oracle::new();
+    let options = ["--silence", "1s", "--check", "1h"];
+    let runs = [(); 6].map(|()| {
+        let (name, key) = unique();
+        let running = Running::start(&name, &options, "");
+        let asked = last_question(&mut oracle, oracle_pid(&key));
+        (running, key, asked)
+    });
+    for (running, ..) in &runs {
+        running.signal(Signal::STOP);
+    }
+    // Longer than a server may be silent.
+    std::thread::sleep(Duration::from_millis(1_500));
+    for (running, ..) in &runs {
+        running.signal(Signal::CONT);
+    }
+    for (mut running, key, asked) in runs {
+        wait_until("a question to the server", || {
+            let pid = oracle_pid(&key);
+            (last_question(&mut oracle, pid) != asked).then_some(())
+        });
+        running.0.stdin.take();
+        let (status, stderr) = running.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
+    }
+}
+
+fn oracle_pid(key: &Key) -> i32 {
+    Oracle::new().holder(key)
+}
+
+/// When the session last asked the server something.
+fn last_question(oracle: &mut Oracle, pid: i32) -> String {
+    let query = "SELECT query_start::text FROM pg_stat_activity WHERE pid = $1";
+    oracle.client.query_one(query, &[&pid]).unwrap().get(0)
+}
+
+/// A server whose `pg_locks` somebody else keeps: checks hang.
+struct Hanging {
+    locker: Client,
+    /// In a transaction, sessions would look as they did at the first look.
+    client: Client,
+    server: Server,
+}
+
+impl Hanging {
+    fn start(name: &str) -> Self {
+        let server = Server::new(name);
+        server.start();
+        let [locker, client] = [(); 2].map(|()| Client::connect(&server.url(), NoTls).unwrap());
+        Self {
+            locker,
+            client,
+            server,
+        }
+    }
+
+    fn hang(&mut self) {
+        let lock = "BEGIN; LOCK TABLE pg_catalog.pg_locks IN ACCESS EXCLUSIVE MODE";
+        self.locker.batch_execute(lock).unwrap();
+    }
+
+    fn go_on(&mut self) {
+        self.locker.batch_execute("ROLLBACK").unwrap();
+    }
+
+    /// The session whose check has hung for so long, and since when.
+    fn check(&mut self, for_ms: i32) -> Option<(i32, String)> {
+        let query = format!(
+            "SELECT pid, query_start::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+             AND clock_timestamp() - query_start >= {for_ms} * interval '1ms'"
+        );
+        let row = self.client.query_opt(&query, &[]).unwrap();
+        row.map(|row| (row.get(0), row.get(1)))
+    }
+}
+
+#[test]
+fn a_check_that_is_cancelled_is_no_lost_lock() {
+    let mut hanging = Hanging::start("cli-cancel");
+    let url = hanging.server.url();
+    for scope in ["session", "transaction"] {
+        let options = ["--url", &url, "--check", "1ms", "--scope", scope];
+        let mut running = Running::start("x", &options, "");
+        hanging.hang();
+        let (pid, first) = wait_until("a check", || hanging.check(0));
+        let cancel = "SELECT pg_cancel_backend($1)";
+        hanging.client.execute(cancel, &[&pid]).unwrap();
+        wait_until("another check", || {
+            hanging.check(0).filter(|(_, since)| *since != first)
+        });
+        hanging.go_on();
+        running.0.stdin.take();
+        let (status, stderr) = running.end();
+        assert_eq!(status.code(), Some(1), "{scope}: {stderr}");
+        assert!(stderr.contains("canceled"), "{scope}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{scope}: {stderr}");
+    }
+}
+
+#[test]
+fn a_statement_timeout_does_not_cancel_a_check() {
+    let mut hanging = Hanging::start("cli-statement");
+    let url = hanging.server.url();
+    for scope in ["session", "transaction"] {
+        let options = ["run", "--url", &url, "--check", "1ms", "--scope", scope];
+        let command = ["x", "--", "sh", "-c", "echo started; read -r _"];
+        let mut command = pglock(&[&options[..], &command].concat());
+        command.env("PGOPTIONS", "-c statement_timeout=300ms");
+        let mut running = Running::of(&mut command);
+        hanging.hang();
+        wait_until("a check of 600 ms", || hanging.check(600));
+        hanging.go_on();
+        running.0.stdin.take();
+        let (status, stderr) = running.end();
+        let ended = (status.code(), stderr.as_str());
+        assert_eq!(ended, (Some(1), ""), "{scope}");
+    }
+}
+
+#[test]
+fn a_check_that_may_not_be_asked_is_no_lost_lock() {
+    let server = Server::new("cli-rights");
+    server.start();
+    let revoke = "REVOKE SELECT ON pg_locks FROM PUBLIC; CREATE ROLE app LOGIN";
+    let mut client = Client::connect(&server.url(), NoTls).unwrap();
+    client.batch_execute(revoke).unwrap();
+    let url = server.url().replace("postgres@", "app@");
+    let mut running = Running::start("x", &["--url", &url, "--check", "1ms"], "");
+    let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("permission denied"), "{line}");
+    running.0.stdin.take();
+    assert_eq!(running.end().0.code(), Some(1));
+}

@@ -1,0 +1,25 @@
+//! The command `pglock`, as a process.
+
+#[path = "../../../tests/support/oracle.rs"]
+mod oracle;
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../../../tests/support/server.rs"]
+mod server;
+
+mod input;
+mod kill;
+mod look;
+mod lost;
+mod output;
+mod run;
+
+use oracle::unique_name;
+use pglock::Key;
+
+/// A name of this test's own, and its key.
+fn unique() -> (String, Key) {
+    let name = unique_name("cli");
+    let key = Key::from(&name);
+    (name, key)
+}

@@ -1,0 +1,159 @@
+//! `pglock run`: the lock, the status, the signals.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use pglock::Key;
+use rustix::process::Signal;
+
+use crate::oracle::{Oracle, unique_name, wait_until};
+use crate::process::{Running, assert_fails, output, pglock, signal};
+use crate::unique;
+
+#[test]
+fn a_command_runs_under_the_lock_and_its_status_is_passed_on() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let mut running = Running::start(&name, &[], "");
+    assert_eq!(oracle.held(&key), ["ExclusiveLock"]);
+    running.0.stdin.take();
+    let (status, stderr) = running.end();
+    // `read` says 1 at the end of its input.
+    assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
+    oracle.assert_free(&key);
+
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 137)] {
+        assert_fails(&["run", &name, "--", "sh", "-c", script], code, "");
+        oracle.assert_free(&key);
+    }
+    assert_fails(
+        &["run", &name, "--", "/no/such/command"],
+        127,
+        "/no/such/command: command not found",
+    );
+    assert_fails(
+        &["run", &name, "--", "/etc/passwd"],
+        126,
+        "/etc/passwd: cannot be run",
+    );
+    oracle.assert_free(&key);
+}
+
+#[test]
+fn keys_are_names_numbers_and_pairs_in_every_mode_and_scope() {
+    let mut oracle = Oracle::new();
+    let name = unique_name("cli");
+    let number = Key::from(&name).as_i64().unwrap();
+    let low = number as i32;
+    let cases: [(&[&str], Key, &str); 5] = [
+        (
+            &["--namespace", "cli", &name],
+            Key::namespaced("cli", name.clone()),
+            "ExclusiveLock",
+        ),
+        (
+            &["--scheme", "sqlx", &name],
+            pglock::compat::Scheme::Sqlx.key(&name),
+            "ExclusiveLock",
+        ),
+        (
+            &["--int", &number.to_string(), "--shared"],
+            Key::from(number),
+            "ShareLock",
+        ),
+        (
+            &["--pair", &format!("{low},-1")],
+            Key::from((low, -1)),
+            "ExclusiveLock",
+        ),
+        (
+            &["--scope", "transaction", &name],
+            Key::from(&name),
+            "ExclusiveLock",
+        ),
+    ];
+    for (arguments, key, mode) in cases {
+        let command = ["--", "sh", "-c", "echo started; read -r _; exit 0"];
+        let mut running = Running::of(&mut pglock(&[&["run"], arguments, &command].concat()));
+        assert_eq!(oracle.held(&key), [mode], "{arguments:?}");
+        running.0.stdin.take();
+        let (status, stderr) = running.end();
+        assert_eq!(
+            (status.code(), stderr.as_str()),
+            (Some(0), ""),
+            "{arguments:?}"
+        );
+        oracle.assert_free(&key);
+    }
+}
+
+#[test]
+fn a_busy_lock_is_75_and_says_whose_it_is() {
+    let (name, _) = unique();
+    let _holder = Running::start(&name, &[], "");
+    for wait in [["--try", "--shared"], ["--timeout", "20ms"]] {
+        let arguments = [&["run", &name][..], &wait, &["--", "true"]].concat();
+        assert_fails(&arguments, 75, "held by pid ");
+        assert_fails(&arguments, 75, "\"pglock: sh\"");
+    }
+    assert_fails(&["run", &name, "-n", "-E", "3", "--", "true"], 3, &name);
+    let quiet = output(&["run", &name, "-n", "-q", "--", "true"]);
+    assert_eq!((quiet.status.code(), quiet.stderr.len()), (Some(75), 0));
+}
+
+#[test]
+fn signals_are_passed_on_to_the_command() {
+    let (name, key) = unique();
+    for (trap, signal) in [
+        ("TERM", Signal::TERM),
+        ("INT", Signal::INT),
+        ("HUP", Signal::HUP),
+        ("USR1", Signal::USR1),
+    ] {
+        let script = format!("trap 'exit 5' {trap}");
+        let running = Running::start(&name, &[], &script);
+        running.signal(signal);
+        let (status, stderr) = running.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(5), ""), "{trap}");
+        Oracle::new().assert_free(&key);
+    }
+    let running = Running::start(&name, &[], "");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0.code(), Some(128 + 15));
+}
+
+#[test]
+fn a_signal_that_nohup_ignores_stays_ignored() {
+    let (name, _) = unique();
+    let script = format!(
+        "trap '' HUP; exec {} run {name} -- sh -c 'echo started; read -r _; exit 4'",
+        env!("CARGO_BIN_EXE_pglock")
+    );
+    let mut running = Running::of(Command::new("sh").args(["-c", &script]));
+    running.signal(Signal::HUP);
+    running.0.stdin.take();
+    assert_eq!(running.end().0.code(), Some(4));
+}
+
+#[test]
+fn the_status_is_passed_on_where_children_were_ignored() {
+    let (name, _) = unique();
+    for script in ["exit 3", "sleep 0.1; exit 3"] {
+        let mut command = Command::new("env");
+        command.args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_pglock")]);
+        command.args(["run", &name, "--", "sh", "-c", script]);
+        assert_eq!(command.status().unwrap().code(), Some(3), "{script}");
+    }
+}
+
+#[test]
+fn a_wait_ends_with_ctrl_c_and_leaves_no_waiter() {
+    let ((name, key), mut oracle, mut holder) = (unique(), Oracle::new(), Oracle::new());
+    holder.lock(&key);
+    let mut waiting = pglock(&["run", &name, "--", "true"]).spawn().unwrap();
+    oracle.wait_for_waiter(&key);
+    signal(Signal::INT, &waiting);
+    assert_eq!(waiting.wait().unwrap().signal(), Some(2));
+    wait_until("the end of the wait", || {
+        (oracle.rows(&key).len() == 1).then_some(())
+    });
+}
