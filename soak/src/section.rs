@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
-use pglock::driver::{Failure, Session};
+use pglock::driver::Session;
 use pglock::{Error, Key, Lock, LockBackend, LockGuard};
 
 use crate::bank::{ACCOUNTS, TOTAL, account_key};
@@ -243,7 +243,7 @@ fn balance<S: Session>(conn: &mut S, what: &str, account: i32) -> Result<i64, Er
 }
 
 fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
-    let lines = conn.query(query).map_err(failed)?;
+    let lines = conn.query(query)?;
     lines
         .into_iter()
         .next()
@@ -251,12 +251,5 @@ fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
 }
 
 fn send<S: Session>(conn: &mut S, text: &str) -> Result<(), Error> {
-    conn.send(text).map_err(failed)
-}
-
-fn failed(failure: Failure) -> Error {
-    match failure {
-        Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
-        Failure::Refused(answer) => Error::body(answer.to_string()),
-    }
+    Ok(conn.send(text)?)
 }

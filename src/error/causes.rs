@@ -77,3 +77,14 @@ impl Error {
         }
     }
 }
+
+/// For bodies that are generic over the driver, and send SQL by
+/// [`Session::send`](crate::driver::Session::send).
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => Self::body(refusal.to_string()),
+            Failure::Sql { source, .. } | Failure::Lost(source) => Self::body(source),
+        }
+    }
+}

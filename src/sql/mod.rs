@@ -94,6 +94,7 @@ pub(crate) fn undo() -> String {
 }
 
 /// The savepoint around a body, where a driver lets it be named.
+#[cfg(feature = "postgres")]
 pub(crate) fn body_savepoint() -> String {
     format!("pglock_body_{}", process::word())
 }

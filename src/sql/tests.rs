@@ -1,24 +1,28 @@
-use std::time::Duration;
-
 use super::*;
 use crate::request::Request;
 
-/// Every statement that takes a lock, for one key and for several.
-fn acquires() -> Vec<String> {
+const TIMES: [WaitTime; 5] = [
+    WaitTime::No,
+    WaitTime::Place(None),
+    WaitTime::Place(Some(7)),
+    WaitTime::Slice(None, 700),
+    WaitTime::Slice(Some(7), 700),
+];
+
+/// Every statement on keys, of which those that wait for a turn of their own are left out.
+fn statements(lock: &LockInfo) -> Vec<String> {
     let mut statements = Vec::new();
-    for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
-        for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
-            let mut request = Request::on_keys(keys.clone());
-            request.timeout = timeout;
-            let (lock, wait) = (&request.lock, request.wait());
-            statements.push(session::lock_by_rows(lock, wait));
-            statements.push(session::lock_by_errors(lock, wait));
-            statements.push(session::all_unlocked(lock));
-            for answers in [Answers::Rows, Answers::Errors] {
-                statements.push(acquire_in_transaction(lock, wait, answers));
-                statements.push(acquire_at_begin(lock, wait, answers));
+    for replies in [Replies::Rows, Replies::Errors] {
+        for time in TIMES {
+            statements.push(acquire_for_session(lock, time, Client::Known, replies));
+            statements.push(acquire_in_transaction(lock, time, replies));
+            for before_begin in [true, false] {
+                statements.push(acquire_at_begin(lock, time, "x", before_begin, replies));
             }
         }
+        statements.push(release(lock, replies));
+        statements.push(roll_back_and_release(lock, replies));
+        statements.push(held_by_session(lock, replies));
     }
     statements
 }
@@ -31,13 +35,11 @@ proptest::proptest! {
             let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
             let lock = Request::on_keys(keys).lock;
             let digits = |c: char| c.is_ascii_digit() || c == '-';
-            [
-                session::lock_by_errors(&lock, Wait::Session),
-                acquire_in_transaction(&lock, Wait::Millis(7), Answers::Rows),
-                session::lock_by_rows(&lock, Wait::Millis(7)),
-                held(&lock, Answers::Rows),
-            ]
-            .map(|statement| statement.replace(digits, ""))
+            let mut statements = statements(&lock);
+            statements.push(held(&lock, Replies::Rows));
+            statements.push(between_slices(&lock));
+            statements.push(acquire_for_session(&lock, WaitTime::No, Client::Other, Replies::Rows));
+            statements.into_iter().map(|statement| statement.replace(digits, "")).collect::<Vec<_>>()
         };
         proptest::prop_assert_eq!(text(&one), text(&other));
     }
@@ -45,9 +47,13 @@ proptest::proptest! {
 
 #[test]
 fn lock_calls_have_no_from_clause() {
-    for statement in acquires() {
-        let statement = statement.replace("extract(epoch FROM", "");
-        assert!(statement.contains("pg_"), "{statement}");
-        assert!(!statement.contains("FROM"), "{statement}");
+    for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
+        for statement in statements(&Request::on_keys(keys).lock) {
+            let statement = statement
+                .replace("extract(epoch FROM", "")
+                .replace("IS DISTINCT FROM", "");
+            assert!(statement.contains("pg_"), "{statement}");
+            assert!(!statement.contains("FROM"), "{statement}");
+        }
     }
 }

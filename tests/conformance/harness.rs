@@ -1,6 +1,6 @@
 //! The backends that the promises are checked on.
 
-use pglock::driver::{BoxError, Failure, Session, TransactionBackend};
+use pglock::driver::{BoxError, Session, TransactionBackend};
 use pglock::{Error, LockBackend};
 
 /// A backend of which the suite can make as many as it needs. To run the suite against a backend
@@ -22,11 +22,7 @@ pub trait InTransaction {
 
 /// Runs SQL on a session, as a body does.
 pub fn sql<S: Session>(session: &mut S, text: &str) -> Result<(), Error> {
-    session.send(text).map_err(|failure| match failure {
-        Failure::Sql { source, .. } | Failure::Lost(source) => Error::body(source),
-        Failure::Refused(refusal) => Error::body(refusal.to_string()),
-        other => Error::body(format!("{other:?}")),
-    })
+    Ok(session.send(text)?)
 }
 
 /// Runs SQL on the session that the backend would lock on.

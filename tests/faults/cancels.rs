@@ -1,108 +1,140 @@
 //! Cancels that meet one request after another. No more than one can be aimed at the server in
-//! time, so a session says what the server would.
+//! time, so a session says what the server would: a request that is cancelled has done nothing.
 
-use pglock::driver::{BoxError, Failure, Finish, Session};
-use pglock::{Error, LockBackend, with_lock};
+use std::time::Duration;
 
-use crate::oracle::{Oracle, connect, unique_key};
+use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Transacted, TransactionBackend};
+use pglock::{Error, Lock, LockBackend, transaction_lock, with_lock};
+
+use crate::oracle::{Oracle, connect, unique_key, unique_name};
 
 #[test]
 fn a_release_is_tried_again_and_again() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     for cancels in 0..16 {
-        let mut session = Canceled::by(0);
-        let released = with_lock(&mut session, &key, |session| {
+        let mut session = Faulty::new(connect());
+        with_lock(&mut session, &key, |session| {
             session.cancels = cancels;
             Ok::<_, Error>(())
-        });
-        if cancels < 8 {
-            assert!(released.is_ok(), "{cancels}: {released:?}");
-        }
-        oracle.wait_until_free(&key);
+        })
+        .unwrap();
+        oracle.assert_free(&key);
     }
 }
 
+/// The acquire, or what goes back to the savepoint after it.
 #[test]
-fn what_was_granted_before_the_cancel_is_let_go() {
+fn a_refused_acquire_leaves_the_transaction_usable() {
+    let (mut oracle, key, work) = (Oracle::new(), unique_key(), unique_key());
+    oracle.lock(&key);
+    for cancels in 0..16 {
+        let mut client = connect();
+        let mut session = Faulty::new(client.transaction().unwrap());
+        transaction_lock(&mut session, &work).unwrap();
+        session.sent_before = 1;
+        session.cancels = cancels;
+        let mut lock = Lock::new(&mut session, &key).timeout(Duration::from_millis(5));
+        let refused = lock.acquire().map(drop);
+        assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+        drop(lock);
+        session.send("SELECT 1").unwrap();
+        oracle.holder(&work);
+    }
+}
+
+/// Where the server refuses every release, the session ends; also under a role that may not end it.
+#[test]
+fn a_release_that_is_refused_ends_the_session() {
+    let role = unique_name("role");
     let (mut oracle, key) = (Oracle::new(), unique_key());
-    for cancels in 1..16 {
-        let mut session = Canceled::by(cancels);
-        session.granted = true;
-        let refused = with_lock(&mut session, &key, |_| -> Result<(), Error> {
-            panic!("the body must not run")
+    let owner = |sql: String| connect().batch_execute(&sql).unwrap();
+    owner(format!("CREATE ROLE {role}"));
+    for end_is_refused in [false, true] {
+        let mut session = Faulty::new(connect());
+        let told = with_lock(&mut session, &key, |session| {
+            session.send(&format!("SET ROLE {role}")).unwrap();
+            session.refused = vec!["pg_advisory_unlock("];
+            if end_is_refused {
+                session.refused.push("pg_terminate_backend");
+            }
+            Ok::<_, Error>(())
         });
-        assert!(
-            matches!(refused, Err(Error::Canceled { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(told, Err(Error::ReleaseFailed { .. })), "{told:?}");
+        assert!(session.is_broken(), "a pool would take it back");
         oracle.wait_until_free(&key);
     }
+    owner(format!("DROP ROLE {role}"));
 }
 
-/// A connection on which the next requests are cancelled.
-struct Canceled {
-    client: postgres::Client,
+/// A connection on which requests fail.
+struct Faulty<C> {
+    connection: C,
+    /// How many requests are still sent before those that are cancelled.
+    sent_before: u32,
     cancels: u32,
-    /// Whether the first of them is cancelled only after it was done.
-    granted: bool,
+    /// Requests with one of these texts are refused.
+    refused: Vec<&'static str>,
 }
 
-impl Canceled {
-    fn by(cancels: u32) -> Self {
+impl<C> Faulty<C> {
+    fn new(connection: C) -> Self {
         Self {
-            client: connect(),
-            cancels,
-            granted: false,
+            connection,
+            sent_before: 0,
+            cancels: 0,
+            refused: Vec::new(),
         }
     }
 
-    fn next<R>(
-        &mut self,
-        request: impl FnOnce(&mut postgres::Client) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
-        if self.cancels == 0 {
-            return request(&mut self.client);
+    fn fails(&mut self, sql: &str) -> Result<(), Failure> {
+        if self.refused.iter().any(|text| sql.contains(text)) {
+            return Err(Failure::from_error(Some("42501"), "", "permission denied"));
         }
-        self.cancels -= 1;
-        if std::mem::take(&mut self.granted) {
-            request(&mut self.client)?;
+        if self.sent_before > 0 {
+            self.sent_before -= 1;
+        } else if self.cancels > 0 {
+            self.cancels -= 1;
+            return Err(Failure::from_error(Some("57014"), "", "cancelled"));
         }
-        Err(Failure::from_error(Some("57014"), "", "cancelled"))
+        Ok(())
     }
 }
 
-impl LockBackend for Canceled {
+impl<C: Session> LockBackend for Faulty<C> {
     type Session = Self;
-    type Handle<'a> = &'a mut Self;
+    type Handle<'a>
+        = &'a mut Self
+    where
+        C: 'a;
 
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
         Ok(self)
     }
 }
 
-impl Session for Canceled {
-    type Transaction<'t> = postgres::Transaction<'t>;
+impl<C: Session> TransactionBackend for Faulty<C> {}
 
-    const REPLIES: pglock::driver::Replies = <postgres::Client as Session>::REPLIES;
+impl<C: Session> Session for Faulty<C> {
+    type Transaction<'t> = C::Transaction<'t>;
 
     fn in_transaction(&mut self) -> bool {
-        false
+        self.connection.in_transaction()
     }
 
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        self.next(|client| Session::send(client, sql))
+    fn is_broken(&mut self) -> bool {
+        self.connection.is_broken()
     }
 
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        self.next(|client| Session::query(client, sql))
+        self.fails(sql)?;
+        self.connection.query(sql)
     }
 
     fn transact<R>(
         &mut self,
-        lock: &str,
-        commit: &str,
-        body: impl FnOnce(&mut postgres::Transaction<'_>) -> (R, End),
-    ) -> Result<(R, Result<(), Failure>), Failure> {
-        self.client.transact(lock, commit, body)
+        opening: &Opening<'_>,
+        body: impl FnOnce(&mut C::Transaction<'_>) -> (R, Finish),
+    ) -> Result<Transacted<R>, Failure> {
+        self.connection.transact(opening, body)
     }
 }

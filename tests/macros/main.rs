@@ -152,7 +152,7 @@ fn short(conn: &mut Client, key: &str) -> Result<i32, Error> {
 }
 
 mod busy {
-    pub fn answer<T: From<u8>, E>() -> Result<T, E> {
+    pub fn answer<T: From<u8>, E>(_: pglock::Error) -> Result<T, E> {
         Ok(2.into())
     }
 }
@@ -182,10 +182,10 @@ fn a_held_key_is_a_conflict() {
     holder.lock(&key);
     expect(&mut client, false);
     let error = short(&mut client, &name).unwrap_err();
-    let Error::Timeout { waited, .. } = error else {
+    let Error::Timeout { timeout, .. } = error else {
         panic!("{error:?}")
     };
-    assert_eq!(waited, Some(Duration::from_millis(20)));
+    assert_eq!(timeout, Some(Duration::from_millis(20)));
     holder.unlock(&key);
     expect(&mut client, true);
     assert_eq!(short(&mut client, &name).unwrap(), 1);
