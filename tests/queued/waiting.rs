@@ -54,10 +54,10 @@ where
     let guard = lock.acquire().unwrap();
     let gives_up = || {
         let timeout = Lock::new(&pool, &key).timeout(SHORT).run(never);
-        let Err(Error::Timeout { waited, .. }) = timeout else {
+        let Err(Error::Timeout { timeout: set, .. }) = timeout else {
             panic!("{timeout:?}")
         };
-        assert_eq!(waited, Some(SHORT));
+        assert_eq!(set, Some(SHORT));
         let busy = try_with_lock(&mut &pool, &key, never);
         assert!(busy.unwrap().is_none(), "not even with others in the queue");
         let handled = Lock::new(&pool, &key)
