@@ -284,11 +284,17 @@ impl<F, W, V> RunQueryDsl<PgConnection> for Statement<'_, F, W, V> {}
 
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
-        match error {
-            DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => {
-                Self::Serialization(error.into())
-            }
-            error => Self::Database(error.into()),
+        if is_serialization_failure(&error) {
+            Self::Serialization(error.into())
+        } else {
+            Self::Database(error.into())
         }
     }
+}
+
+pub(super) fn is_serialization_failure(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, _) = error else {
+        return false;
+    };
+    matches!(kind, DatabaseErrorKind::SerializationFailure)
 }

@@ -174,10 +174,14 @@ fn read(row: &postgres::Row) -> Option<i64> {
 
 impl From<postgres::Error> for Error {
     fn from(error: postgres::Error) -> Self {
-        if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) {
+        if is_serialization_failure(&error) {
             Self::Serialization(error.into())
         } else {
             Self::Database(error.into())
         }
     }
+}
+
+pub(super) fn is_serialization_failure(error: &postgres::Error) -> bool {
+    error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }

@@ -162,7 +162,7 @@ impl House {
         connect().batch_execute(&create).unwrap();
     }
 
-    pub fn enter(&self) -> String {
+    fn enter(&self) -> String {
         format!("SET search_path TO {}", self.schema)
     }
 

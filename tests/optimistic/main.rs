@@ -7,6 +7,7 @@ mod cases;
 mod driver;
 mod filters;
 mod names;
+mod retries;
 mod triggers;
 
 macro_rules! on_both {
@@ -43,6 +44,10 @@ on_both! {
     the_reason_stands_in_an_error_once,
     a_rolled_back_save_leaves_the_old_version,
     a_save_reads_no_other_row,;
+    retries:
+    a_conflict_is_tried_again_in_every_error_type,
+    a_serialization_failure_is_tried_again,
+    what_is_no_conflict_is_not_tried_again,;
     triggers:
     the_trigger_raises_the_version_once_for_everybody,
     long_columns_have_triggers_of_their_own,
