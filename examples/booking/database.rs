@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use diesel::connection::SimpleConnection;
 use diesel::dsl::exists;
 use diesel::prelude::*;
-use pglock::optimistic::{self, diesel::AtVersion, postgres::Versioned};
+use pglock::optimistic::{self, diesel::AtVersion, postgres::VersionedTable};
 use pglock::{LockBackend, Session};
 use postgres::{Client, Config, NoTls, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
@@ -58,7 +58,7 @@ macro_rules! seats_over_postgres {
 
             fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error> {
                 let mut transaction = self.transaction()?;
-                let seats = Versioned::new("seat", "version");
+                let seats = VersionedTable::new("seat", "version");
                 seats.update(&mut transaction, &[("id", &seat)], version, &[("free", &false)])?;
                 transaction.execute(BOOK, &[&seat, &buyer])?;
                 Ok(transaction.commit()?)

@@ -4,11 +4,14 @@
 use super::Version;
 use crate::answer::BoxError;
 
-/// Why a row was not saved. It is as it was, after any of them but [`Error::UnusableVersion`].
+/// Why a save or a delete failed.
+///
+/// The row is unchanged, except after [`Error::UnusableVersion`], which says that it was saved, and
+/// after an [`Error::Database`] that lost the connection, when nobody knows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The row has another version than the one that was read.
+    /// The row no longer has the version that was read.
     #[error(
         "a row of {table} was read at version {expected}, and is at version {actual} now: somebody else has saved it; read it again"
     )]
@@ -17,17 +20,16 @@ pub enum Error {
         table: String,
         /// The version that was read.
         expected: i64,
-        /// The version that the row had just after the save was refused.
+        /// The version of the row just after the save was refused.
         actual: i64,
     },
 
     /// The row was not saved, although it still has the version that was read: a trigger that
     /// returns NULL, or a row security policy, suppressed the save. Trying again does not help.
     ///
-    /// In the rare case that the row was deleted and inserted again while the save ran, it looks
-    /// the same.
+    /// A row that was deleted and inserted again while the save ran looks the same.
     #[error(
-        "a row of {table} was not saved, although it still is at version {version}: a trigger that returns NULL or a row security policy suppressed the save; look at both (\\d in psql lists them)"
+        "a row of {table} was not saved, although it is still at version {version}: a trigger that returns NULL, or a row security policy, suppressed the save; \\d in psql lists both"
     )]
     Suppressed {
         /// The table, as SQL names it.
@@ -36,12 +38,14 @@ pub enum Error {
         version: i64,
     },
 
-    /// The transaction is REPEATABLE READ or SERIALIZABLE, and the row was saved by somebody else
-    /// since its snapshot (SQLSTATE 40001).
-    #[error("a row was saved by somebody else since this transaction began; run all of it again")]
+    /// The transaction is REPEATABLE READ or SERIALIZABLE, and somebody else has changed the row
+    /// since it began (SQLSTATE 40001).
+    #[error(
+        "somebody else has changed a row since this transaction began; run the whole transaction again"
+    )]
     Serialization(#[source] BoxError),
 
-    /// There is no such row, or there is none any more.
+    /// There is no such row: it was deleted, or never inserted, or a policy hides it.
     #[error("there is no such row of {table} to save at version {expected}")]
     NotFound {
         /// The table, as SQL names it.
@@ -50,17 +54,17 @@ pub enum Error {
         expected: i64,
     },
 
-    /// The row has no version, and was not saved: its column is NULL.
+    /// The row was not saved, because its version is NULL.
     #[error(
-        "a row of {table} was not saved, for its version is NULL; give it one, and declare the column NOT NULL"
+        "a row of {table} was not saved, because its version is NULL; give it one, and declare the column NOT NULL"
     )]
     NullVersion {
         /// The table, as SQL names it.
         table: String,
     },
 
-    /// The row was saved, but the next save cannot name its new version: a trigger has set it to
-    /// NULL, or to a number that the type of the version that was read cannot hold.
+    /// The row was saved, but no further save can name its new version: a trigger has set it to NULL,
+    /// or to a number that is too large for the type of the version that was read.
     #[error("a row of {table} was saved, but {}", unusable(*.version))]
     UnusableVersion {
         /// The table, as SQL names it.
@@ -70,7 +74,7 @@ pub enum Error {
     },
 
     /// The version column is neither `integer` nor `bigint`.
-    #[error("a version column of type {found}, in {table}: it must be integer or bigint")]
+    #[error("the version column of {table} is of type {found}; it must be integer or bigint")]
     VersionType {
         /// The table, as SQL names it.
         table: String,
@@ -78,11 +82,9 @@ pub enum Error {
         found: String,
     },
 
-    /// The version is the highest that its type holds: that of the column, or that of the version
-    /// that was read.
-    #[error(
-        "version {version}, in {table}, is the last that its type can hold; use bigint and i64"
-    )]
+    /// The row was not saved, because there is no next version: the type of the column, or of the
+    /// version that was read, holds none.
+    #[error("version {version} of {table} is the last that its type can hold; use bigint and i64")]
     LastVersion {
         /// The table, as SQL names it.
         table: String,
@@ -90,36 +92,37 @@ pub enum Error {
         version: i64,
     },
 
-    /// There is nothing to change.
-    #[error("a save of {table} without a change: give it at least one column")]
+    /// The save names no column to change.
+    #[error("the save of {table} changes nothing: name at least one column to change")]
     NoChanges {
         /// The table, as SQL names it.
         table: String,
     },
 
-    /// There is no column to find the row by: every row would be saved.
-    #[error("a save of {table} without a key: give it at least one column to find the row by")]
+    /// The save names no row, and would change them all: it has no key, or no filter.
+    #[error("the save of {table} names no row: give it a key or a filter that identifies one")]
     NoKey {
         /// The table, as SQL names it.
         table: String,
     },
 
-    /// A name has a NUL byte, which none in PostgreSQL can have. Nothing was sent.
-    #[error("a name in a save of {table} contains a NUL byte")]
+    /// A name contains a NUL byte, which no name in PostgreSQL can. Nothing was sent.
+    #[error("a name in the save of {table} contains a NUL byte")]
     NulByte {
         /// The table, as SQL names it.
         table: String,
     },
 
-    /// Any other error of the server or the driver, which is the source. If the connection was lost,
-    /// it is not known whether the row was saved.
+    /// Any other error of the server or the driver, which is the source.
+    ///
+    /// If the connection was lost, nobody knows whether the row was saved.
     #[error("a statement of an optimistic save failed")]
     Database(#[source] BoxError),
 }
 
 impl Error {
-    /// Whether somebody else was faster, so that reading the row again and deciding again may
-    /// succeed.
+    /// Returns whether somebody else was faster, so that it may help to read the row again and to
+    /// decide again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Serialization(_))
@@ -135,14 +138,14 @@ fn unusable(version: Option<i64>) -> String {
     }
 }
 
-/// So that a save can stand in the body of a lock.
+/// For saves in the body of a lock.
 impl From<Error> for crate::Error {
     fn from(error: Error) -> Self {
         Self::body(error)
     }
 }
 
-/// Why a save has changed no row, by the version that the row has just after it.
+/// Says why a save has changed no row, by the version of the row just after it.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 pub(super) fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
     match found {
@@ -157,7 +160,7 @@ pub(super) fn refusal(table: String, expected: i64, found: Option<Option<i64>>) 
     }
 }
 
-/// Refuses a version that has no next one, before anything is sent.
+/// Refuses the last version, before anything is sent.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 pub(super) fn check_next<V: Version>(
     version: V,
@@ -172,7 +175,7 @@ pub(super) fn check_next<V: Version>(
     Ok(())
 }
 
-/// The version that a save has returned.
+/// Reads the version that a save returned.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 pub(super) fn saved<V: Version>(
     version: Option<i64>,

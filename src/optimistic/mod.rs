@@ -1,34 +1,39 @@
-//! Versions: no lock at all, but a save that notices when somebody else has been faster.
+//! Optimistic saves: they lock nothing, and fail if somebody else has saved the row first.
 //!
-//! A row has a version column, which every save raises. A row is read with its version, worked on
-//! for as long as it takes, and saved only if it still has that version:
+//! The row has a version column, and each save raises the version. Read the row with its version,
+//! work on it for as long as you like, and save it. The save changes the row only if it still has
+//! the version that you read:
 //!
 //! ```sql
 //! UPDATE seat SET buyer = 'ada', version = version + 1
 //!  WHERE id = 42 AND version = 7 RETURNING version
 //! ```
 //!
-//! Nobody waits while somebody thinks, so this is for work that spans requests or a person's coffee
-//! break, and for rows that are seldom contended: a conflict is found at the end, and the work is
-//! to be done again.
+//! Nobody waits while somebody works. This is for work that takes long or spans several requests,
+//! on rows for which conflicts are rare: a conflict shows at the end, and the work must be done
+//! again.
 //!
-//! - The row is never inserted, and a save that changes a few columns raises the version too.
-//! - A delete is checked in the same way.
-//! - The new version is what a save returns. A save that failed returns none, so what is in memory
-//!   still conflicts when it is saved again.
+//! - A save never inserts a row. It raises the version even if it changes only some columns.
+//! - A delete checks the version too.
+//! - A save returns the new version. A save that fails returns none: the version in memory stays
+//!   the old one, and saving again conflicts again.
+//! - Of two saves at once, the second waits until the transaction of the first has ended, and then
+//!   checks the version again ([Read Committed]).
 //!
-//! With the `postgres` crate it is `postgres::Versioned`, with diesel the method `at_version` of
-//! `diesel::AtVersion`.
+//! With the `postgres` crate, use `postgres::VersionedTable`. With diesel, use the method
+//! `at_version` of `diesel::AtVersion`.
 //!
 //! # The column
 //!
-//! `integer NOT NULL DEFAULT 1`, or `bigint`. Programs that do not know of it overwrite without
-//! raising it, unless the table does that by itself: see [`trigger_sql`].
+//! Declare it `integer NOT NULL DEFAULT 1`, or `bigint`. Programs that do not know the column
+//! overwrite the row and do not raise its version, unless a trigger does: see [`trigger_sql`].
 //!
 //! # Trying again
 //!
-//! After a conflict only your code knows what its change means on the row as it is now: read the row
-//! again, and decide again. [`retry`] runs a closure that does so.
+//! After a conflict, only your code knows what your change means for the row as it is now. Read the
+//! row again, and decide again: [`retry`] runs a closure that does both.
+//!
+//! [Read Committed]: https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
 
 use crate::sql;
 use crate::target::TableName;
@@ -45,7 +50,7 @@ pub use error::Error;
 use error::{check_next, refusal, saved};
 pub use retry::{MayConflict, retry};
 
-/// What a version can be: `i32` or `i64`.
+/// The type of a version: `i32` or `i64`.
 pub trait Version: Copy + Into<i64> + TryFrom<i64> + sealed::Sealed {}
 
 impl Version for i32 {}
@@ -57,12 +62,12 @@ mod sealed {
     impl Sealed for i64 {}
 }
 
-/// SQL that makes a table raise its version by itself, whoever updates it: for tables to which
-/// other programs write. Put it into a migration; it can run again.
+/// Returns the SQL of a trigger that raises the version at each update, whoever updates the row.
+/// Use it for tables to which other programs write. Put it into a migration; it can run again.
 ///
-/// The saves of this module go on as they are, and raise the version once. The trigger and its
-/// function are called `pglock_bump_` and the column's name; a name that would have more than 63
-/// bytes ends with a hash of the column's instead ([Trigger Functions]).
+/// The saves of this module stay as they are, and still raise the version by one. The trigger and
+/// its function are named `pglock_bump_` and the column; if that has more than 63 bytes, it is cut,
+/// and ends with a hash of the column ([Trigger Functions]).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

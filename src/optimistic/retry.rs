@@ -16,11 +16,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 ///
 /// ```
 /// # #[cfg(feature = "postgres")] {
-/// use pglock::optimistic::{self, postgres::Versioned};
+/// use pglock::optimistic::{self, postgres::VersionedTable};
 /// use postgres::Client;
 ///
 /// fn count_visit(client: &mut Client, id: i64) -> Result<i32, optimistic::Error> {
-///     let pages = Versioned::new("page", "version");
+///     let pages = VersionedTable::new("page", "version");
 ///     optimistic::retry(|| {
 ///         let page = client.query_one("SELECT visits, version FROM page WHERE id = $1", &[&id])?;
 ///         let (visits, version): (i32, i32) = (page.get(0), page.get(1));
@@ -30,19 +30,19 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// # }
 /// ```
 ///
-/// The first attempt starts at once, and there are 20 at most. After the first conflict the thread
-/// sleeps for 5 to 10 ms, and twice as long after each further one, but never for more than 200 to
-/// 400 ms: for some 4 seconds in all, if every attempt conflicts. Each pause is random within its
-/// bounds, so that two threads that met do not meet again.
+/// It makes 20 attempts at most, the first at once. After the first conflict the thread sleeps for 5
+/// to 10 ms. Each further pause is twice as long, up to 200 to 400 ms. If every attempt conflicts, it
+/// sleeps for 3 to 6 seconds in all. The pauses are random within these bounds, so that threads that
+/// collided are unlikely to collide again.
 ///
-/// The closure must do the whole work again: read the row, decide, and save it. If it saves in a
-/// transaction, it must begin the transaction too. Under REPEATABLE READ and SERIALIZABLE a conflict
-/// aborts the transaction ([Transaction Isolation]).
+/// The closure must do all of the work: read the row, decide, and save it. If it saves in a
+/// transaction, it must begin that transaction too: under REPEATABLE READ and SERIALIZABLE a
+/// conflict aborts it ([Transaction Isolation]).
 ///
 /// # Errors
 ///
-/// The error of the last attempt: a conflict if all 20 conflicted, else the first error that is no
-/// conflict ([`MayConflict`] decides).
+/// The last error: the first that is no conflict, or the conflict of the 20th attempt.
+/// [`MayConflict`] tells which errors are conflicts.
 ///
 /// [Transaction Isolation]: https://www.postgresql.org/docs/current/transaction-iso.html
 pub fn retry<T, E: MayConflict>(save: impl FnMut() -> Result<T, E>) -> Result<T, E> {
@@ -67,20 +67,19 @@ fn pauses() -> impl Iterator<Item = Duration> {
     iter::successors(Some(FIRST_PAUSE), next).take(ATTEMPTS - 1)
 }
 
-/// Up to twice as long. The hasher of a map has a random seed, which is all the randomness needed.
+/// Makes a pause up to twice as long. Each hasher of a map has a random seed.
 fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
     pause + pause.mul_f64(random)
 }
 
-/// An error that can be a conflict: what the closure of [`retry`] returns.
+/// An error that knows whether it is a conflict: what the closure of [`retry`] returns.
 ///
-/// These are: [`optimistic::Error`](Error), [`pglock::Error`](crate::Error), `anyhow::Error`,
-/// `Box<dyn Error + Send + Sync>`, and whatever else converts by reference to `dyn Error + Send +
-/// Sync`. Of these, each looks for a conflict among its sources too; a serialization failure
-/// (SQLSTATE 40001) of a driver counts.
+/// [`optimistic::Error`](Error), [`pglock::Error`](crate::Error), `anyhow::Error` and `Box<dyn Error +
+/// Send + Sync>` do. The last three find a conflict among their sources too, and a serialization
+/// failure (SQLSTATE 40001) of a driver is one.
 ///
-/// An error of your own says it itself:
+/// Implement it for an error of your own:
 ///
 /// ```
 /// use pglock::optimistic::{self, MayConflict};
@@ -104,7 +103,7 @@ fn jittered(pause: Duration) -> Duration {
     note = "implement `pglock::optimistic::MayConflict` for an error of your own; `optimistic::Error`, `pglock::Error`, `anyhow::Error` and `Box<dyn Error + Send + Sync>` have it"
 )]
 pub trait MayConflict {
-    /// Whether somebody else was faster, so that the same work may succeed when it is done again.
+    /// Returns whether somebody else was faster, so that doing the same work again may succeed.
     fn is_conflict(&self) -> bool;
 }
 
@@ -136,7 +135,7 @@ fn is_conflict(error: &(dyn StdError + 'static)) -> bool {
     }
     match error.downcast_ref() {
         Some(crate::Error::Changed { .. }) => true,
-        Some(crate::Error::Body(body)) => has_conflict(body.as_ref()), // it is not among the sources
+        Some(crate::Error::Body(body)) => has_conflict(body.as_ref()), // not among the sources
         _ => is_serialization_failure(error),
     }
 }

@@ -1,19 +1,20 @@
-//! Versions with diesel.
+//! Optimistic saves with diesel.
 
 use diesel::RunQueryDsl;
 use diesel::expression::Expression;
 use diesel::pg::{Pg, PgConnection};
-use diesel::query_builder::{
-    AsChangeset, AstPass, IntoUpdateTarget, Query, QueryFragment, QueryId,
-};
+use diesel::query_builder::{AsChangeset, IntoUpdateTarget, QueryFragment};
 use diesel::query_source::{Column, Table};
-use diesel::result::{DatabaseErrorKind, Error as DieselError, QueryResult};
-use diesel::sql_types::{BigInt, Integer, Nullable};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::{BigInt, Integer};
 
+use self::statement::{Kind, Statement};
 use super::{Error, Version, check_next, refusal, saved};
 
-/// `at_version`, for whatever `diesel::update` and `diesel::delete` take: a table with filters, or
-/// a reference to an `Identifiable`.
+mod statement;
+
+/// Adds `at_version` to what `diesel::update` and `diesel::delete` take: a table with a filter, or a
+/// reference to an `Identifiable`.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,17 +45,17 @@ use super::{Error, Version, check_next, refusal, saved};
 ///
 /// A version column is `Integer` or `BigInt`; anything else does not compile.
 pub trait AtVersion: IntoUpdateTarget + Sized {
-    /// The row as it was read, at a version. The target must name one row, by its key.
+    /// Names the row, and the version at which it was read. The filter must identify one row.
     fn at_version<C>(
         self,
         column: C,
         version: C::Number,
-    ) -> Versioned<Self::Table, Self::WhereClause, C>
+    ) -> RowAtVersion<Self::Table, Self::WhereClause, C>
     where
         C: VersionColumn<Table = Self::Table>,
     {
         let target = self.into_update_target();
-        Versioned {
+        RowAtVersion {
             table: target.table,
             filter: target.where_clause,
             _column: column,
@@ -65,7 +66,7 @@ pub trait AtVersion: IntoUpdateTarget + Sized {
 
 impl<T: IntoUpdateTarget> AtVersion for T {}
 
-/// A column that can hold versions.
+/// A column that can hold versions: of type `Integer` or `BigInt`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a version column",
     note = "a version column is `Integer` or `BigInt`, and not `Nullable`"
@@ -78,50 +79,50 @@ pub trait VersionColumn: Column {
 impl<C> VersionColumn for C
 where
     C: Column + Expression,
-    C::SqlType: VersionType,
+    C::SqlType: VersionSqlType,
 {
-    type Number = <C::SqlType as VersionType>::Number;
+    type Number = <C::SqlType as VersionSqlType>::Number;
 }
 
-/// The SQL types of versions.
-pub trait VersionType {
+/// A type of diesel's that a version column can have: `Integer` or `BigInt`.
+pub trait VersionSqlType {
     /// `i32` or `i64`.
     type Number: Version;
 }
 
-impl VersionType for Integer {
+impl VersionSqlType for Integer {
     type Number = i32;
 }
 
-impl VersionType for BigInt {
+impl VersionSqlType for BigInt {
     type Number = i64;
 }
 
-/// A row as it was read, at a version: see [`AtVersion`].
+/// A row, and the version at which it was read: see [`AtVersion`].
 #[must_use = "nothing is saved before update or delete"]
 #[derive(Debug)]
-pub struct Versioned<T, W, C: VersionColumn> {
+pub struct RowAtVersion<T, W, C: VersionColumn> {
     table: T,
     filter: W,
     _column: C,
     expected: C::Number,
 }
 
-impl<T, W, C> Versioned<T, W, C>
+impl<T, W, C> RowAtVersion<T, W, C>
 where
     T: Table,
     T::FromClause: QueryFragment<Pg>,
     W: QueryFragment<Pg>,
     C: VersionColumn<Table = T>,
 {
-    /// Changes the row, if it still has the version. The changes are what `diesel::update(…).set`
-    /// takes. Returns the new version.
+    /// Changes the row if it still has the version, and returns the new version.
     ///
-    /// One round trip, as long as its statement is prepared; two more on a conflict.
+    /// The changes are what `diesel::update(…).set` takes. It takes one round trip, and a conflict
+    /// one more.
     ///
     /// # Errors
     ///
-    /// Each variant of [`Error`]; nothing has been written then.
+    /// Any variant of [`Error`] but [`Error::VersionType`] and [`Error::NulByte`].
     pub fn update<V>(self, conn: &mut PgConnection, changes: V) -> Result<C::Number, Error>
     where
         V: AsChangeset<Target = T>,
@@ -134,54 +135,57 @@ where
         }
         check_next(self.expected, || self.table_name())?;
         self.check_width(conn)?;
-        let version = self.save(conn, Verb::Update(&changes))?;
+        let version = self.save(conn, Kind::Update(&changes))?;
         saved(version, || self.table_name())
     }
 
-    /// Deletes the row, if it still has the version.
+    /// Deletes the row if it still has the version.
+    ///
+    /// It takes as many round trips as [`update`](RowAtVersion::update).
     ///
     /// # Errors
     ///
-    /// As [`update`](Versioned::update), but for [`Error::NoChanges`].
+    /// As of [`update`](RowAtVersion::update), except for [`Error::NoChanges`],
+    /// [`Error::LastVersion`] and [`Error::UnusableVersion`].
     pub fn delete(self, conn: &mut PgConnection) -> Result<(), Error> {
-        self.save(conn, Verb::<()>::Delete)?;
+        self.save(conn, Kind::<()>::Delete)?;
         Ok(())
     }
 
-    /// A `BigInt` of the schema may be an `integer` of the table. Without an SQLSTATE, which diesel
-    /// does not show, the server's error would say so in words only.
+    /// What the schema calls `BigInt` may be an `integer` in the table. At its last version the
+    /// server would refuse the next one with an SQLSTATE, which diesel does not show.
     fn check_width(&self, conn: &mut PgConnection) -> Result<(), Error> {
         const BYTES_OF_AN_INTEGER: i64 = 4;
         let version = self.expected.into();
         if version != i64::from(i32::MAX) {
             return Ok(());
         }
-        match self.run(conn, Verb::<()>::Width, None)? {
+        match self.run(conn, Kind::<()>::Width, None)? {
             Some(Some(BYTES_OF_AN_INTEGER)) => check_next(i32::MAX, || self.table_name()),
             _ => Ok(()),
         }
     }
 
-    /// The version that the row has afterwards; `None` is NULL.
+    /// Returns the version after the save; `None` is NULL.
     fn save<V: QueryFragment<Pg>>(
         &self,
         conn: &mut PgConnection,
-        verb: Verb<'_, V>,
+        kind: Kind<'_, V>,
     ) -> Result<Option<i64>, Error> {
         let expected = self.expected.into();
-        if let Some(version) = self.run(conn, verb, Some(expected))? {
+        if let Some(version) = self.run(conn, kind, Some(expected))? {
             return Ok(version);
         }
-        // A statement of its own: one that has waited for another writer still has the snapshot
-        // from before.
-        let found = self.run(conn, Verb::<()>::Version, None)?;
+        // A statement of its own: a save that waited for another writer still has the snapshot
+        // from before its wait.
+        let found = self.run(conn, Kind::<()>::Version, None)?;
         Err(refusal(self.table_name(), expected, found))
     }
 
     fn run<V: QueryFragment<Pg>>(
         &self,
         conn: &mut PgConnection,
-        verb: Verb<'_, V>,
+        kind: Kind<'_, V>,
         expected: Option<i64>,
     ) -> Result<Option<Option<i64>>, Error> {
         if self.filter.is_noop(&Pg)? {
@@ -189,7 +193,7 @@ where
             return Err(Error::NoKey { table });
         }
         let statement = Statement {
-            verb,
+            kind,
             from: &self.table.from_clause(),
             filter: &self.filter,
             column: C::NAME,
@@ -203,84 +207,6 @@ where
         sql.split(" -- binds").next().unwrap_or_default().to_owned()
     }
 }
-
-#[derive(Clone, Copy)]
-enum Verb<'a, V> {
-    Update(&'a V),
-    Delete,
-    Version,
-    Width,
-}
-
-struct Statement<'a, F, W, V> {
-    verb: Verb<'a, V>,
-    from: &'a F,
-    filter: &'a W,
-    column: &'static str,
-    expected: Option<i64>,
-}
-
-impl<F, W, V> QueryFragment<Pg> for Statement<'_, F, W, V>
-where
-    F: QueryFragment<Pg>,
-    W: QueryFragment<Pg>,
-    V: QueryFragment<Pg>,
-{
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.unsafe_to_cache_prepared();
-        match self.verb {
-            Verb::Update(changes) => {
-                out.push_sql("UPDATE ");
-                self.from.walk_ast(out.reborrow())?;
-                out.push_sql(" SET ");
-                changes.walk_ast(out.reborrow())?;
-                out.push_sql(", ");
-                out.push_identifier(self.column)?;
-                out.push_sql(" = ");
-                out.push_identifier(self.column)?;
-                out.push_sql(" + 1");
-            }
-            Verb::Delete => {
-                out.push_sql("DELETE FROM ");
-                self.from.walk_ast(out.reborrow())?;
-            }
-            Verb::Version | Verb::Width => {
-                let width = matches!(self.verb, Verb::Width);
-                out.push_sql("SELECT ");
-                out.push_sql(if width { "pg_column_size(" } else { "(" });
-                out.push_identifier(self.column)?;
-                out.push_sql(")::bigint FROM ");
-                self.from.walk_ast(out.reborrow())?;
-            }
-        }
-        let Some(expected) = &self.expected else {
-            return self.filter.walk_ast(out);
-        };
-        out.push_sql(" WHERE ");
-        out.push_identifier(self.column)?;
-        out.push_sql(" = ");
-        out.push_bind_param::<BigInt, _>(expected)?;
-        // Around the filter, which diesel writes with its WHERE, so that an OR in it stays in it.
-        // The planner flattens this: the row is found by its index.
-        out.push_sql(" AND EXISTS (SELECT");
-        self.filter.walk_ast(out.reborrow())?;
-        out.push_sql(") RETURNING ");
-        out.push_identifier(self.column)?;
-        out.push_sql("::bigint");
-        Ok(())
-    }
-}
-
-impl<F, W, V> QueryId for Statement<'_, F, W, V> {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl<F, W, V> Query for Statement<'_, F, W, V> {
-    type SqlType = Nullable<BigInt>;
-}
-
-impl<F, W, V> RunQueryDsl<PgConnection> for Statement<'_, F, W, V> {}
 
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
