@@ -1,6 +1,6 @@
 //! Acquiring a lock: in which scope, and for what.
 
-use crate::attempt::{Attempt, Place};
+use crate::attempt::{self, Attempt, Place};
 use crate::driver::{
     Acquire, Failure, Finish, LockBackend, Opening, Refusal, Session, SessionHandle, Transacted,
 };
@@ -199,7 +199,8 @@ fn on_session<S: Session>(
     }
 }
 
-/// Asks once more, with a look at what the session holds, where it bears another process's number.
+/// Asks once more, with a look at what the session holds, where it does not bear this process's
+/// number.
 fn for_session<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -207,14 +208,19 @@ fn for_session<S: Session>(
     label: &str,
     client: &mut sql::Client,
 ) -> Result<(), Failure> {
-    let mut send = |client| {
-        let acquire = sql::acquire_for_session(lock, time, client, S::REPLIES);
-        session.send(&[label, &acquire].concat())
-    };
-    match send(*client) {
-        Err(Failure::Refused(Refusal::OtherClient)) => {
-            *client = sql::Client::Other;
-            send(*client)
+    let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
+    match session.send(&[label, &acquire].concat()) {
+        Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Known => {
+            *client = sql::Client::Unknown;
+            attempt::learn(session);
+            let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
+            match session.send(&[label, &acquire].concat()) {
+                // Refused as an error, in a raw transaction of the caller's, which that has aborted.
+                Err(failure) if failure.may_be_aborted_transaction() => {
+                    Err(Failure::Refused(Refusal::InTransaction))
+                }
+                done => done,
+            }
         }
         done => done,
     }

@@ -5,6 +5,7 @@
 //! that are shorter than `deadlock_timeout`, and between two of them the session has no snapshot. The
 //! server looks for deadlocks only after `deadlock_timeout`: instead, each slice that ends asks.
 
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ask;
@@ -65,8 +66,8 @@ impl<'r> Attempt<'r> {
                 Ok(acquired) => return Ok(acquired),
                 Err(failure) => failure,
             };
-            let slice = matches!(time, WaitTime::Slice(..)) && failure.is_timeout();
-            if !slice || self.is_over() {
+            let slice = matches!(time, WaitTime::Slice(_) | WaitTime::OwnSlice(_));
+            if !slice || !failure.is_timeout() || self.is_over() {
                 return Err(self.failed(session, place, failure));
             }
             self.between(session, place, failure, asked)?;
@@ -88,9 +89,10 @@ impl<'r> Attempt<'r> {
                 limit => limit,
             },
         };
-        match self.request.in_slices() {
-            true => WaitTime::Slice(limit, slice()),
-            false => WaitTime::Place(limit),
+        match limit {
+            limit if !self.request.in_slices() => WaitTime::Place(limit),
+            Some(limit) => WaitTime::Slice(limit.min(slice())),
+            None => WaitTime::OwnSlice(slice()),
         }
     }
 
@@ -139,6 +141,7 @@ impl<'r> Attempt<'r> {
         let Some(look) = lines.first().and_then(|line| Look::read(line)) else {
             return Ok(());
         };
+        DEADLOCK_TIMEOUT.fetch_min(look.deadlock_timeout, Ordering::Relaxed);
         let lock = || self.request.lock.clone();
         let waited = asked.elapsed();
         if look.deadlock {
@@ -174,6 +177,9 @@ impl<'r> Attempt<'r> {
         let lock = &self.request.lock;
         let busy = failure.is_timeout() || matches!(failure, Failure::Refused(Refusal::Busy));
         let mut holders = Vec::new();
+        if matches!(failure, Failure::Refused(Refusal::Unexplained)) {
+            return self.error(why_not(session, place), holders);
+        }
         match place {
             _ if matches!(failure, Failure::Lost(_)) => {}
             Place::CallersTransaction => {
@@ -216,10 +222,54 @@ impl<'r> Attempt<'r> {
     }
 }
 
-/// Thousandths of `deadlock_timeout`: four fifths and less, so that two sessions do not go in step.
-fn slice() -> u32 {
+/// Asks why the server has refused the lock. That it does not answer says so too: the refusal came as
+/// an error, which has aborted a raw transaction of the caller's.
+fn why_not<S: Session>(session: &mut S, place: Place) -> Failure {
+    let question = sql::why_not(place == Place::Session);
+    let lines = match place {
+        Place::CallersTransaction => match ask::lines_after_undo(session, &question) {
+            (Ok(()), lines) => Ok(lines),
+            (Err(failure), _) => return failure.without_transaction(session.in_transaction()),
+        },
+        Place::Session | Place::OwnTransaction => ask::lines(session, &question),
+    };
+    match lines {
+        Ok(lines) => Failure::Refused(
+            lines
+                .first()
+                .and_then(|line| Refusal::read(line))
+                .unwrap_or(Refusal::Unexplained),
+        ),
+        Err(failure) if failure.may_be_aborted_transaction() => {
+            Failure::Refused(Refusal::InTransaction)
+        }
+        Err(failure) => failure,
+    }
+}
+
+/// The shortest that a server has been seen to have, in milliseconds; the default until then.
+static DEADLOCK_TIMEOUT: AtomicI32 = AtomicI32::new(1_000);
+
+/// How long the next slice is, in milliseconds: three to four fifths of `deadlock_timeout`, so that
+/// two sessions do not go in step.
+fn slice() -> i32 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    600 + now.unwrap_or_default().subsec_micros() % 200
+    let fifths = i64::from(now.unwrap_or_default().subsec_micros() % 200);
+    let millis = i64::from(DEADLOCK_TIMEOUT.load(Ordering::Relaxed)) * (600 + fifths) / 1_000;
+    i32::try_from(millis).unwrap_or(i32::MAX).max(1)
+}
+
+/// Learns `deadlock_timeout` from a server, once in this process.
+pub(crate) fn learn<S: Session>(session: &mut S) {
+    static LEARNED: AtomicBool = AtomicBool::new(false);
+    if LEARNED.load(Ordering::Relaxed) {
+        return;
+    }
+    let lines = ask::lines(session, &sql::deadlock_timeout()).unwrap_or_default();
+    if let Some(millis) = lines.first().and_then(|line| line.parse().ok()) {
+        LEARNED.store(true, Ordering::Relaxed);
+        DEADLOCK_TIMEOUT.fetch_min(millis, Ordering::Relaxed);
+    }
 }
 
 /// At most 64 characters of a text, none of which ends a comment or is not in every encoding.
@@ -234,6 +284,7 @@ fn comment(text: &str) -> String {
 
 /// What a slice that has ended learns.
 struct Look {
+    deadlock_timeout: i32,
     lock_timeout: Option<Duration>,
     statement_timeout: Option<Duration>,
     deadlock: bool,
@@ -242,11 +293,13 @@ struct Look {
 impl Look {
     fn read(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
+        let deadlock_timeout = words.next()?.parse().ok()?;
         let mut time = || {
             let millis = words.next()?.parse().ok()?;
             Some((millis > 0).then(|| Duration::from_millis(millis)))
         };
         Some(Self {
+            deadlock_timeout,
             lock_timeout: time()?,
             statement_timeout: time()?,
             deadlock: words.next()? == "t",
@@ -280,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_look_is_read() {
-        let look = Look::read("300 0 t").unwrap();
+        let look = Look::read("1000 300 0 t").unwrap();
         assert_eq!(look.lock_timeout, Some(Duration::from_millis(300)));
         assert_eq!((look.statement_timeout, look.deadlock), (None, true));
         assert!(Look::read("300").is_none());

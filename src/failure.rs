@@ -23,12 +23,12 @@ pub enum Refusal {
     InRecovery,
     /// There is no row to lock.
     NoSuchRow,
-    /// The session bears the number of another process.
-    OtherClient,
     /// The session bears the number of another process, and holds the key.
     SharedSession,
     /// The server is not PostgreSQL, and grants the lock to everybody.
     NotPostgres,
+    /// For a reason that is still to be asked.
+    Unexplained,
 }
 
 impl Refusal {
@@ -39,9 +39,9 @@ impl Refusal {
         Self::StaleSnapshot,
         Self::InRecovery,
         Self::NoSuchRow,
-        Self::OtherClient,
         Self::SharedSession,
         Self::NotPostgres,
+        Self::Unexplained,
     ];
 
     const fn word(self) -> &'static str {
@@ -52,9 +52,9 @@ impl Refusal {
             Self::StaleSnapshot => "stale snapshot",
             Self::InRecovery => "in recovery",
             Self::NoSuchRow => "no such row",
-            Self::OtherClient => "other client",
             Self::SharedSession => "shared session",
             Self::NotPostgres => "not postgres",
+            Self::Unexplained => "refused",
         }
     }
 

@@ -156,8 +156,10 @@ pub(crate) enum WaitTime {
     /// In the server's queue, for at most this many milliseconds, or for as long as the session's own
     /// `lock_timeout` says, which is for ever unless somebody has set it.
     Place(Option<i32>),
-    /// The same, but for at most so many thousandths of `deadlock_timeout`.
-    Slice(Option<i32>, u32),
+    /// For a slice, of so many milliseconds.
+    Slice(i32),
+    /// The same, and for no longer than the session's own `lock_timeout`.
+    OwnSlice(i32),
 }
 
 impl Request {

@@ -8,7 +8,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 use pglock::LockBackend;
 use pglock::driver::Session;
-use pglock::optimistic::{self, diesel::AtVersion, postgres::Versioned};
+use pglock::optimistic::{self, diesel::AtVersion, postgres::VersionedTable};
 use postgres::{Client, Config, NoTls, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
 
@@ -59,7 +59,7 @@ macro_rules! seats_over_postgres {
 
             fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error> {
                 let mut transaction = self.transaction()?;
-                let seats = Versioned::new("seat", "version");
+                let seats = VersionedTable::new("seat", "version");
                 seats.update(&mut transaction, &[("id", &seat)], version, &[("free", &false)])?;
                 transaction.execute(BOOK, &[&seat, &buyer])?;
                 Ok(transaction.commit()?)

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::Duration;
 
-use backon::{BlockingRetryable, ExponentialBuilder};
 use clap::ValueEnum;
 use pglock::{FirstFree, Lock, Row, key, optimistic, with_lock, with_transaction_lock};
 
@@ -88,13 +87,7 @@ impl Strategy {
             }
             Self::Version => {
                 let mut conn = database.session().map_err(anyhow::Error::from_boxed)?;
-                let again = ExponentialBuilder::new()
-                    .with_min_delay(Duration::from_millis(5))
-                    .with_jitter();
-                let outcome = (|| look_then_book(&mut *conn, wish))
-                    .retry(again)
-                    .when(optimistic::Error::is_conflict)
-                    .call()?;
+                let outcome = optimistic::retry(|| look_then_book(&mut *conn, wish))?;
                 Ok(outcome)
             }
             Self::Attribute => book_alone(database, wish),

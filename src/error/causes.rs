@@ -34,7 +34,11 @@ impl Error {
                 Refusal::StaleSnapshot => Self::StaleSnapshot { lock },
                 Refusal::NoSuchRow => Self::NoSuchRow { lock },
                 Refusal::NotHeld => Self::LockLost { lock, source: None },
-                Refusal::OtherClient | Refusal::SharedSession => Self::SharedSession { lock },
+                Refusal::SharedSession => Self::SharedSession { lock },
+                Refusal::Unexplained => Self::Database {
+                    lock,
+                    source: "the server refuses the lock, and does not say why".into(),
+                },
                 Refusal::NotPostgres => Self::NotPostgres { lock },
             },
             Failure::Lost(source) => Self::ConnectionLost {

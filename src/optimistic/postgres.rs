@@ -1,4 +1,4 @@
-//! Versions with the `postgres` crate.
+//! Optimistic saves with the `postgres` crate.
 
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
@@ -8,20 +8,20 @@ use super::{Error, Version, check_next, refusal, saved};
 use crate::sql;
 use crate::targets::TableName;
 
-/// Columns and their values, which are parameters as the `postgres` crate takes them.
-pub type Columns<'a> = [(&'a str, &'a (dyn ToSql + Sync))];
+/// Columns and their values. The values are parameters, as in the `postgres` crate.
+pub type ColumnValues<'a> = [(&'a str, &'a (dyn ToSql + Sync))];
 
 /// A table with a version column.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # use postgres::{Client, NoTls};
-/// use pglock::optimistic::{self, postgres::Versioned};
+/// use pglock::optimistic::{self, postgres::VersionedTable};
 ///
 /// # let url = std::env::var("DATABASE_URL")?;
 /// # let mut client = Client::connect(&url, NoTls)?;
 /// # client.batch_execute("CREATE TEMP TABLE seat (id int PRIMARY KEY, buyer text, version int NOT NULL DEFAULT 1); INSERT INTO seat VALUES (42)")?;
-/// let seats = Versioned::new("seat", "version");
+/// let seats = VersionedTable::new("seat", "version");
 /// let read = 1;
 /// let saved = seats.update(&mut client, &[("id", &42)], read, &[("buyer", &"ada")])?;
 /// assert_eq!(saved, 2);
@@ -33,16 +33,16 @@ pub type Columns<'a> = [(&'a str, &'a (dyn ToSql + Sync))];
 /// # }
 /// ```
 ///
-/// Names are quoted, and taken exactly as they are given.
+/// Names are quoted: write them exactly as the catalogue does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
-pub struct Versioned {
+pub struct VersionedTable {
     table: TableName,
     column: String,
 }
 
-impl Versioned {
-    /// A table, and the column that holds its rows' versions.
+impl VersionedTable {
+    /// Names a table, and the column that holds the versions of its rows.
     pub fn new(table: impl Into<TableName>, version_column: impl Into<String>) -> Self {
         Self {
             table: table.into(),
@@ -50,19 +50,20 @@ impl Versioned {
         }
     }
 
-    /// Changes the row with this key, if it still has this version. Returns the new version.
+    /// Changes the row with this key if it still has this version, and returns the new version.
     ///
-    /// Two round trips, and one more on a conflict. `key` names the columns of a unique key.
+    /// The columns of `key` must identify one row. It takes two round trips, and a conflict two
+    /// more.
     ///
     /// # Errors
     ///
-    /// Each variant of [`Error`]; nothing has been written then.
+    /// Any variant of [`Error`].
     pub fn update<V: Version>(
         &self,
         client: &mut impl GenericClient,
-        key: &Columns<'_>,
+        key: &ColumnValues<'_>,
         version: V,
-        changes: &Columns<'_>,
+        changes: &ColumnValues<'_>,
     ) -> Result<V, Error> {
         let table = || self.table.to_string();
         if changes.is_empty() {
@@ -81,16 +82,18 @@ impl Versioned {
         saved(version, table)
     }
 
-    /// Deletes the row with this key, if it still has this version. Round trips as
-    /// [`update`](Versioned::update).
+    /// Deletes the row with this key if it still has this version.
+    ///
+    /// It takes as many round trips as [`update`](VersionedTable::update).
     ///
     /// # Errors
     ///
-    /// As [`update`](Versioned::update), but for [`Error::NoChanges`].
+    /// The variants of [`Error`], except for [`Error::NoChanges`], [`Error::LastVersion`] and
+    /// [`Error::UnusableVersion`].
     pub fn delete<V: Version>(
         &self,
         client: &mut impl GenericClient,
-        key: &Columns<'_>,
+        key: &ColumnValues<'_>,
         version: V,
     ) -> Result<(), Error> {
         let sql = sql::delete(&self.table, &self.column, &names(key));
@@ -104,7 +107,7 @@ impl Versioned {
         &self,
         client: &mut impl GenericClient,
         sql: &str,
-        key: &Columns<'_>,
+        key: &ColumnValues<'_>,
     ) -> Result<Statement, Error> {
         let table = || self.table.to_string();
         if key.is_empty() {
@@ -123,17 +126,18 @@ impl Versioned {
         }
     }
 
-    /// The version that the row has afterwards; `None` is NULL.
+    /// Returns the version after the save; `None` is NULL.
     fn save(
         &self,
         client: &mut impl GenericClient,
         statement: &Statement,
         parameters: Vec<&(dyn ToSql + Sync)>,
-        key: &Columns<'_>,
+        key: &ColumnValues<'_>,
         expected: i64,
     ) -> Result<Option<i64>, Error> {
         let mut parameters = parameters;
-        let narrow = i32::try_from(expected).ok(); // of no `integer`: NULL, and no row has that
+        // A version that no `integer` can hold is sent as NULL, which equals nothing.
+        let narrow = i32::try_from(expected).ok();
         parameters.push(match *type_of(statement) {
             Type::INT4 => &narrow,
             _ => &expected,
@@ -148,7 +152,7 @@ impl Versioned {
     fn version(
         &self,
         client: &mut impl GenericClient,
-        key: &Columns<'_>,
+        key: &ColumnValues<'_>,
     ) -> Result<Option<Option<i64>>, Error> {
         let sql = sql::version(&self.table, &self.column, &names(key));
         let parameters: Vec<_> = key.iter().map(|(_, value)| *value).collect();
@@ -156,7 +160,7 @@ impl Versioned {
     }
 }
 
-fn names<'a>(columns: &Columns<'a>) -> Vec<&'a str> {
+fn names<'a>(columns: &ColumnValues<'a>) -> Vec<&'a str> {
     columns.iter().map(|(column, _)| *column).collect()
 }
 
@@ -174,10 +178,14 @@ fn read(row: &postgres::Row) -> Option<i64> {
 
 impl From<postgres::Error> for Error {
     fn from(error: postgres::Error) -> Self {
-        if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) {
+        if is_serialization_failure(&error) {
             Self::Serialization(error.into())
         } else {
             Self::Database(error.into())
         }
     }
+}
+
+pub(super) fn is_serialization_failure(error: &postgres::Error) -> bool {
+    error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }

@@ -68,25 +68,20 @@ impl Conditions {
     pub(super) fn waits(&mut self, lock: &LockInfo, time: WaitTime) {
         for (i, key) in lock.keys().iter().enumerate() {
             if let Some(timeout) = timeout(time, i == 0) {
-                self.and(&["set_config('lock_timeout', ", &timeout, ", true)", DONE]);
+                self.and(&[&timeout, DONE]);
             }
             self.call("pg_advisory_xact_lock", lock.mode(), key, DONE);
         }
         self.and(&["pg_sleep(0)", DONE]);
     }
 
-    /// Notes `lock_timeout` as the text that it is: RESET would destroy a value that the caller had
-    /// set.
-    pub(super) fn note_timeout(&mut self) {
+    /// Does what `inner` says, then puts `lock_timeout` back as the text that it was before: RESET
+    /// would destroy a value that the caller had set. An array is evaluated in order.
+    pub(super) fn puts_timeout_back(&mut self, inner: &Self) {
         self.and(&[
-            "set_config('pglock.lock_timeout', current_setting('lock_timeout'), true)",
-            DONE,
-        ]);
-    }
-
-    pub(super) fn put_timeout_back(&mut self) {
-        self.and(&[
-            "set_config('lock_timeout', current_setting('pglock.lock_timeout'), true)",
+            "set_config('lock_timeout', (ARRAY[current_setting('lock_timeout'), (",
+            &inner.text,
+            ")::text])[1], true)",
             DONE,
         ]);
     }
@@ -126,48 +121,29 @@ pub(super) fn is_timed(time: WaitTime) -> bool {
     timeout(time, true).is_some()
 }
 
-/// The `lock_timeout` for the wait for a key, as an expression of text. `None` leaves it as it is.
+/// Sets `lock_timeout` for the wait for a key. `None` leaves it as it is.
 ///
-/// For a further key it is what is left, and never more than for the one before: the server's clock
-/// may jump.
+/// A wait without a limit of its own keeps to the session's, where that is shorter than any slice: up
+/// to three digits of milliseconds. For a further key it is what is left, and never more than for the
+/// one before: the server's clock may jump.
 fn timeout(time: WaitTime, first: bool) -> Option<String> {
-    if time == WaitTime::No || time == WaitTime::Place(None) {
-        return None;
-    }
-    Some(match (first, time) {
-        (true, WaitTime::Place(Some(limit))) => format!("'{limit}'"),
-        (true, WaitTime::Slice(None, thousandths)) => format!(
-            "CASE WHEN current_setting('lock_timeout') = '0' THEN {whole} \
-             ELSE least({own}, {whole}) END::text",
-            whole = whole(None, thousandths),
-            own = setting_millis("lock_timeout"),
-        ),
-        (true, WaitTime::Slice(limit, thousandths)) => {
-            format!("({})::text", whole(limit, thousandths))
+    let millis = match time {
+        WaitTime::No | WaitTime::Place(None) => return None,
+        WaitTime::Place(Some(millis)) | WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) => {
+            millis
         }
-        (_, WaitTime::Place(limit)) => left(&limit.unwrap_or_default().to_string()),
-        (_, WaitTime::Slice(limit, thousandths)) => left(&whole(limit, thousandths)),
-        (_, WaitTime::No) => unreachable!("it has no timeout"),
+    };
+    Some(match (first, time) {
+        (true, WaitTime::OwnSlice(_)) => format!(
+            "CASE WHEN current_setting('lock_timeout') ~ '^[0-9]{{1,3}}ms$' THEN '' \
+             ELSE set_config('lock_timeout', '{millis}', true) END"
+        ),
+        (true, _) => format!("set_config('lock_timeout', '{millis}', true)"),
+        (false, _) => format!(
+            "set_config('lock_timeout', greatest(1, least({}, {millis} - {ELAPSED_MILLIS}))::text, true)",
+            setting_millis("lock_timeout")
+        ),
     })
-}
-
-fn left(whole: &str) -> String {
-    format!(
-        "greatest(1, least({}, {whole} - {ELAPSED_MILLIS}))::text",
-        setting_millis("lock_timeout")
-    )
-}
-
-/// The shorter of a limit and a slice, in milliseconds. With the default of `deadlock_timeout`
-/// nothing is computed.
-fn whole(limit: Option<i32>, thousandths: u32) -> String {
-    let limit = limit.unwrap_or(i32::MAX);
-    format!(
-        "CASE WHEN current_setting('deadlock_timeout') = '1s' THEN {} \
-         ELSE least({limit}, greatest(1, {} * {thousandths} / 1000)) END",
-        thousandths.min(limit.unsigned_abs()),
-        setting_millis("deadlock_timeout"),
-    )
 }
 
 /// A setting of time in milliseconds: `5s`, `1min` and the like are intervals too.

@@ -4,6 +4,9 @@
 //! PostgreSQL looks for interrupts before it asks a plan for a row, and after the last one: what has
 //! no row has no end that could still be cancelled. So a statement that fails has taken no lock for
 //! the session, and released none, and can be sent again.
+//!
+//! These are the statements that a lock costs, and their length counts: parsing and planning takes
+//! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
 
 use super::conditions::{Conditions, all_released, is_timed, setting_millis};
 use super::{advisory_rows, carry, in_savepoint, named, raise};
@@ -12,10 +15,9 @@ use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
 
 /// Only in a message's implicit transaction does the transaction start with the statement: this sees
-/// a raw BEGIN, of which no driver knows (simple query protocol only). It hangs on a clock that
-/// moves between two messages of a session; where it may not, a transaction that has written shows
-/// all the same.
-const IDLE: &str = "now() = statement_timestamp() AND pg_current_xact_id_if_assigned() IS NULL";
+/// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
+/// between two messages of a session: to the microsecond, as on Linux, the BSDs and macOS.
+const IDLE: &str = "now() = statement_timestamp()";
 
 /// A standby grants the keys that its primary grants to others.
 const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
@@ -27,26 +29,24 @@ const ON_POSTGRES: &str = "current_setting('crdb_version', true) IS NULL";
 /// all that follow.
 const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
 
-/// Why a statement did not do what it stands for. The last word is for what is left.
-fn why(cases: &[&str], else_word: &str) -> String {
-    format!("CASE {} ELSE '{else_word}' END", cases.join(" "))
-}
-
 pub(super) const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
-const NOT_POSTGRES: &str =
-    "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
+pub(super) const OPEN_TRANSACTION: &str =
+    "WHEN now() <> statement_timestamp() THEN 'in transaction'";
 pub(super) const STALE_SNAPSHOT: &str =
     "WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
-pub(super) const OPEN_TRANSACTION: &str = "WHEN NOT (now() = statement_timestamp() \
-    AND pg_current_xact_id_if_assigned() IS NULL) THEN 'in transaction'";
+const NOT_POSTGRES: &str =
+    "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
+
+/// The answer of a statement that does not say why.
+const REFUSED: &str = "'refused'";
 
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// It bears this process's number, or none.
+    /// It bears this process's number.
     Known,
-    /// It bears another number: what the session holds must be looked at.
-    Other,
+    /// It may bear none, or another: what the session holds must be looked at.
+    Unknown,
 }
 
 /// Acquires a session lock, and does nothing in an open transaction or on a standby.
@@ -64,68 +64,64 @@ pub(crate) fn acquire_for_session(
     client: Client,
     replies: Replies,
 ) -> String {
-    let mut conditions = Conditions::new();
-    conditions.and(&[IDLE]);
-    conditions.and(&[ON_PRIMARY]);
-    conditions.and(&[&match client {
-        Client::Known => own_session(),
-        Client::Other => adopted_session(lock),
+    let mut allowed = Conditions::new();
+    allowed.and(&[IDLE]);
+    allowed.and(&[ON_PRIMARY]);
+    allowed.and(&[&match client {
+        Client::Known => bears(process::word()),
+        Client::Unknown => may_bear(lock),
     }]);
+    let mut conditions = Conditions::new();
+    conditions.and(&[&allowed.text]);
     if time == WaitTime::No {
         conditions.tries("_xact", lock);
         conditions.tries("", lock);
-    } else {
-        conditions.waits(lock, time);
-        conditions.for_session(lock);
+        let busy = format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text);
+        return unless(&conditions, &busy, replies);
     }
-    let others = match client {
-        Client::Known => format!(
-            "WHEN current_setting('pglock.client', true) IS DISTINCT FROM '{}' THEN 'other client'",
-            process::word()
-        ),
-        Client::Other => {
-            "WHEN current_setting('pglock.adopted', true) IS DISTINCT FROM 'yes' THEN 'shared session'"
-                .to_owned()
-        }
-    };
-    let why = why(
-        &[IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, &others],
-        "busy",
-    );
-    unless(&conditions, &why, replies)
+    conditions.waits(lock, time);
+    conditions.for_session(lock);
+    unless(&conditions, REFUSED, replies)
 }
 
-/// Whether the session bears this process's number, or none: then it gets it.
-fn own_session() -> String {
-    let me = process::word();
-    format!(
-        "CASE coalesce(current_setting('pglock.client', true), '') WHEN '{me}' THEN true \
-         WHEN '' THEN {ON_POSTGRES} AND {} ELSE false END",
-        bear(me)
-    )
+fn bears(number: &str) -> String {
+    format!("current_setting('pglock.client', true) = '{number}'")
 }
 
-/// Whether the session may bear this process's number instead of another's: the other holds nothing
-/// on it. If it holds other keys, the session is nobody's from now on, and each acquire looks.
-fn adopted_session(lock: &LockInfo) -> String {
+/// Whether the session may bear this process's number: it bears none, or another's that holds nothing
+/// on it. If the other holds other keys, the session is nobody's from now on, and each acquire looks.
+fn may_bear(lock: &LockInfo) -> String {
     let held = |keys| {
         format!(
             "EXISTS (SELECT FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {})",
             advisory_rows(keys)
         )
     };
+    let bear = |number| format!("set_config('pglock.client', '{number}', false) IS NOT NULL");
     format!(
-        "CASE WHEN NOT {ON_POSTGRES} OR {} THEN false WHEN {} THEN {} ELSE {} END \
-         AND set_config('pglock.adopted', 'yes', true) IS NOT NULL",
-        held(lock.keys()),
-        held(&[]),
-        bear("several"),
-        bear(process::word())
+        "CASE WHEN NOT ({ON_POSTGRES}) THEN false \
+         WHEN coalesce(current_setting('pglock.client', true), '') IN ('', '{me}') THEN {mine} \
+         WHEN {key} THEN false WHEN {any} THEN {nobodys} ELSE {mine} END",
+        me = process::word(),
+        mine = bear(process::word()),
+        key = held(lock.keys()),
+        any = held(&[]),
+        nobodys = bear("several"),
     )
 }
 
-fn bear(number: &str) -> String {
-    format!("set_config('pglock.client', '{number}', false) IS NOT NULL")
+/// Why a lock is not to be had here, or, where nothing is in the way, that the session is not known.
+pub(crate) fn why_not(for_session: bool) -> String {
+    match for_session {
+        true => format!(
+            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} \
+             WHEN {} THEN 'busy' ELSE 'shared session' END AS line",
+            bears(process::word())
+        ),
+        false => format!(
+            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {STALE_SNAPSHOT} ELSE 'in transaction' END AS line"
+        ),
+    }
 }
 
 /// Releases a session lock, unless a transaction is open: the lock would be gone before the COMMIT.
@@ -133,7 +129,7 @@ pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
     conditions.and(&[&all_released(lock)]);
-    let why = why(&[OPEN_TRANSACTION], "not held");
+    let why = format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END");
     answer(&conditions, &why, replies)
 }
 
@@ -158,8 +154,10 @@ pub(crate) fn give_way(lock: &LockInfo, replies: Replies) -> String {
     ]);
     conditions.tries("_xact", lock);
     conditions.tries("", lock);
-    let busy = "WHEN current_setting('pglock.gave_way', true) = 'yes' THEN 'busy'";
-    let why = why(&[OPEN_TRANSACTION, busy], "not held");
+    let why = format!(
+        "CASE {OPEN_TRANSACTION} \
+         WHEN current_setting('pglock.gave_way', true) = 'yes' THEN 'busy' ELSE 'not held' END"
+    );
     answer(&conditions, &why, replies)
 }
 
@@ -168,12 +166,7 @@ pub(crate) fn give_way(lock: &LockInfo, replies: Replies) -> String {
 ///
 /// A refusal comes as an error, so that nothing of several keys stays held.
 pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
-    let mut conditions = Conditions::new();
-    for allowed in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
-        conditions.and(&[allowed]);
-    }
-    for_transaction(&mut conditions, lock, time);
-    let why = why(&[IN_RECOVERY, NOT_POSTGRES, STALE_SNAPSHOT], "busy");
+    let (conditions, why) = for_transaction(lock, time, false);
     in_savepoint(&match replies {
         Replies::Rows => raise(&conditions, &why),
         Replies::Errors => carry(&conditions, &why),
@@ -181,7 +174,7 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: R
 }
 
 /// Acquires a lock for a transaction that pglock opens, in the message of its BEGIN or directly after
-/// it, and marks the transaction as ours: see [`super::commit`].
+/// it, and gives the transaction a name: see [`super::commit`].
 ///
 /// In front of BEGIN, which turns the message's implicit transaction into a real one and keeps its
 /// locks and settings, a raw BEGIN of the caller's shows.
@@ -192,33 +185,34 @@ pub(crate) fn acquire_at_begin(
     before_begin: bool,
     replies: Replies,
 ) -> String {
-    let mut conditions = Conditions::new();
-    for allowed in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
-        conditions.and(&[allowed]);
-    }
-    if before_begin {
-        conditions.and(&[IDLE]);
-    }
-    for_transaction(&mut conditions, lock, time);
+    let (mut conditions, why) = for_transaction(lock, time, before_begin);
     conditions.and(&[&named(name), " IS NOT NULL"]);
-    let open = if before_begin { OPEN_TRANSACTION } else { "" };
-    let why = why(&[IN_RECOVERY, NOT_POSTGRES, open, STALE_SNAPSHOT], "busy");
     unless(&conditions, &why, replies)
 }
 
-fn for_transaction(conditions: &mut Conditions, lock: &LockInfo, time: WaitTime) {
+/// What acquires a lock for the transaction, and the reason if it does not.
+fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (Conditions, String) {
+    let mut allowed = Conditions::new();
+    if idle {
+        allowed.and(&[IDLE]);
+    }
+    for condition in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
+        allowed.and(&[condition]);
+    }
+    let mut conditions = Conditions::new();
+    conditions.and(&[&allowed.text]);
     if time == WaitTime::No {
         conditions.tries("_xact", lock);
-        return;
+        let busy = format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text);
+        return (conditions, busy);
     }
-    let timed = is_timed(time);
-    if timed {
-        conditions.note_timeout();
+    let mut waits = Conditions::new();
+    waits.waits(lock, time);
+    match is_timed(time) {
+        true => conditions.puts_timeout_back(&waits),
+        false => conditions.and(&[&waits.text]),
     }
-    conditions.waits(lock, time);
-    if timed {
-        conditions.put_timeout_back();
-    }
+    (conditions, REFUSED.to_owned())
 }
 
 /// Whether this session holds the lock: it lets go and takes hold again, key by key, while the message
@@ -272,8 +266,9 @@ fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
     }
 }
 
-/// Between two slices of a wait: the session's own `lock_timeout` and `statement_timeout` in
-/// milliseconds, and whether a holder waits for this session in turn, and so for ever.
+/// Between two slices of a wait: `deadlock_timeout` and the session's own `lock_timeout` and
+/// `statement_timeout` in milliseconds, and whether a holder waits for this session in turn, and so
+/// for ever.
 ///
 /// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
 pub(crate) fn between_slices(lock: &LockInfo) -> String {
@@ -285,9 +280,19 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
         "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_locks l \
          WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
          UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid()) \
-         SELECT concat_ws(' ', {lock_timeout}, {statement_timeout}, pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
+         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
+         pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
         rows = advisory_rows(lock.keys()),
+        deadlock_timeout = setting_millis("deadlock_timeout"),
         lock_timeout = setting_millis("lock_timeout"),
         statement_timeout = setting_millis("statement_timeout"),
+    )
+}
+
+/// `deadlock_timeout`, in milliseconds.
+pub(crate) fn deadlock_timeout() -> String {
+    format!(
+        "SELECT ({})::text AS line",
+        setting_millis("deadlock_timeout")
     )
 }

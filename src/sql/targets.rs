@@ -85,14 +85,15 @@ fn first_free(pick: &FirstFree) -> String {
 fn timeout(time: WaitTime) -> Option<i32> {
     match time {
         WaitTime::No => Some(1),
-        WaitTime::Place(limit) | WaitTime::Slice(limit, _) => limit,
+        WaitTime::Place(limit) => limit,
+        WaitTime::Slice(limit) | WaitTime::OwnSlice(limit) => Some(limit),
     }
 }
 
 fn no_wait(time: WaitTime) -> &'static str {
     match time {
         WaitTime::No => " NOWAIT",
-        WaitTime::Place(_) | WaitTime::Slice(..) => "",
+        _ => "",
     }
 }
 

@@ -5,8 +5,8 @@ const TIMES: [WaitTime; 5] = [
     WaitTime::No,
     WaitTime::Place(None),
     WaitTime::Place(Some(7)),
-    WaitTime::Slice(None, 700),
-    WaitTime::Slice(Some(7), 700),
+    WaitTime::Slice(700),
+    WaitTime::OwnSlice(700),
 ];
 
 /// Every statement on keys, of which those that wait for a turn of their own are left out.
@@ -38,7 +38,7 @@ proptest::proptest! {
             let mut statements = statements(&lock);
             statements.push(held(&lock, Replies::Rows));
             statements.push(between_slices(&lock));
-            statements.push(acquire_for_session(&lock, WaitTime::No, Client::Other, Replies::Rows));
+            statements.push(acquire_for_session(&lock, WaitTime::No, Client::Unknown, Replies::Rows));
             statements.into_iter().map(|statement| statement.replace(digits, "")).collect::<Vec<_>>()
         };
         proptest::prop_assert_eq!(text(&one), text(&other));

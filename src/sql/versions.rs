@@ -1,11 +1,11 @@
-//! Rows with a version column. The names are quoted here, the values are parameters.
+//! Rows with a version column. Names are quoted here, and values are parameters.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::targets::{identifier, literal, table_name};
 use crate::targets::TableName;
 
-/// Numbers its parameters in this order: the changes, the key, the version.
+/// The order of its parameters: the changes, the key, the version.
 #[cfg(feature = "postgres")]
 pub(crate) fn update<'c>(
     table: &TableName,
@@ -26,7 +26,7 @@ pub(crate) fn update<'c>(
     )
 }
 
-/// The key, then the version.
+/// The order of its parameters: the key, the version.
 #[cfg(feature = "postgres")]
 pub(crate) fn delete(table: &TableName, version: &str, key: &[&str]) -> String {
     let checked = checked(&identifier(version), key, 0);
@@ -42,8 +42,8 @@ fn checked(version: &str, key: &[&str], first: usize) -> String {
     )
 }
 
-/// A statement of its own: one that has waited for another writer still has the snapshot from
-/// before.
+/// A statement of its own: a save that waited for another writer still has the snapshot from before
+/// its wait.
 #[cfg(feature = "postgres")]
 pub(crate) fn version(table: &TableName, version: &str, key: &[&str]) -> String {
     format!(
@@ -64,7 +64,7 @@ fn found(key: &[&str], first: usize) -> String {
     format!(" WHERE {}", conditions.join(" AND "))
 }
 
-/// Can run again, for another column too, and leaves no moment without the trigger.
+/// It can run again, and leaves no moment without the trigger.
 pub(crate) fn trigger(table: &TableName, column: &str) -> String {
     let name = identifier(&trigger_name(column));
     let column = identifier(column);
@@ -83,7 +83,7 @@ pub(crate) fn trigger(table: &TableName, column: &str) -> String {
     )
 }
 
-/// PostgreSQL cuts longer names off, and would take those of two columns for one.
+/// PostgreSQL cuts off the rest of a name, so that two long columns would share one trigger.
 const LONGEST_NAME: usize = 63;
 
 fn trigger_name(column: &str) -> String {

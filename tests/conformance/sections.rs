@@ -312,7 +312,6 @@ pub fn a_raw_transaction_with_work_in_it_is_not_committed<H: Harness>() {
             "{refused:?}"
         );
         oracle.assert_free(&key);
-        let _ = on(backend, &table.insert()); // it has been aborted
         let _ = on(backend, "COMMIT");
         assert_eq!(table.rows(), 0);
     });

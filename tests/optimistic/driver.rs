@@ -3,7 +3,7 @@
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use pglock::optimistic::diesel::AtVersion;
-use pglock::optimistic::{Error, postgres::Versioned};
+use pglock::optimistic::{Error, postgres::VersionedTable};
 use postgres::Client;
 
 use crate::oracle::{Oracle, connect, unique_name, url};
@@ -45,8 +45,8 @@ pub trait Driver {
     fn delete(&mut self, id: i32, version: i32) -> Result<(), Error>;
 }
 
-fn versioned() -> Versioned {
-    Versioned::new("seat", "version")
+fn versioned() -> VersionedTable {
+    VersionedTable::new("seat", "version")
 }
 
 impl Driver for Client {

@@ -1,6 +1,6 @@
 //! What the types of a `table!` rule out, and texts do not.
 
-use pglock::optimistic::{Error, postgres::Versioned, trigger_sql};
+use pglock::optimistic::{Error, postgres::VersionedTable, trigger_sql};
 
 use crate::driver::House;
 use crate::oracle::connect;
@@ -28,7 +28,7 @@ fn names_are_quoted() {
             ))
             .unwrap();
         client.batch_execute(&trigger_sql(table, name)).unwrap();
-        let versioned = Versioned::new(table, name);
+        let versioned = VersionedTable::new(table, name);
         let (id, to) = (format!("id {name}"), format!("to {name}"));
         let key = [(id.as_str(), &"key" as _)];
         let saved = versioned
@@ -40,11 +40,11 @@ fn names_are_quoted() {
 }
 
 #[test]
-fn what_a_save_cannot_be_made_of_is_told() {
+fn what_a_save_cannot_be_made_of_is_refused() {
     let house = House::new("numeric DEFAULT 1");
     let mut client = connect();
     let before = house.rows();
-    let seats = Versioned::new((house.schema.as_str(), "seat"), "version");
+    let seats = VersionedTable::new((house.schema.as_str(), "seat"), "version");
     let numeric = seats.update(&mut client, &[("id", &1)], 1, &[("buyer", &"ada")]);
     let Err(Error::VersionType { found, .. }) = numeric else {
         panic!("{numeric:?}")
@@ -58,7 +58,8 @@ fn what_a_save_cannot_be_made_of_is_told() {
     );
     let nul = seats.delete(&mut client, &[("\0", &1)], 1);
     assert!(matches!(nul, Err(Error::NulByte { .. })), "{nul:?}");
-    let missing = Versioned::new("no such table", "version").delete(&mut client, &[("id", &1)], 1);
+    let missing =
+        VersionedTable::new("no such table", "version").delete(&mut client, &[("id", &1)], 1);
     assert!(matches!(missing, Err(Error::Database(_))), "{missing:?}");
     assert_eq!(house.rows(), before);
 }

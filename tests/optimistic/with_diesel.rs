@@ -1,4 +1,4 @@
-//! What diesel takes as a filter, and the `postgres` crate does not.
+//! What is particular to diesel: its filters, and what a save costs.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -6,6 +6,7 @@ use diesel::sql_types::Bool;
 use pglock::optimistic::{Error, diesel::AtVersion};
 
 use crate::driver::{Driver, House, INT, seat};
+use crate::proxy::Proxy;
 
 #[test]
 fn an_or_in_a_filter_does_not_skip_the_version() {
@@ -64,4 +65,16 @@ fn a_save_without_a_filter_is_refused() {
         assert!(matches!(result, Err(Error::NoKey { .. })), "{result:?}");
         assert_eq!(house.rows(), before);
     }
+}
+
+#[test]
+fn a_save_takes_one_round_trip_and_a_conflict_two() {
+    let (house, proxy) = (House::new(INT), Proxy::start());
+    let mut conn = PgConnection::establish(&proxy.url()).unwrap();
+    conn.run(&house.enter()).unwrap();
+    let save = |conn: &mut PgConnection| conn.save(1, 1, "ada").map(drop);
+    assert_eq!(proxy.count(|| save(&mut conn).unwrap()), 1);
+    assert_eq!(proxy.count(|| drop(save(&mut conn).unwrap_err())), 2);
+    assert_eq!(proxy.count(|| drop(conn.delete(1, 1).unwrap_err())), 2);
+    assert_eq!(proxy.count(|| conn.delete(1, 2).unwrap()), 1);
 }

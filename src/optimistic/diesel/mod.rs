@@ -1,0 +1,226 @@
+//! Optimistic saves with diesel.
+
+use diesel::RunQueryDsl;
+use diesel::expression::Expression;
+use diesel::pg::{Pg, PgConnection};
+use diesel::query_builder::{AsChangeset, IntoUpdateTarget, QueryFragment};
+use diesel::query_source::{Column, Table};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::{BigInt, Integer};
+
+use self::statement::{Kind, Statement};
+use super::{Error, Version, check_next, refusal, saved};
+
+mod statement;
+
+/// Adds `at_version` to what `diesel::update` and `diesel::delete` take: a table with a filter, or a
+/// reference to an `Identifiable`.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use diesel::prelude::*;
+/// use pglock::optimistic::{self, diesel::AtVersion};
+///
+/// diesel::table! {
+///     seat {
+///         id -> Integer,
+///         buyer -> Nullable<Text>,
+///         version -> Integer,
+///     }
+/// }
+///
+/// # let conn = &mut PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+/// # diesel::sql_query("CREATE TEMP TABLE seat (id int PRIMARY KEY, buyer text, version int NOT NULL DEFAULT 1)").execute(conn)?;
+/// # diesel::insert_into(seat::table).values((seat::id.eq(42), seat::version.eq(1))).execute(conn)?;
+/// let read = seat::table.find(42).at_version(seat::version, 1);
+/// let saved: i32 = read.update(conn, seat::buyer.eq("ada"))?;
+/// assert_eq!(saved, 2);
+///
+/// let stale = seat::table.find(42).at_version(seat::version, 1).delete(conn);
+/// assert!(matches!(stale, Err(optimistic::Error::Conflict { expected: 1, actual: 2, .. })));
+/// seat::table.find(42).at_version(seat::version, saved).delete(conn)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A version column is `Integer` or `BigInt`; anything else does not compile.
+pub trait AtVersion: IntoUpdateTarget + Sized {
+    /// Names the row, and the version at which it was read. The filter must identify one row.
+    fn at_version<C>(
+        self,
+        column: C,
+        version: C::Number,
+    ) -> RowAtVersion<Self::Table, Self::WhereClause, C>
+    where
+        C: VersionColumn<Table = Self::Table>,
+    {
+        let target = self.into_update_target();
+        RowAtVersion {
+            table: target.table,
+            filter: target.where_clause,
+            _column: column,
+            expected: version,
+        }
+    }
+}
+
+impl<T: IntoUpdateTarget> AtVersion for T {}
+
+/// A column that can hold versions: of type `Integer` or `BigInt`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a version column",
+    note = "a version column is `Integer` or `BigInt`, and not `Nullable`"
+)]
+pub trait VersionColumn: Column {
+    /// `i32` or `i64`.
+    type Number: Version;
+}
+
+impl<C> VersionColumn for C
+where
+    C: Column + Expression,
+    C::SqlType: VersionSqlType,
+{
+    type Number = <C::SqlType as VersionSqlType>::Number;
+}
+
+/// A type of diesel's that a version column can have: `Integer` or `BigInt`.
+pub trait VersionSqlType {
+    /// `i32` or `i64`.
+    type Number: Version;
+}
+
+impl VersionSqlType for Integer {
+    type Number = i32;
+}
+
+impl VersionSqlType for BigInt {
+    type Number = i64;
+}
+
+/// A row, and the version at which it was read: see [`AtVersion`].
+#[must_use = "nothing is saved before update or delete"]
+#[derive(Debug)]
+pub struct RowAtVersion<T, W, C: VersionColumn> {
+    table: T,
+    filter: W,
+    _column: C,
+    expected: C::Number,
+}
+
+impl<T, W, C> RowAtVersion<T, W, C>
+where
+    T: Table,
+    T::FromClause: QueryFragment<Pg>,
+    W: QueryFragment<Pg>,
+    C: VersionColumn<Table = T>,
+{
+    /// Changes the row if it still has the version, and returns the new version.
+    ///
+    /// The changes are what `diesel::update(…).set` takes. It takes one round trip, and a conflict
+    /// one more.
+    ///
+    /// # Errors
+    ///
+    /// Any variant of [`Error`] but [`Error::VersionType`] and [`Error::NulByte`].
+    pub fn update<V>(self, conn: &mut PgConnection, changes: V) -> Result<C::Number, Error>
+    where
+        V: AsChangeset<Target = T>,
+        V::Changeset: QueryFragment<Pg>,
+    {
+        let changes = changes.as_changeset();
+        if changes.is_noop(&Pg)? {
+            let table = self.table_name();
+            return Err(Error::NoChanges { table });
+        }
+        check_next(self.expected, || self.table_name())?;
+        self.check_width(conn)?;
+        let version = self.save(conn, Kind::Update(&changes))?;
+        saved(version, || self.table_name())
+    }
+
+    /// Deletes the row if it still has the version.
+    ///
+    /// It takes as many round trips as [`update`](RowAtVersion::update).
+    ///
+    /// # Errors
+    ///
+    /// As of [`update`](RowAtVersion::update), except for [`Error::NoChanges`],
+    /// [`Error::LastVersion`] and [`Error::UnusableVersion`].
+    pub fn delete(self, conn: &mut PgConnection) -> Result<(), Error> {
+        self.save(conn, Kind::<()>::Delete)?;
+        Ok(())
+    }
+
+    /// What the schema calls `BigInt` may be an `integer` in the table. At its last version the
+    /// server would refuse the next one with an SQLSTATE, which diesel does not show.
+    fn check_width(&self, conn: &mut PgConnection) -> Result<(), Error> {
+        const BYTES_OF_AN_INTEGER: i64 = 4;
+        let version = self.expected.into();
+        if version != i64::from(i32::MAX) {
+            return Ok(());
+        }
+        match self.run(conn, Kind::<()>::Width, None)? {
+            Some(Some(BYTES_OF_AN_INTEGER)) => check_next(i32::MAX, || self.table_name()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the version after the save; `None` is NULL.
+    fn save<V: QueryFragment<Pg>>(
+        &self,
+        conn: &mut PgConnection,
+        kind: Kind<'_, V>,
+    ) -> Result<Option<i64>, Error> {
+        let expected = self.expected.into();
+        if let Some(version) = self.run(conn, kind, Some(expected))? {
+            return Ok(version);
+        }
+        // A statement of its own: a save that waited for another writer still has the snapshot
+        // from before its wait.
+        let found = self.run(conn, Kind::<()>::Version, None)?;
+        Err(refusal(self.table_name(), expected, found))
+    }
+
+    fn run<V: QueryFragment<Pg>>(
+        &self,
+        conn: &mut PgConnection,
+        kind: Kind<'_, V>,
+        expected: Option<i64>,
+    ) -> Result<Option<Option<i64>>, Error> {
+        if self.filter.is_noop(&Pg)? {
+            let table = self.table_name();
+            return Err(Error::NoKey { table });
+        }
+        let statement = Statement {
+            kind,
+            from: &self.table.from_clause(),
+            filter: &self.filter,
+            column: C::NAME,
+            expected,
+        };
+        Ok(statement.load(conn)?.into_iter().next())
+    }
+
+    fn table_name(&self) -> String {
+        let sql = diesel::debug_query::<Pg, _>(&self.table.from_clause()).to_string();
+        sql.split(" -- binds").next().unwrap_or_default().to_owned()
+    }
+}
+
+impl From<DieselError> for Error {
+    fn from(error: DieselError) -> Self {
+        if is_serialization_failure(&error) {
+            Self::Serialization(error.into())
+        } else {
+            Self::Database(error.into())
+        }
+    }
+}
+
+pub(super) fn is_serialization_failure(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, _) = error else {
+        return false;
+    };
+    matches!(kind, DatabaseErrorKind::SerializationFailure)
+}
