@@ -1,7 +1,7 @@
 //! PostgreSQL as the lock service of the code that already talks to it.
 //!
-//! Two workers both see the last free seat, and both sell it. pglock lets one of them in at a time,
-//! on the connection that they already have:
+//! Two workers see the last free seat, and both sell it. With pglock only one of them is let in at a
+//! time, on the connection that it already has:
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,12 +22,11 @@
 //!
 //! **A lock covers the whole critical section and never ends before the transaction it was taken
 //! in.** Outside a transaction a lock is a session lock, released when the closure or the guard
-//! ends. Inside one it is a transaction lock, released by COMMIT or ROLLBACK: releasing it sooner
-//! would let others in before they can see what was written.
+//! ends. Inside one it is a transaction lock, released by COMMIT or ROLLBACK. If it were released
+//! sooner, others would be let in before they can see what was written.
 //!
-//! A lock on a key is an [advisory lock]: it keeps out whoever asks for the same key, and nobody
-//! else. Rows and tables stay open to code that does not ask; to keep that out too, lock the [`Row`]
-//! or the [`Table`] itself.
+//! A lock on a key is an [advisory lock]: it keeps out code that asks for the same key, and nothing
+//! else. To keep out code that does not ask, lock the [`Row`] or the [`Table`] itself.
 //!
 //! # What to use
 //!
@@ -35,19 +34,33 @@
 //! | --- | --- |
 //! | a critical section | [`with_lock`] |
 //! | the same, as an attribute of a function | `#[pglock::locked]` |
-//! | the same, only if nobody else is at it | [`try_with_lock`] |
+//! | the same, only if the lock is free | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
-//! | no lock, but a save that notices a change by others | [`optimistic`] |
+//! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
-//! | who holds a lock, who waits, since when | [`inspect`] |
+//! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
+//!
+//! # Errors and their type
+//!
+//! A body returns `Result<T, E>` for any `E: From<pglock::Error>`: anyhow, a boxed error, your own
+//! enum with `#[from]`, [`Error`] itself, or `diesel::result::Error`. A closure that ends in a bare
+//! `Ok(())` does not say which. Where `?` follows the call, nothing else does, and the compiler
+//! reports E0283, "type annotations needed". Name the type in the closure's last line:
+//! `anyhow::Ok(())`, or `Ok::<_, MyError>(())`.
+//!
+//! # From async code
+//!
+//! pglock is synchronous, and blocks the thread that it runs on. In async code, run the section in
+//! `tokio::task::spawn_blocking`. A `postgres::Client` panics when it is connected, used or dropped
+//! inside a runtime, so keep the last clone of its pool outside of the runtime too.
 //!
 //! # Features
 //!
-//! None is on by default.
+//! None of them is on by default.
 //!
 //! | feature | backends |
 //! | --- | --- |
@@ -55,9 +68,9 @@
 //! | `diesel` | `diesel::PgConnection` |
 //! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these, and `QueuedPool` in front of a pool |
 //!
-//! | feature | what else |
+//! | feature | what it adds |
 //! | --- | --- |
-//! | `macros` | the attribute `#[pglock::locked]`, over a function that is a critical section |
+//! | `macros` | the attribute `#[pglock::locked]`, for a function that is a critical section |
 //! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
 //! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
 //! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |

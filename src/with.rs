@@ -1,4 +1,4 @@
-//! The short forms: a function a use, with the defaults of [`Lock`].
+//! The short forms: one function per use, with the defaults of [`Lock`].
 
 use crate::acquire;
 use crate::driver::{LockBackend, Session, TransactionBackend};
@@ -8,12 +8,11 @@ use crate::lock::Lock;
 use crate::request::Request;
 use crate::targets::IntoTarget;
 
-/// Acquires the lock, runs the body with the connection, releases the lock. Waits for as long as it
-/// takes.
+/// Acquires the lock, runs the body with the connection, and releases the lock.
 ///
-/// Outside a transaction it is a session lock and takes two round trips; inside one (a diesel
-/// connection in `transaction`, a `postgres::Transaction`) a transaction lock, held until that
-/// transaction ends.
+/// It waits until the lock is free; [`Lock::timeout`] sets a limit. Outside a transaction it is a
+/// session lock and takes two round trips. Inside one (a diesel connection in `transaction`, a
+/// `postgres::Transaction`) it is a transaction lock, which is held until that transaction ends.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,8 +35,10 @@ use crate::targets::IntoTarget;
 /// # }
 /// ```
 ///
-/// The body returns `Result<T, E>` for any `E: From<pglock::Error>`. Where nothing else tells the
-/// type, name it: `Ok::<_, pglock::Error>(())`.
+/// The body returns `Result<T, E>` for any `E: From<pglock::Error>`. Above, the function's return
+/// type says which. Where `?` follows the call, nothing does, and the compiler reports E0283, "type
+/// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
+/// `Ok::<_, MyError>(())`.
 ///
 /// # Errors
 ///
@@ -54,7 +55,9 @@ where
     Lock::new(backend, key).run(body)
 }
 
-/// Runs the body only if the lock is free; `None` if another session holds it. It never waits.
+/// Runs the body if the lock is free, and returns `None` if another session holds it.
+///
+/// It never waits.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -90,8 +93,10 @@ where
     Lock::new(backend, key).try_run(body)
 }
 
-/// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
-/// type.
+/// Runs the body in a transaction under the lock: BEGIN, lock, body, COMMIT.
+///
+/// An error or a panic of the body rolls the transaction back. The body gets the driver's own
+/// transaction type. Rows and tables can be locked as well as keys.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -125,8 +130,9 @@ where
     Lock::new(backend, target).run_in_transaction(body)
 }
 
-/// [`with_transaction_lock`] only if the lock is free; `None` if another session holds it. It never
-/// waits.
+/// Runs [`with_transaction_lock`] if the lock is free, and returns `None` if another session holds it.
+///
+/// It never waits.
 ///
 /// # Errors
 ///
@@ -143,8 +149,9 @@ where
     Lock::new(backend, target).try_run_in_transaction(body)
 }
 
-/// Takes the lock for the transaction that the caller opened: it is held until that transaction
-/// ends, and released by its COMMIT or ROLLBACK. One round trip.
+/// Acquires the lock for the transaction that the caller opened.
+///
+/// It is held until that transaction ends, and released by its COMMIT or ROLLBACK. One round trip.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -172,7 +179,7 @@ where
 /// # Errors
 ///
 /// Those of [`Lock::acquire`], and for rows and tables [`Error::NoSuchRow`], [`Error::Changed`] and
-/// [`Error::NulByte`]; after them, the transaction goes on as it was.
+/// [`Error::NulByte`]. After each of them, the transaction goes on as it was.
 pub fn transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<(), Error>
 where
     B: TransactionBackend + ?Sized,
@@ -180,12 +187,14 @@ where
     acquire::for_transaction(backend, &Request::new(target.into_target().into()))
 }
 
-/// [`transaction_lock`] only if the lock is free; `false` if another session holds it. It never
-/// waits.
+/// Acquires a [`transaction_lock`] if it is free, and returns `false` if another session holds it.
+///
+/// It never waits.
 ///
 /// # Errors
 ///
-/// Those of [`transaction_lock`], but for the timeout; after them, the transaction goes on as it was.
+/// Those of [`transaction_lock`], except the timeout. After each of them, the transaction goes on as
+/// it was.
 pub fn try_transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<bool, Error>
 where
     B: TransactionBackend + ?Sized,

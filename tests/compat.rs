@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use oracle::{Oracle, connect, unique_name};
-use pglock::compat::Scheme;
+use pglock::compat::{Scheme, WithAdvisoryLock};
 use pglock::{Error, Key, try_with_lock, with_lock};
 use serde_json::Value;
 
@@ -44,12 +44,61 @@ fn keys_are_those_that_the_libraries_print() {
     );
 }
 
+/// Frozen too.
 #[test]
 fn with_advisory_locks_keys_are_pairs() {
-    let key = |name| Scheme::WithAdvisoryLock.key(name).as_pair();
-    assert_eq!(key(""), Some((0, 0)));
-    // CRC-32's own check value is 0xcbf43926.
-    assert_eq!(key("123456789"), Some((0x4bf4_3926, 0)));
+    let file: Value = serde_json::from_str(include_str!("data/key-vectors.json")).unwrap();
+    let vectors = |kind: &str| {
+        file["with_advisory_lock"][kind]
+            .as_object()
+            .unwrap()
+            .clone()
+    };
+    let pair = |first: &Value, second: &Value| {
+        let number = |value: &Value| value.as_i64().unwrap().try_into().unwrap();
+        Some((number(first), number(second)))
+    };
+    let (zero, seven) = (Value::from(0), Value::from(7));
+    let (plain, prefixed) = (WithAdvisoryLock::new(), WithAdvisoryLock::new().prefix("7"));
+    for (name, first) in vectors("names") {
+        assert_eq!(plain.name(&name).as_pair(), pair(&first, &zero), "{name:?}");
+        assert_eq!(Scheme::WithAdvisoryLock.key(&name), plain.name(&name));
+        assert_eq!(prefixed.name(&name).as_pair(), pair(&first, &seven));
+        assert_eq!(
+            prefixed.name(&name).to_string(),
+            Key::from(name).to_string()
+        );
+    }
+    for (number, first) in vectors("numbers") {
+        let key = plain.number(number.parse().unwrap());
+        assert_eq!(key.as_pair(), pair(&first, &zero), "{number}");
+    }
+    for (prefix, second) in vectors("prefixes") {
+        let key = WithAdvisoryLock::new().prefix(&prefix).number(7);
+        assert_eq!(key.as_pair(), pair(&seven, &second), "{prefix:?}");
+    }
+}
+
+/// The test starts itself anew: a process cannot change its own environment safely.
+#[test]
+fn the_prefix_is_read_from_the_environment() {
+    const PREFIX: &str = "WITH_ADVISORY_LOCK_PREFIX";
+    const EXPECTED: &str = "PGLOCK_TEST_EXPECTED";
+    if let Ok(expected) = std::env::var(EXPECTED) {
+        let pair = WithAdvisoryLock::from_env().number(1).as_pair();
+        assert_eq!(pair, Some((1, expected.parse().unwrap())));
+        return;
+    }
+    for (prefix, expected) in [(Some("7x"), "7"), (None, "0")] {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "the_prefix_is_read_from_the_environment"]);
+        child.env_remove(PREFIX).env(EXPECTED, expected);
+        child.envs(prefix.map(|prefix| (PREFIX, prefix)));
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{prefix:?}: {said}");
+        assert!(said.contains("1 passed"), "{said}");
+    }
 }
 
 /// A Python library that holds a lock, or tries to have it.

@@ -87,14 +87,16 @@ impl Connection {
             _ if is_self => Ident::new("__pglock_conn", Span::mixed_site()),
             member => return Err(Error::new(member.span(), NO_NAME)),
         };
-        let borrow = if is_shared(ty) {
-            quote!(&)
+        // Errors about the borrow are to stand at the option.
+        let span = root.span();
+        let backend = if is_shared(ty) {
+            quote_spanned!(span=> &#field)
         } else {
-            quote!(&mut)
+            quote_spanned!(span=> &mut #field)
         };
         Ok(Self {
             inner: inner.to_token_stream(),
-            backend: quote_spanned!(field.span()=> #borrow #field),
+            backend,
             field: is_self.then(|| field.to_token_stream()),
             moves: false,
         })

@@ -10,8 +10,12 @@
 //! ```
 //!
 //! Both sides must ask for locks that conflict: a session lock keeps a transaction lock of the same
-//! key out, and an exclusive one a shared one. Most of these schemes have fewer safeguards than
-//! pglock's own ([`Key`]): the ones of 31 and 32 bits collide by chance at some ten thousand names.
+//! key out, and an exclusive one a shared one. The schemes of 31 and 32 bits collide by chance at
+//! some ten thousand names.
+//!
+//! Where a name is a number, most of these libraries lock it as it is, which is `Key::from(7)` here.
+//! postgresql-lock makes a text of it: `Scheme::PostgresqlLock.key("7")`. with_advisory_lock makes it
+//! the first of a pair: [`WithAdvisoryLock::number`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +27,10 @@ use sha1::Sha1;
 use sha2::Sha256;
 
 use crate::key::Key;
+
+mod with_advisory_lock;
+
+pub use with_advisory_lock::WithAdvisoryLock;
 
 /// A library, or a range of its versions, by the way it makes keys of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,12 +45,13 @@ pub enum Scheme {
     ///
     /// [postgresql-lock]: https://pypi.org/project/postgresql-lock/
     PostgresqlLock,
-    /// Python, [django-pglocks] up to 1.1: CRC-32 as a signed 32-bit number, widened to a `bigint`.
+    /// Python, [django-pglocks] up to 1.0.4: CRC-32 as a signed 32-bit number, widened to a
+    /// `bigint`. Version 2.1.0, the next one, hands on to django-pgware.
     ///
     /// [django-pglocks]: https://pypi.org/project/django-pglocks/
     DjangoPglocks,
-    /// Python, [django-pgware], and django-pglocks from 2.0 on: SHA-256, the first 8 bytes,
-    /// big-endian.
+    /// Python, [django-pgware], and django-pglocks 2.1.0, which imports it: SHA-256, the first 8
+    /// bytes, big-endian.
     ///
     /// [django-pgware]: https://pypi.org/project/django-pgware/
     DjangoPgware,
@@ -55,7 +64,8 @@ pub enum Scheme {
     ///
     /// [sqlx]: https://docs.rs/sqlx/latest/sqlx/postgres/struct.PgAdvisoryLock.html
     Sqlx,
-    /// Ruby, [with_advisory_lock]: the pair of CRC-32 without its highest bit, and 0.
+    /// Ruby, [with_advisory_lock]: the pair of CRC-32 without its highest bit, and 0. For names that
+    /// are numbers, and for `WITH_ADVISORY_LOCK_PREFIX`, use [`WithAdvisoryLock`](struct@WithAdvisoryLock).
     ///
     /// [with_advisory_lock]: https://rubygems.org/gems/with_advisory_lock
     WithAdvisoryLock,
@@ -98,10 +108,7 @@ impl Scheme {
             Self::DjangoPgware => i64::from_be_bytes(first(&Sha256::digest(bytes))),
             Self::DjangoPglock => i64::from_le_bytes(first(&Sha256::digest(bytes))),
             Self::Sqlx => i64::from_le_bytes(sqlx(bytes)),
-            Self::WithAdvisoryLock => {
-                let masked = crc32fast::hash(bytes) & 0x7fff_ffff;
-                return Key::from((masked as i32, 0)).known_as(name);
-            }
+            Self::WithAdvisoryLock => return WithAdvisoryLock::new().name(name),
         };
         Key::from(number).known_as(name)
     }
