@@ -19,7 +19,7 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         "SELECT array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
          {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
          CASE WHEN NOT l.granted THEN array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
+         FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
          ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START} - {WAITED_BEFORE}, l.pid",
         application = clean("a.application_name"),
         user = clean("a.usename::text"),
@@ -39,7 +39,7 @@ fn clean(text: &str) -> String {
 /// Only while the session has the claim: its process number may have gone to another since.
 pub(crate) fn signal(key: &Key, pid: i32, function: &str) -> String {
     format!(
-        "SELECT CASE WHEN EXISTS (SELECT FROM pg_locks l WHERE l.pid = {pid} AND {}) \
+        "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND {}) \
          THEN {function}({pid}) ELSE false END::text AS line",
         advisory_rows(std::slice::from_ref(key))
     )

@@ -84,8 +84,9 @@ pub(crate) fn acquire_for_session(
     unless(&conditions, REFUSED, replies)
 }
 
+/// Never NULL: AND would go on to the locks.
 fn bears(number: &str) -> String {
-    format!("current_setting('pglock.client', true) = '{number}'")
+    format!("current_setting('pglock.client', true) IS NOT DISTINCT FROM '{number}'")
 }
 
 /// Whether the session may bear this process's number: it bears none, or another's that holds nothing
@@ -93,7 +94,7 @@ fn bears(number: &str) -> String {
 fn may_bear(lock: &LockInfo) -> String {
     let held = |keys| {
         format!(
-            "EXISTS (SELECT FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {})",
+            "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {})",
             advisory_rows(keys)
         )
     };
@@ -232,7 +233,7 @@ pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
         Mode::Shared => "ShareLock",
     };
     conditions.and(&[
-        "(SELECT count(*) FROM pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
+        "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
         mode,
         "' AND ",
         &advisory_rows(lock.keys()),
@@ -277,7 +278,7 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
         Mode::Shared => " AND l.mode = 'ExclusiveLock'",
     };
     format!(
-        "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_locks l \
+        "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_catalog.pg_locks l \
          WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
          UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid()) \
          SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \

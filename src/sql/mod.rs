@@ -122,7 +122,7 @@ pub(crate) const LET_SESSION_END: &str =
 /// unlike a plain list, takes any number.
 pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     let mut rows = "l.locktype = 'advisory' \
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
         .to_owned();
     for (i, (classid, objid, objsubid)) in keys.iter().map(Key::pg_locks).enumerate() {
         rows += match i {

@@ -110,7 +110,7 @@ macro_rules! outside_a_transaction {
                 what_may_not_be_seen_is_none,
                 a_waiter_can_be_canceled_and_a_holder_ended,
                 a_timeout_names_the_holder,
-                a_look_that_fails_leaves_the_timeout,
+                a_table_in_front_of_the_view_hides_nothing,
             }
             attacks::{
                 a_cancel_at_a_nested_release_leaves_the_outer_hold,
@@ -144,7 +144,7 @@ macro_rules! inside_a_transaction {
             }
             inspecting::{
                 a_timeout_in_a_transaction_names_the_holder,
-                a_look_that_fails_in_a_transaction_leaves_it_usable,
+                a_table_in_front_of_the_view_hides_nothing_in_a_transaction,
             }
             attacks::{
                 a_savepoint_of_the_callers_is_left_alone,
