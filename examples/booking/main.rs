@@ -12,6 +12,7 @@ mod database;
 mod strategy;
 mod worker;
 
+use std::io::{self, IsTerminal};
 use std::ops::Add;
 use std::process::ExitCode;
 use std::thread;
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use database::Show;
 use strategy::Strategy;
@@ -106,24 +106,23 @@ fn main() -> Result<ExitCode> {
 }
 
 fn sell_all(options: &Options, show: &mut Show) -> Result<Vec<Sale>> {
-    // Draws on stderr, and nothing at all where that is no terminal.
-    let progress = ProgressBar::new(options.strategy.len() as u64 * options.attempts())
-        .with_style(ProgressStyle::with_template("{bar:40} {msg}")?);
     let sales = options.strategy.iter().map(|&strategy| {
-        progress.set_message(name(&strategy));
-        sell(strategy, options, show, &progress)
+        progress(&name(&strategy));
+        sell(strategy, options, show)
     });
     let sales = sales.collect();
-    progress.finish_and_clear();
+    progress("");
     sales
 }
 
-fn sell(
-    strategy: Strategy,
-    options: &Options,
-    show: &mut Show,
-    progress: &ProgressBar,
-) -> Result<Sale> {
+/// Says on a terminal what goes on, in a line that the next one overwrites.
+fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r{text:<20}\r");
+    }
+}
+
+fn sell(strategy: Strategy, options: &Options, show: &mut Show) -> Result<Sale> {
     show.restart(options.seats)?;
     let workers = (0..options.processes).map(|number| Worker::start(strategy, show.id, number));
     let mut workers = workers.collect::<Result<Vec<_>>>()?;
@@ -133,7 +132,7 @@ fn sell(
     let told = thread::scope(|scope| {
         let readers: Vec<_> = workers
             .iter_mut()
-            .map(|worker| scope.spawn(|| worker.tally(progress)))
+            .map(|worker| scope.spawn(|| worker.tally()))
             .collect();
         readers
             .into_iter()

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use indicatif::ProgressBar;
 
 use crate::database::{self, Database};
 use crate::strategy::{Strategy, Wish};
@@ -135,7 +134,7 @@ impl Worker {
     }
 
     /// Counts what its buyers are told until all are through.
-    pub(crate) fn tally(&mut self, progress: &ProgressBar) -> Result<Tally> {
+    pub(crate) fn tally(&mut self) -> Result<Tally> {
         let mut tally = Tally::default();
         for line in (&mut self.stdout).lines() {
             match line?.as_str() {
@@ -144,7 +143,6 @@ impl Worker {
                 "Busy" => tally.busy += 1,
                 line => bail!("a worker process printed {line:?}"),
             }
-            progress.inc(1);
         }
         ensure!(self.process.wait()?.success(), FAILED);
         Ok(tally)
