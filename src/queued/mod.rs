@@ -163,7 +163,9 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
-        let Some((mut turn, handed_over)) = self.queues.enter(lock.clone(), takes_over, patience)
+        let Some((mut turn, handed_over)) =
+            self.queues
+                .enter(lock.clone(), takes_over, patience, || false)
         else {
             return Err(Error::Timeout {
                 lock: lock.clone(),
@@ -254,32 +256,4 @@ impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-    use crate::key::Key;
-    use crate::request::Mode;
-    use crate::target::Target;
-
-    /// Fifty of which are in use at one time.
-    #[test]
-    fn a_million_keys_leave_nothing_behind() {
-        const IN_USE: usize = 50;
-        let queues = Queues::<LockInfo, ()>::new();
-        let mut turns = VecDeque::new();
-        for key in 0..1_000_000_i64 {
-            let lock = LockInfo::new(Target::Keys([Key::from(key)].into()), Mode::Exclusive);
-            let (turn, _) = queues.enter(lock, true, Patience::Forever).unwrap();
-            turns.push_back(turn);
-            if turns.len() > IN_USE {
-                turns.pop_front();
-            }
-        }
-        assert_eq!(queues.size().0, IN_USE);
-        turns.clear();
-        let (keys, room) = queues.size();
-        assert_eq!(keys, 0);
-        assert!(room < 10 * IN_USE, "{room}");
-    }
-}
+mod tests;

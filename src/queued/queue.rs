@@ -54,12 +54,16 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
 
     /// Waits for this thread's turn, first come first served, and returns what the last owner has
     /// handed over to it: nothing if the thread does not take over. `None`: others were first, for as
-    /// long as the thread would wait.
+    /// long as the thread would wait, or until it was `stopped`.
+    ///
+    /// Whoever stops it unparks this thread afterwards, and the wait ends at once. `stopped` is asked
+    /// with the queues locked, so it must not block.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
         takes_over: bool,
         patience: Patience,
+        stopped: impl Fn() -> bool,
     ) -> Option<(Turn<K, T>, Option<T>)> {
         let thread = current();
         let me = thread.id();
@@ -82,19 +86,19 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             Patience::Forever => None,
         };
         queue.waiters.push_back(Waiter { thread, takes_over });
+        let mut out_of_time = false;
         loop {
-            let out_of_time;
-            (keys, out_of_time) = self.keys.wait(keys, deadline);
             let queue = queue_of(&mut keys, &key);
-            // Also at the end of the time: what was handed over to this thread is nobody else's.
+            // Also at the end of the wait: what was handed over to this thread is nobody else's.
             if queue.owner == me {
                 let handed_over = queue.handed_over.take();
                 return Some((turn(key), handed_over));
             }
-            if out_of_time {
+            if out_of_time || stopped() {
                 queue.waiters.retain(|waiter| waiter.thread.id() != me);
                 return None;
             }
+            (keys, out_of_time) = self.keys.wait(keys, deadline);
         }
     }
 
