@@ -1,5 +1,7 @@
 //! How a lock is had: in which scope, and what is cleaned up when it is not.
 
+use std::time::{Duration, Instant};
+
 use crate::answer::{Answers, Failure};
 use crate::backends::{End, LockBackend, Session, SessionHandle, insist};
 use crate::error::Error;
@@ -17,12 +19,11 @@ pub(crate) fn guard<'b, B: LockBackend>(
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let (mut handle, wait) = checkout(backend, request, scope)?;
+    let (mut handle, wait, spent) = checkout(backend, request, scope)?;
     let (scope, hold) = if handle.take_over() {
         (Scope::Session, wait.acquired())
     } else {
-        let request = request.after(handle.waited());
-        acquire(&mut *handle, &request, wait)?
+        acquire(&mut *handle, &request.after(spent), wait)?
     };
     Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
 }
@@ -36,8 +37,8 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let (mut handle, wait) = checkout(backend, &request, Scope::Transaction)?;
-    let (_, mut hold) = acquire(&mut *handle, &request, wait)?;
+    let (mut handle, wait, spent) = checkout(backend, &request, Scope::Transaction)?;
+    let (_, mut hold) = acquire(&mut *handle, &request.after(spent), wait)?;
     hold.end(Outcome::Kept);
     Ok(())
 }
@@ -66,8 +67,8 @@ pub(crate) fn transact<B: LockBackend + ?Sized, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let (mut handle, waiting) = checkout(backend, request, Scope::Transaction)?;
-    let request = &request.after(handle.waited());
+    let (mut handle, waiting, spent) = checkout(backend, request, Scope::Transaction)?;
+    let request = &request.after(spent);
     let session = &mut *handle;
     let answers = <B::Session as Session>::ANSWERS;
     let inside = session.in_transaction();
@@ -125,11 +126,12 @@ fn not_begun<S: Session>(
     error
 }
 
+/// Finds a session, and says how long that took.
 fn checkout<'b, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &Request,
     scope: Scope,
-) -> Result<(B::Handle<'b>, Wait), Error> {
+) -> Result<(B::Handle<'b>, Wait, Duration), Error> {
     match request.lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
         target if target.has_nul() => {
@@ -139,8 +141,9 @@ fn checkout<'b, B: LockBackend + ?Sized>(
         _ => {}
     }
     let wait = Wait::start(&request.lock, scope);
+    let start = Instant::now();
     match backend.session_for(&request.lock, scope, request.timeout) {
-        Ok(handle) => Ok((handle, wait)),
+        Ok(handle) => Ok((handle, wait, start.elapsed())),
         Err(error) => {
             wait.failed(&error);
             Err(error)

@@ -163,9 +163,12 @@ impl Request {
         !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)
     }
 
+    /// How to wait at the server, with what is left of the timeout. Less than a millisecond that was
+    /// spent counts for nothing, or the shortest timeouts would not wait at all.
     pub(crate) fn wait(&self) -> Wait {
+        let spent = Duration::new(self.spent.as_secs(), self.spent.subsec_millis() * 1_000_000);
         self.timeout.map_or(Wait::Session, |timeout| {
-            Wait::at_most(timeout.saturating_sub(self.spent))
+            Wait::at_most(timeout.saturating_sub(spent))
         })
     }
 
@@ -262,6 +265,11 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(wait(Some(3 * second), second), Wait::Millis(2_000));
         assert_eq!(wait(Some(second), 3 * second), Wait::No);
+        let (nano, milli) = (Duration::from_nanos(1), Duration::from_millis(1));
+        assert_eq!(wait(Some(nano), milli - nano), Wait::Millis(1));
+        assert_eq!(wait(Some(nano), milli), Wait::No);
+        assert_eq!(wait(Some(Duration::ZERO), nano), Wait::No);
+        assert_eq!(wait(Some(Duration::MAX), second), Wait::Millis(i32::MAX));
         assert_eq!(wait(None, second), Wait::Session);
     }
 

@@ -14,7 +14,7 @@ mod diesel;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "r2d2")]
-mod r2d2;
+pub(crate) mod r2d2;
 
 /// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
 /// out for as long as the lock is held.
@@ -67,16 +67,21 @@ pub trait LockBackend {
     /// [`Error::Checkout`](crate::Error::Checkout).
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
 
-    /// Finds the session for a lock. Calls [`session`](LockBackend::session), unless the backend
-    /// lets its threads wait for each other before they take a session.
+    /// Finds the session for a lock. Defaults to [`session`](LockBackend::session); a backend that
+    /// can wait for a session, or lets its threads wait for each other before, should have its own.
     ///
     /// The scope is the transaction's for the forms that run in a transaction and where it was
-    /// insisted on; else the session's. The timeout is the lock's, zero for a single attempt.
+    /// insisted on; else the session's.
+    ///
+    /// The timeout is the lock's, and bounds both waits together: this one ends with it, and what it
+    /// has taken is subtracted from the wait at the server, also with the default. Zero is a single
+    /// attempt, which waits for nobody.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkout`] when there is none to be had, and [`Error::Timeout`] and
-    /// [`Error::AlreadyHeld`] where threads wait.
+    /// [`Error::Checkout`] when there is no session, also at the end of the timeout: whether the lock
+    /// is free is not known then. [`Error::Timeout`] and [`Error::AlreadyHeld`] where threads wait
+    /// for each other.
     fn session_for(
         &mut self,
         lock: &LockInfo,
@@ -118,11 +123,6 @@ pub trait SessionHandle: DerefMut<Target: Session> {
     /// `true`: it is held, and the caller releases it from now on. Defaults to `false`.
     fn take_over(&mut self) -> bool {
         false
-    }
-
-    /// How much of the lock's timeout was spent on the way to the session. Defaults to zero.
-    fn waited(&self) -> Duration {
-        Duration::ZERO
     }
 
     /// Hands the session lock over to another thread, if one waits, at the end of a section that went

@@ -202,7 +202,8 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// The pool had no connection to give.
+    /// The pool had no connection to give, within its own timeout and that of the lock. Whether the
+    /// lock is free is not known, so an attempt (`try_…`) returns this error, not `None`.
     #[error("no connection to take {lock} on: {source}")]
     Checkout {
         /// The lock that was not taken.

@@ -27,8 +27,10 @@ pub(super) struct Connection<M: ManageConnection> {
     holds_lock: bool,
 }
 
-/// The last thread has waited in vain for a connection of the pool.
-pub(super) struct NoConnection;
+/// The pool has had no connection to give.
+pub(super) struct NoConnection {
+    pub(super) since: Instant,
+}
 
 impl<M: ManageConnection> Connection<M> {
     pub(super) fn new(pooled: PooledConnection<M>) -> Self {
@@ -55,7 +57,6 @@ struct Place<M: ManageConnection> {
     turn: Turn<LockInfo, HandOver<M>>,
     pool: Pool<M>,
     max_hold: Duration,
-    waited: Duration,
     checked_out: Instant,
     /// Whether the lock came with the connection and has not been taken over yet.
     holds_lock: bool,
@@ -75,13 +76,11 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
         turn: Turn<LockInfo, HandOver<M>>,
         pool: &QueuedPool<M>,
         owner: Owner,
-        waited: Duration,
     ) -> Self {
         let place = Place {
             turn,
             pool: pool.pool.clone(),
             max_hold: pool.max_hold,
-            waited,
             checked_out: connection.checked_out,
             holds_lock: connection.holds_lock,
         };
@@ -97,11 +96,6 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
     fn take_over(&mut self) -> bool {
         let place = self.place.as_mut();
         place.is_some_and(|place| mem::take(&mut place.holds_lock))
-    }
-
-    fn waited(&self) -> Duration {
-        let place = self.place.as_ref();
-        place.map_or(Duration::ZERO, |place| place.waited)
     }
 
     /// In one round trip before that, releases the lock and acquires it again if it is free: the

@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use r2d2::{ManageConnection, Pool};
+use r2d2::{ManageConnection, Pool, PooledConnection};
 
 pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::answer::BoxError;
+use crate::backends::r2d2::check_out;
 use crate::backends::{LockBackend, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Scope};
@@ -71,7 +72,8 @@ use crate::request::{LockInfo, Scope};
 ///   released as it is everywhere, and the next thread takes a connection of its own.
 /// - **Other keys** get their connection: one that has been handed on for
 ///   [`max_hold`](QueuedPool::max_hold) goes back to a pool that has no other.
-/// - **Timeouts count the time in the queue**, and one that ends there names no holders. A single
+/// - **A timeout bounds the whole call**: the wait in the queue, for a connection and at the server.
+///   One that ends in the queue names no holders: it waited for another thread of this process. A single
 ///   attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process has it
 ///   or waits for it. Without a timeout the wait in the queue has no bound; a `lock_timeout` of the
 ///   session's own counts at the server only.
@@ -137,14 +139,6 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         scope: Scope,
         timeout: Option<Duration>,
     ) -> Result<QueuedConnection<M>, Error> {
-        let checkout = |time| {
-            self.pool
-                .get_timeout(time)
-                .map_err(|error| Error::Checkout {
-                    lock: lock.clone(),
-                    source: error.into(),
-                })
-        };
         let start = Instant::now();
         let patience = match timeout {
             Some(Duration::ZERO) => Patience::None,
@@ -157,16 +151,15 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         let Some(owner) = self.id.own(lock, waits) else {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
-        let for_a_connection = self.pool.connection_timeout();
         if !lock.is_self_conflicting() {
-            let connection = checkout(for_a_connection)?;
+            let connection = check_out(&self.pool, lock, timeout)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
-        let Some((mut turn, handed_over)) =
-            self.queues
-                .enter(lock.clone(), takes_over, patience, || false)
-        else {
+        let entered = self
+            .queues
+            .enter(lock.clone(), takes_over, patience, || false);
+        let Some((mut turn, handed_over)) = entered else {
             return Err(Error::Timeout {
                 lock: lock.clone(),
                 waited: timeout,
@@ -174,24 +167,46 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 holders: Vec::new(),
             });
         };
-        let waited = start.elapsed();
-        let connection = match handed_over {
-            Some(Ok(connection)) => Ok(connection),
-            // Nobody waits longer for a connection than without a queue.
-            Some(Err(NoConnection)) => {
-                checkout(for_a_connection.saturating_sub(waited)).map(Connection::new)
+        let since = match handed_over {
+            Some(Ok(connection)) => {
+                return Ok(QueuedConnection::queued(connection, turn, self, owner));
             }
-            None => checkout(for_a_connection).map(Connection::new),
+            Some(Err(NoConnection { since })) => since.max(start),
+            None => Instant::now(),
         };
-        match connection {
-            Ok(connection) => Ok(QueuedConnection::queued(
-                connection, turn, self, owner, waited,
-            )),
+        match self.check_out_since(since, start, lock, timeout) {
+            Ok(connection) => {
+                let connection = Connection::new(connection);
+                Ok(QueuedConnection::queued(connection, turn, self, owner))
+            }
             Err(error) => {
-                let _ = turn.hand_over(Err(NoConnection));
+                let _ = turn.hand_over(Err(NoConnection { since }));
                 Err(error)
             }
         }
+    }
+
+    /// Waits no longer for a connection than without the queue: threads of one key wait for it one
+    /// after the other, each of them since it came, if the pool has had none since then.
+    fn check_out_since(
+        &self,
+        since: Instant,
+        start: Instant,
+        lock: &LockInfo,
+        timeout: Option<Duration>,
+    ) -> Result<PooledConnection<M>, Error> {
+        if timeout == Some(Duration::ZERO) {
+            return check_out(&self.pool, lock, timeout);
+        }
+        let left = self
+            .pool
+            .connection_timeout()
+            .saturating_sub(since.elapsed());
+        let left = timeout.map_or(left, |timeout| {
+            left.min(timeout.saturating_sub(start.elapsed()))
+        });
+        // Zero would be an attempt, which may wait for a connection that is being opened.
+        check_out(&self.pool, lock, Some(left.max(Duration::from_nanos(1))))
     }
 }
 
