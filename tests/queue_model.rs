@@ -101,7 +101,7 @@ enum Way {
     Section,
     /// Waits, but neither takes nor hands over.
     Transaction,
-    /// Takes over, but hands nothing over: the body failed.
+    /// Takes over, but does not hand the lock over: the body failed. It says so to the next.
     Failure,
     /// A section with a timeout.
     Timeout,
@@ -146,7 +146,10 @@ struct Lock {
     freed: AtomicU32,
 }
 
-fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, stopper: &Stopper, way: Way) {
+/// The lock, or that there is none to hand over.
+type HandOver = Option<Arc<Lock>>;
+
+fn come(queues: &Arc<Queues<u32, HandOver>>, lock: &Arc<Lock>, stopper: &Stopper, way: Way) {
     if way == Stop {
         return stopper.stop();
     }
@@ -165,6 +168,7 @@ fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, stopper: &Stoppe
         return;
     };
     assert_eq!(lock.owners.fetch_add(1, SeqCst), 0, "one owner at a time");
+    let handed_over = handed_over.flatten();
     assert!(
         way != Transaction || handed_over.is_none(),
         "handed over to the wrong one"
@@ -178,8 +182,11 @@ fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, stopper: &Stoppe
     lock.owners.fetch_sub(1, SeqCst);
     let hands_over = !matches!(way, Transaction | Failure) && turn.next_takes_over();
     // By then, the next thread may have given up.
-    if !hands_over || turn.hand_over(held).is_err() {
+    if !hands_over || turn.hand_over(Some(held)).is_err() {
         lock.freed.fetch_add(1, SeqCst);
+    }
+    if way == Failure {
+        let _ = turn.hand_to_any(None);
     }
 }
 

@@ -180,7 +180,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 Ok(QueuedConnection::queued(connection, turn, self, owner))
             }
             Err(error) => {
-                let _ = turn.hand_over(Err(NoConnection { since }));
+                let _ = turn.hand_to_any(Err(NoConnection { since }));
                 Err(error)
             }
         }

@@ -53,8 +53,8 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
     }
 
     /// Waits for this thread's turn, first come first served, and returns what the last owner has
-    /// handed over to it: nothing if the thread does not take over. `None`: others were first, for as
-    /// long as the thread would wait, or until it was `stopped`.
+    /// handed over to it. `None`: others were first, for as long as the thread would wait, or until it
+    /// was `stopped`.
     ///
     /// Whoever stops it unparks this thread afterwards, and the wait ends at once. `stopped` is asked
     /// with the queues locked, so it must not block.
@@ -130,15 +130,25 @@ impl<K: Eq + Hash + Clone, T> Turn<K, T> {
     /// Whether there is a next thread, and it takes over.
     pub(crate) fn next_takes_over(&self) -> bool {
         let mut keys = self.queues.keys.lock();
-        queue_of(&mut keys, &self.key).next_takes_over()
+        let next = queue_of(&mut keys, &self.key).waiters.front();
+        next.is_some_and(|next| next.takes_over)
     }
 
     /// Ends the turn and hands something over to the next thread, or gives it back if there is none
     /// that takes over.
     pub(crate) fn hand_over(&mut self, what: T) -> Result<(), T> {
+        self.end(what, |next| next.takes_over)
+    }
+
+    /// The same to whichever thread is next.
+    pub(crate) fn hand_to_any(&mut self, what: T) -> Result<(), T> {
+        self.end(what, |_| true)
+    }
+
+    fn end(&mut self, what: T, fit: impl FnOnce(&Waiter) -> bool) -> Result<(), T> {
         let mut keys = self.queues.keys.lock();
         let queue = queue_of(&mut keys, &self.key);
-        if !queue.next_takes_over() {
+        if !queue.waiters.front().is_some_and(fit) {
             return Err(what);
         }
         queue.handed_over = Some(what);
@@ -153,12 +163,6 @@ impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
         if !self.over {
             next(self.queues.keys.lock(), &self.key);
         }
-    }
-}
-
-impl<T> Queue<T> {
-    fn next_takes_over(&self) -> bool {
-        self.waiters.front().is_some_and(|next| next.takes_over)
     }
 }
 

@@ -95,9 +95,13 @@ where
     let start = Instant::now();
     let mut all_came_within = Duration::ZERO;
     thread::scope(|threads| {
-        for _ in 0..4 {
-            threads.spawn(|| {
-                let refused = with_lock(&mut &pool, &key, never);
+        for number in 0..4 {
+            let (pool, key) = (&pool, &key);
+            threads.spawn(move || {
+                let refused = match number % 2 {
+                    0 => with_lock(&mut &*pool, key, never),
+                    _ => with_transaction_lock(&mut &*pool, key, |tx| never(tx)),
+                };
                 let told = matches!(refused, Err(Error::Checkout { .. }));
                 assert!(told, "{refused:?}");
             });
