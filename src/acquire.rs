@@ -9,6 +9,7 @@ use crate::guard::LockGuard;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
 use crate::sql;
+use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
 
@@ -140,13 +141,17 @@ fn begin<'b, 'r, B: LockBackend + ?Sized>(
         target if target.has_nul() => return Err(Error::NulByte { lock: lock.clone() }),
         _ => {}
     }
+    let stop = request.stop.as_ref();
+    if stop.is_some_and(StopToken::is_stopped) {
+        return Err(Error::Stopped { lock: lock.clone() });
+    }
     let waiting = Waiting::start(lock, scope);
     let attempt = Attempt::begin(request);
     let found = backend.session_for(&Acquire {
         lock,
         scope,
         timeout: request.timeout,
-        stop: request.stop.as_ref(),
+        stop,
     });
     match found {
         Ok(handle) => Ok((handle, attempt, waiting)),

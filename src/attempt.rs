@@ -80,11 +80,18 @@ impl<'r> Attempt<'r> {
         timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
     }
 
+    /// What of the timeout is gone. Less than a millisecond counts for nothing, or the shortest timeouts
+    /// would not wait at all.
+    fn spent(&self) -> Duration {
+        let spent = self.start.elapsed();
+        Duration::new(spent.as_secs(), spent.subsec_millis() * 1_000_000)
+    }
+
     /// How the next message waits.
     fn time(&self) -> WaitTime {
         let limit = match self.request.timeout {
             None => None,
-            Some(timeout) => match millis(timeout.saturating_sub(self.start.elapsed())) {
+            Some(timeout) => match millis(timeout.saturating_sub(self.spent())) {
                 None => return WaitTime::No,
                 limit => limit,
             },

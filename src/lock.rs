@@ -131,6 +131,11 @@ impl<B, T> Lock<B, T> {
     /// (24 days) is as much as that. Zero is exactly one attempt, without waiting. Several keys
     /// share one timeout.
     ///
+    /// On a pool it bounds the wait for a connection too, beside the pool's own timeout, and what that
+    /// wait takes is no longer there for the lock. If no connection comes in time, the error is
+    /// [`Error::Checkout`], not [`Error::Timeout`]: nobody has asked whether the lock is free. An attempt
+    /// waits for no connection that others use; only while the pool opens one, as long as it may take.
+    ///
     /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);

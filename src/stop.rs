@@ -96,16 +96,20 @@ impl StopToken {
         true
     }
 
-    /// Calls `wake` when it is stopped, for as long as `wake` is kept alive; at once if it is already.
+    /// Unparks this thread when it is stopped, for as long as what this returns is kept; at once if it
+    /// is already.
     #[cfg(feature = "r2d2")]
-    pub(crate) fn on_stop(&self, wake: &Arc<dyn Fn() + Send + Sync>) {
+    pub(crate) fn wakes_this_thread(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let thread = std::thread::current();
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || thread.unpark());
         let mut wakers = self.wakers();
         wakers.retain(|waker| waker.strong_count() > 0);
-        wakers.push(Arc::downgrade(wake));
+        wakers.push(Arc::downgrade(&wake));
         drop(wakers);
         if self.is_stopped() {
             wake();
         }
+        wake
     }
 
     fn wakers(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Fn() + Send + Sync>>> {

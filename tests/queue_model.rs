@@ -1,9 +1,10 @@
-//! The queues of a queued pool, in every interleaving of their threads: the file itself, with
-//! loom's primitives in place of the standard library's.
+//! The queues of a queued pool, in the interleavings of their threads: the file itself, with loom's
+//! primitives in place of the standard library's.
 //!
-//! The threads come for one key, each in its own way. Checked in all interleavings: one owner at a
+//! The threads come for one key, each in its own way. Checked in each interleaving: one owner at a
 //! time; what is handed over arrives once, at a thread that takes over; nobody is forgotten (loom
-//! sees a thread that waits for ever as a deadlock); and nothing is left behind.
+//! sees a thread that waits for ever as a deadlock); nothing is left behind; and who is stopped does
+//! not wait for its turn.
 
 #[path = "../src/queued/queue.rs"]
 mod queue;
@@ -11,11 +12,50 @@ mod queue;
 mod sync {
     use std::time::Instant;
 
-    use loom::sync::Mutex;
+    use loom::sync::{Condvar, Mutex};
 
     pub(super) use loom::sync::MutexGuard;
-    pub(super) use loom::thread::{Thread, ThreadId, current};
+    pub(super) use loom::thread::ThreadId;
     pub(super) use std::sync::Arc;
+
+    loom::thread_local! {
+        static CURRENT: Thread = Thread {
+            id: loom::thread::current().id(),
+            unparked: Arc::default(),
+        };
+    }
+
+    /// loom's own would not do: its `unpark` also wakes a thread that waits for a mutex.
+    #[derive(Clone)]
+    pub(super) struct Thread {
+        id: ThreadId,
+        unparked: Arc<(Mutex<bool>, Condvar)>,
+    }
+
+    pub(super) fn current() -> Thread {
+        CURRENT.with(Clone::clone)
+    }
+
+    impl Thread {
+        pub(super) fn id(&self) -> ThreadId {
+            self.id
+        }
+
+        pub(super) fn unpark(&self) {
+            let (unparked, changed) = &*self.unparked;
+            *unparked.lock().unwrap() = true;
+            changed.notify_one();
+        }
+
+        fn park(&self) {
+            let (unparked, changed) = &*self.unparked;
+            let mut unparked = unparked.lock().unwrap();
+            while !*unparked {
+                unparked = changed.wait(unparked).unwrap();
+            }
+            *unparked = false;
+        }
+    }
 
     pub(super) struct Monitor<T>(Mutex<T>);
 
@@ -36,7 +76,7 @@ mod sync {
         ) -> (MutexGuard<'m, T>, bool) {
             drop(guard);
             if deadline.is_none() {
-                loom::thread::park();
+                current().park();
             }
             (self.lock(), deadline.is_some())
         }
@@ -44,10 +84,15 @@ mod sync {
 }
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{Acquire, Release, SeqCst},
+};
 use std::time::Instant;
 
+use loom::sync::Mutex;
 use queue::{Patience, Queues};
+use sync::Thread;
 
 /// How a thread comes for the key, and how it goes.
 #[derive(Clone, Copy, PartialEq)]
@@ -56,14 +101,42 @@ enum Way {
     Section,
     /// Waits, but neither takes nor hands over.
     Transaction,
-    /// Takes over, but hands nothing over: the body failed.
+    /// Takes over, but does not hand the lock over: the body failed. It says so to the next.
     Failure,
     /// A section with a timeout.
     Timeout,
     /// A section that does not wait.
     Try,
+    /// A section that can be stopped.
+    Stoppable,
+    /// Does not come, but stops those that can be stopped.
+    Stop,
 }
-use Way::{Failure, Section, Timeout, Transaction, Try};
+use Way::{Failure, Section, Stop, Stoppable, Timeout, Transaction, Try};
+
+/// As whoever stops a wait would do it.
+#[derive(Default)]
+struct Stopper {
+    stopped: loom::sync::atomic::AtomicBool,
+    threads: Mutex<Vec<Thread>>,
+}
+
+impl Stopper {
+    fn wakes_this_thread(&self) {
+        self.threads.lock().unwrap().push(sync::current());
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Release);
+        for thread in self.threads.lock().unwrap().drain(..) {
+            thread.unpark();
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.load(Acquire)
+    }
+}
 
 /// The lock at the server, which is handed over. loom does not look into these atomics.
 #[derive(Default)]
@@ -73,17 +146,29 @@ struct Lock {
     freed: AtomicU32,
 }
 
-fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, way: Way) {
+/// The lock, or that there is none to hand over.
+type HandOver = Option<Arc<Lock>>;
+
+fn come(queues: &Arc<Queues<u32, HandOver>>, lock: &Arc<Lock>, stopper: &Stopper, way: Way) {
+    if way == Stop {
+        return stopper.stop();
+    }
+    if way == Stoppable {
+        stopper.wakes_this_thread();
+    }
+    let stopped = || way == Stoppable && stopper.stopped();
     let patience = match way {
-        Section | Transaction | Failure => Patience::Forever,
+        Section | Transaction | Failure | Stoppable | Stop => Patience::Forever,
         Timeout => Patience::Until(Instant::now()),
         Try => Patience::None,
     };
-    let Some((mut turn, handed_over)) = queues.enter(1, way != Transaction, patience) else {
-        assert!(matches!(way, Timeout | Try), "gave up");
+    let Some((mut turn, handed_over)) = queues.enter(1, way != Transaction, patience, stopped)
+    else {
+        assert!(matches!(way, Timeout | Try | Stoppable), "gave up");
         return;
     };
     assert_eq!(lock.owners.fetch_add(1, SeqCst), 0, "one owner at a time");
+    let handed_over = handed_over.flatten();
     assert!(
         way != Transaction || handed_over.is_none(),
         "handed over to the wrong one"
@@ -97,20 +182,28 @@ fn come(queues: &Arc<Queues<u32, Arc<Lock>>>, lock: &Arc<Lock>, way: Way) {
     lock.owners.fetch_sub(1, SeqCst);
     let hands_over = !matches!(way, Transaction | Failure) && turn.next_takes_over();
     // By then, the next thread may have given up.
-    if !hands_over || turn.hand_over(held).is_err() {
+    if !hands_over || turn.hand_over(Some(held)).is_err() {
         lock.freed.fetch_add(1, SeqCst);
+    }
+    if way == Failure {
+        let _ = turn.hand_to_any(None);
     }
 }
 
-/// Runs the threads in all interleavings. Each item is a thread, and what it does in turn.
+/// Runs the threads in all interleavings in which they are interrupted three times at most. Each item
+/// is a thread, and what it does in turn.
 fn explore<const N: usize>(threads: [&'static [Way]; N]) {
-    loom::model(move || {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
         let (queues, lock) = (Queues::new(), Arc::<Lock>::default());
+        let stopper = Arc::<Stopper>::default();
         let threads = threads.map(|ways| {
             let (queues, lock) = (Arc::clone(&queues), Arc::clone(&lock));
+            let stopper = Arc::clone(&stopper);
             loom::thread::spawn(move || {
                 for way in ways {
-                    come(&queues, &lock, *way);
+                    come(&queues, &lock, &stopper, *way);
                 }
             })
         });
@@ -142,4 +235,35 @@ fn what_gives_up() {
     explore([&[Section], &[Timeout], &[Timeout]]);
     explore([&[Section], &[Timeout], &[Transaction]]);
     explore([&[Section], &[Try], &[Timeout]]);
+}
+
+#[test]
+fn what_is_stopped() {
+    explore([&[Section], &[Stoppable], &[Stop]]);
+    explore([&[Stoppable], &[Stoppable], &[Stop]]);
+    explore([&[Section], &[Stoppable, Section], &[Stop]]);
+    explore([&[Section, Stop], &[Stoppable], &[Timeout]]);
+}
+
+/// Else the threads would wait for each other.
+#[test]
+fn who_is_stopped_does_not_wait_for_its_turn() {
+    loom::model(|| {
+        let (queues, stopper) = (Queues::<_, ()>::new(), Arc::<Stopper>::default());
+        let turn = queues.enter(1, true, Patience::Forever, || false);
+        let waiter = loom::thread::spawn({
+            let (queues, stopper) = (Arc::clone(&queues), Arc::clone(&stopper));
+            move || {
+                stopper.wakes_this_thread();
+                let turn = queues.enter(1, true, Patience::Forever, || stopper.stopped());
+                assert!(turn.is_none());
+            }
+        });
+        let stop = loom::thread::spawn(move || stopper.stop());
+        waiter.join().unwrap();
+        assert_eq!(queues.waiting(), 0);
+        drop(turn);
+        assert_eq!(queues.size().0, 0);
+        stop.join().unwrap();
+    });
 }

@@ -5,4 +5,4 @@ mod diesel;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "r2d2")]
-mod r2d2;
+pub(crate) mod r2d2;

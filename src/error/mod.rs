@@ -239,7 +239,8 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// The pool had no connection to give.
+    /// The pool had no connection to give, within its own timeout and that of the lock. Whether the
+    /// lock is free is not known, so an attempt (`try_…`) returns this error, not `None`.
     #[error("no connection to acquire {lock} on")]
     Checkout {
         /// The lock that was not taken.

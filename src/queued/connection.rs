@@ -26,8 +26,10 @@ pub(super) struct Connection<M: ManageConnection> {
     holds_lock: bool,
 }
 
-/// The last thread has waited in vain for a connection of the pool.
-pub(super) struct NoConnection;
+/// The pool has had no connection to give.
+pub(super) struct NoConnection {
+    pub(super) since: Instant,
+}
 
 impl<M: ManageConnection> Connection<M> {
     pub(super) fn new(pooled: PooledConnection<M>) -> Self {

@@ -14,15 +14,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use r2d2::{ManageConnection, Pool};
+use r2d2::{ManageConnection, Pool, PooledConnection};
 
 pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
+use crate::backends::r2d2::check_out;
 use crate::driver::{Acquire, BoxError, LockBackend, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Scope};
+use crate::stop::StopToken;
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
 ///
@@ -70,7 +72,8 @@ use crate::request::{LockInfo, Scope};
 ///   released as it is everywhere, and the next thread takes a connection of its own.
 /// - **Other keys** get their connection: one that has been handed on for
 ///   [`max_hold`](QueuedPool::max_hold) goes back to a pool that has no other.
-/// - **Timeouts count the time in the queue**, and one that ends there names no holders. A single
+/// - **A timeout bounds the whole call**: the wait in the queue, for a connection and at the server.
+///   One that ends in the queue names no holders: it waited for another thread of this process. A single
 ///   attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process has it
 ///   or waits for it. Without a timeout the wait in the queue has no bound; a `lock_timeout` of the
 ///   session's own counts at the server only.
@@ -135,16 +138,8 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             lock,
             scope,
             timeout,
-            ..
+            stop,
         } = acquire;
-        let checkout = |time| {
-            self.pool
-                .get_timeout(time)
-                .map_err(|error| Error::Checkout {
-                    lock: lock.clone(),
-                    source: error.into(),
-                })
-        };
         let start = Instant::now();
         let patience = match timeout {
             Some(Duration::ZERO) => Patience::None,
@@ -157,14 +152,21 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         let Some(owner) = self.id.own(lock, waits) else {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
-        let for_a_connection = self.pool.connection_timeout();
         if !lock.is_self_conflicting() {
-            let connection = checkout(for_a_connection)?;
+            let connection = check_out(&self.pool, lock, timeout)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
-        let Some((mut turn, handed_over)) = self.queues.enter(lock.clone(), takes_over, patience)
-        else {
+        let waker = stop.map(StopToken::wakes_this_thread);
+        let stopped = || stop.is_some_and(StopToken::is_stopped);
+        let entered = self
+            .queues
+            .enter(lock.clone(), takes_over, patience, stopped);
+        drop(waker);
+        let Some((mut turn, handed_over)) = entered else {
+            if stopped() {
+                return Err(Error::Stopped { lock: lock.clone() });
+            }
             return Err(Error::Timeout {
                 lock: lock.clone(),
                 timeout,
@@ -172,22 +174,46 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 holders: Vec::new(),
             });
         };
-        let waited = start.elapsed();
-        let connection = match handed_over {
-            Some(Ok(connection)) => Ok(connection),
-            // Nobody waits longer for a connection than without a queue.
-            Some(Err(NoConnection)) => {
-                checkout(for_a_connection.saturating_sub(waited)).map(Connection::new)
+        let since = match handed_over {
+            Some(Ok(connection)) => {
+                return Ok(QueuedConnection::queued(connection, turn, self, owner));
             }
-            None => checkout(for_a_connection).map(Connection::new),
+            Some(Err(NoConnection { since })) => since.max(start),
+            None => Instant::now(),
         };
-        match connection {
-            Ok(connection) => Ok(QueuedConnection::queued(connection, turn, self, owner)),
+        match self.check_out_since(since, start, lock, timeout) {
+            Ok(connection) => {
+                let connection = Connection::new(connection);
+                Ok(QueuedConnection::queued(connection, turn, self, owner))
+            }
             Err(error) => {
-                let _ = turn.hand_over(Err(NoConnection));
+                let _ = turn.hand_to_any(Err(NoConnection { since }));
                 Err(error)
             }
         }
+    }
+
+    /// Waits no longer for a connection than without the queue: threads of one key wait for it one
+    /// after the other, each of them since it came, if the pool has had none since then.
+    fn check_out_since(
+        &self,
+        since: Instant,
+        start: Instant,
+        lock: &LockInfo,
+        timeout: Option<Duration>,
+    ) -> Result<PooledConnection<M>, Error> {
+        if timeout == Some(Duration::ZERO) {
+            return check_out(&self.pool, lock, timeout);
+        }
+        let left = self
+            .pool
+            .connection_timeout()
+            .saturating_sub(since.elapsed());
+        let left = timeout.map_or(left, |timeout| {
+            left.min(timeout.saturating_sub(start.elapsed()))
+        });
+        // Zero would be an attempt, which may wait for a connection that is being opened.
+        check_out(&self.pool, lock, Some(left.max(Duration::from_nanos(1))))
     }
 }
 
@@ -242,32 +268,4 @@ impl<M: ManageConnection> fmt::Debug for QueuedPool<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-    use crate::key::Key;
-    use crate::request::Mode;
-    use crate::targets::Target;
-
-    /// Fifty of which are in use at one time.
-    #[test]
-    fn a_million_keys_leave_nothing_behind() {
-        const IN_USE: usize = 50;
-        let queues = Queues::<LockInfo, ()>::new();
-        let mut turns = VecDeque::new();
-        for key in 0..1_000_000_i64 {
-            let lock = LockInfo::new(Target::Keys([Key::from(key)].into()), Mode::Exclusive);
-            let (turn, _) = queues.enter(lock, true, Patience::Forever).unwrap();
-            turns.push_back(turn);
-            if turns.len() > IN_USE {
-                turns.pop_front();
-            }
-        }
-        assert_eq!(queues.size().0, IN_USE);
-        turns.clear();
-        let (keys, room) = queues.size();
-        assert_eq!(keys, 0);
-        assert!(room < 10 * IN_USE, "{room}");
-    }
-}
+mod tests;

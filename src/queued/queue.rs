@@ -53,13 +53,17 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
     }
 
     /// Waits for this thread's turn, first come first served, and returns what the last owner has
-    /// handed over to it: nothing if the thread does not take over. `None`: others were first, for as
-    /// long as the thread would wait.
+    /// handed over to it. `None`: others were first, for as long as the thread would wait, or until it
+    /// was `stopped`.
+    ///
+    /// Whoever stops it unparks this thread afterwards, and the wait ends at once. `stopped` is asked
+    /// with the queues locked, so it must not block.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
         takes_over: bool,
         patience: Patience,
+        stopped: impl Fn() -> bool,
     ) -> Option<(Turn<K, T>, Option<T>)> {
         let thread = current();
         let me = thread.id();
@@ -82,19 +86,19 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
             Patience::Forever => None,
         };
         queue.waiters.push_back(Waiter { thread, takes_over });
+        let mut out_of_time = false;
         loop {
-            let out_of_time;
-            (keys, out_of_time) = self.keys.wait(keys, deadline);
             let queue = queue_of(&mut keys, &key);
-            // Also at the end of the time: what was handed over to this thread is nobody else's.
+            // Also at the end of the wait: what was handed over to this thread is nobody else's.
             if queue.owner == me {
                 let handed_over = queue.handed_over.take();
                 return Some((turn(key), handed_over));
             }
-            if out_of_time {
+            if out_of_time || stopped() {
                 queue.waiters.retain(|waiter| waiter.thread.id() != me);
                 return None;
             }
+            (keys, out_of_time) = self.keys.wait(keys, deadline);
         }
     }
 
@@ -126,15 +130,25 @@ impl<K: Eq + Hash + Clone, T> Turn<K, T> {
     /// Whether there is a next thread, and it takes over.
     pub(crate) fn next_takes_over(&self) -> bool {
         let mut keys = self.queues.keys.lock();
-        queue_of(&mut keys, &self.key).next_takes_over()
+        let next = queue_of(&mut keys, &self.key).waiters.front();
+        next.is_some_and(|next| next.takes_over)
     }
 
     /// Ends the turn and hands something over to the next thread, or gives it back if there is none
     /// that takes over.
     pub(crate) fn hand_over(&mut self, what: T) -> Result<(), T> {
+        self.end(what, |next| next.takes_over)
+    }
+
+    /// The same to whichever thread is next.
+    pub(crate) fn hand_to_any(&mut self, what: T) -> Result<(), T> {
+        self.end(what, |_| true)
+    }
+
+    fn end(&mut self, what: T, fit: impl FnOnce(&Waiter) -> bool) -> Result<(), T> {
         let mut keys = self.queues.keys.lock();
         let queue = queue_of(&mut keys, &self.key);
-        if !queue.next_takes_over() {
+        if !queue.waiters.front().is_some_and(fit) {
             return Err(what);
         }
         queue.handed_over = Some(what);
@@ -149,12 +163,6 @@ impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
         if !self.over {
             next(self.queues.keys.lock(), &self.key);
         }
-    }
-}
-
-impl<T> Queue<T> {
-    fn next_takes_over(&self) -> bool {
-        self.waiters.front().is_some_and(|next| next.takes_over)
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "../support/oracle.rs"]
 mod oracle;
+#[path = "../support/timeouts.rs"]
+mod timeouts;
 
 mod handing_over;
 mod nesting;

@@ -1,0 +1,111 @@
+//! What a pool gets back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use pglock::driver::Session;
+use pglock::{Error, Lock, QueuedPool, with_lock};
+use r2d2::ManageConnection;
+
+use crate::oracle::{Oracle, connect, unique_key, unique_name};
+use crate::{held_by, pool};
+
+with_each_manager!(the_pool_never_gets_a_lock_back);
+
+/// After each way to end badly, all connections are taken out of the pool, so that each of them is
+/// one that it would hand out, and none holds anything.
+fn the_pool_never_gets_a_lock_back<M>(manager: M, application: &str)
+where
+    M: ManageConnection<Connection: Session>,
+{
+    const SIZE: u32 = 2;
+    let pool = pool(manager, SIZE);
+    let queued = QueuedPool::new(pool.clone());
+    let (mut oracle, key, taken) = (Oracle::new(), unique_key(), unique_key());
+    oracle.lock(&taken);
+
+    let run = |queues: bool, body: &mut dyn FnMut(&mut M::Connection) -> Result<(), Error>| {
+        let _ = catch_unwind(AssertUnwindSafe(|| match queues {
+            false => with_lock(&mut &pool, &key, |conn| body(conn)),
+            true => with_lock(&mut &queued, &key, |conn| body(conn)),
+        }));
+    };
+    let mut kill = Oracle::new();
+    let (break_release, mend_release) = broken_release();
+    type Body<'b, C> = Box<dyn FnMut(&mut C) -> Result<(), Error> + 'b>;
+    let endings: Vec<(&str, Body<'_, M::Connection>)> = vec![
+        ("an error", Box::new(|_| Err(Error::body("no")))),
+        ("a panic", Box::new(|_| resume_unwind(Box::new("no")))),
+        (
+            "a failed statement",
+            Box::new(|conn| swallow(conn.send("SELECT 1 / 0"))),
+        ),
+        (
+            "a transaction",
+            Box::new(|conn| swallow(conn.send("BEGIN"))),
+        ),
+        (
+            "an aborted transaction",
+            Box::new(|conn| swallow(conn.send("BEGIN; SELECT 1 / 0"))),
+        ),
+        (
+            "a panic in a transaction",
+            Box::new(|conn| {
+                let _ = conn.send("BEGIN");
+                resume_unwind(Box::new("no"))
+            }),
+        ),
+        (
+            "a killed session",
+            Box::new(|_| {
+                let pid = kill.holder(&key);
+                kill.terminate(pid);
+                Ok(())
+            }),
+        ),
+        (
+            "a failed unlock",
+            Box::new(|conn| swallow(conn.send("SELECT pg_advisory_unlock_all()"))),
+        ),
+        (
+            "a release that the server refuses",
+            Box::new(|conn| swallow(conn.send(&break_release))),
+        ),
+        (
+            "a timeout",
+            Box::new(|conn| {
+                Lock::new(conn, &taken)
+                    .timeout(Duration::from_millis(5))
+                    .run(|_| Ok(()))
+            }),
+        ),
+    ];
+    for (ending, mut body) in endings {
+        for queues in [false, true] {
+            run(queues, &mut *body);
+            let all: Vec<_> = (0..SIZE).map(|_| pool.get().unwrap()).collect();
+            assert_eq!(held_by(application), 0, "after {ending}");
+            oracle.assert_free(&key);
+            drop(all);
+            run(queues, &mut |_| Ok(()));
+            assert_eq!(held_by(application), 0, "in the pool, after {ending}");
+        }
+    }
+    connect().batch_execute(&mend_release).unwrap();
+}
+
+/// Hides `pg_advisory_unlock` behind a function that fails, so that no release can succeed: only
+/// the end of the session frees the lock.
+fn broken_release() -> (String, String) {
+    let schema = unique_name("schema");
+    let create = format!(
+        "CREATE SCHEMA {schema}; CREATE FUNCTION {schema}.pg_advisory_unlock(bigint) \
+         RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'broken'; END$$; \
+         SET search_path = {schema}, pg_catalog"
+    );
+    (create, format!("DROP SCHEMA {schema} CASCADE"))
+}
+
+fn swallow<E>(_: Result<(), E>) -> Result<(), Error> {
+    Ok(())
+}
