@@ -129,7 +129,11 @@ impl<B, T> Lock<B, T> {
     ///
     /// The server counts in whole milliseconds: fractions are rounded up, and more than 2³¹ − 1 ms
     /// (24 days) is as much as that. Zero is exactly one attempt, without waiting. Several keys
-    /// share one timeout.
+    /// share one timeout. With a pool it bounds the wait for a connection too.
+    ///
+    /// It does not bound the wait for a safe snapshot, which `default_transaction_isolation =
+    /// serializable` with `default_transaction_read_only` and `default_transaction_deferrable` puts in
+    /// front of every statement.
     ///
     /// On a pool it bounds the wait for a connection too, beside the pool's own timeout, and what that
     /// wait takes is no longer there for the lock. If no connection comes in time, the error is

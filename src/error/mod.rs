@@ -11,7 +11,7 @@ use crate::request::LockInfo;
 mod causes;
 mod texts;
 
-/// Why a lock was not had, was lost, or its work not committed.
+/// Why a lock was not acquired, was lost, or its work not committed.
 ///
 /// Every variant but [`Error::Body`], [`Error::NoKeys`] and [`Error::Inspect`] names the lock. After any of them,
 /// nothing that this acquire asked for is held.
@@ -21,7 +21,7 @@ pub enum Error {
     /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
     #[error("{}", timeout_text(.lock, *.timeout, .holders))]
     Timeout {
-        /// The lock that was not had.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
         /// the lock had none, and the session's own `lock_timeout` ended the wait.
@@ -38,7 +38,7 @@ pub enum Error {
         "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with Lock::all, or always in the same order"
     )]
     Deadlock {
-        /// The lock that was not had.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,
@@ -52,7 +52,7 @@ pub enum Error {
         "canceled while waiting for {lock}: by statement_timeout, or at somebody's request; to bound the wait for a lock, set its timeout"
     )]
     Canceled {
-        /// The lock that was not had.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,
@@ -87,36 +87,38 @@ pub enum Error {
     /// A lock that is to be released by pglock was asked for inside a transaction that is not
     /// pglock's: it would be released before the COMMIT. A raw `BEGIN`, unknown to the driver, counts.
     #[error(
-        "cannot take {lock}: a transaction is open already, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
+        "cannot acquire {lock}: a transaction is open already, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
     )]
     InTransaction {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// A transaction lock was asked for outside a transaction: it would be gone at once.
     #[error(
-        "cannot take {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
+        "cannot acquire {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
     )]
     NotInTransaction {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// The scope that was set contradicts the way the lock is used.
     #[error(
-        "cannot take {lock} for the session and run in a transaction of it: leave the scope out, or use run"
+        "cannot acquire {lock} for the session and run in a transaction of it: leave the scope out, or use run"
     )]
     WrongScope {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// The transaction has been aborted by an earlier error: it can do nothing more but roll back
     /// (SQLSTATE 25P02).
-    #[error("cannot take {lock}: an earlier error has aborted the transaction; roll it back first")]
+    #[error(
+        "cannot acquire {lock}: an earlier error has aborted the transaction; roll it back first"
+    )]
     TransactionAborted {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,
@@ -125,54 +127,54 @@ pub enum Error {
     /// The transaction is REPEATABLE READ or SERIALIZABLE: it would read from a snapshot that is
     /// older than the lock.
     #[error(
-        "refused to take {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; lock a key first (with_lock), then begin the transaction, or use READ COMMITTED"
+        "refused to acquire {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; lock a key first (with_lock), then begin the transaction, or use READ COMMITTED"
     )]
     StaleSnapshot {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// No row matches, or the one that did was deleted while its lock was waited for.
-    #[error("cannot take {lock}: there is no such row")]
+    #[error("cannot acquire {lock}: there is no such row")]
     NoSuchRow {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// The row has changed since the snapshot of the transaction, which is REPEATABLE READ or
     /// SERIALIZABLE, or has moved to another partition (SQLSTATE 40001).
     #[error(
-        "cannot take {lock}: it has changed since this transaction's snapshot; run the whole transaction again"
+        "cannot acquire {lock}: it has changed since this transaction's snapshot; run the whole transaction again"
     )]
     Changed {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,
     },
 
     /// A name or a value has a NUL byte, which no text in PostgreSQL can hold. Nothing was sent.
-    #[error("cannot take {lock}: a name or a value contains a NUL byte")]
+    #[error("cannot acquire {lock}: a name or a value contains a NUL byte")]
     NulByte {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// The server is a standby in recovery: it would grant the same key a second time.
     #[error(
-        "refused to take {lock}: this server is in recovery, and its locks exclude nobody on the primary; connect to the primary"
+        "refused to acquire {lock}: this server is in recovery, and its locks exclude nobody on the primary; connect to the primary"
     )]
     InRecovery {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
     },
 
     /// The server's lock table is full (SQLSTATE 53200).
     #[error(
-        "cannot take {lock}: the server's lock table is full; hold fewer locks at once, or raise max_locks_per_transaction"
+        "cannot acquire {lock}: the server's lock table is full; hold fewer locks at once, or raise max_locks_per_transaction"
     )]
     LockTableFull {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,
@@ -243,7 +245,7 @@ pub enum Error {
     /// lock is free is not known, so an attempt (`try_…`) returns this error, not `None`.
     #[error("no connection to acquire {lock} on")]
     Checkout {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The pool's error.
         source: BoxError,
@@ -255,7 +257,7 @@ pub enum Error {
         "this thread could come to wait for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
     )]
     AlreadyHeld {
-        /// The lock that was not taken. What the thread holds, it still holds.
+        /// The lock that was not acquired. What the thread holds, it still holds.
         lock: LockInfo,
     },
 
@@ -264,9 +266,9 @@ pub enum Error {
     NoKeys,
 
     /// Any other error of the server or the driver in an acquire.
-    #[error("cannot take {lock}")]
+    #[error("cannot acquire {lock}")]
     Database {
-        /// The lock that was not taken.
+        /// The lock that was not acquired.
         lock: LockInfo,
         /// The driver's error.
         source: BoxError,

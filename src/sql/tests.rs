@@ -57,3 +57,21 @@ fn lock_calls_have_no_from_clause() {
         }
     }
 }
+
+/// Before the first lock on a session, and before each lock of a transaction.
+#[test]
+fn a_server_that_is_not_postgres_is_asked_for() {
+    let lock = Request::on_keys(vec![Key::from(1)]).lock;
+    for replies in [Replies::Rows, Replies::Errors] {
+        for statement in [
+            acquire_for_session(&lock, WaitTime::No, Client::Unknown, replies),
+            acquire_in_transaction(&lock, WaitTime::No, replies),
+            acquire_at_begin(&lock, WaitTime::No, "x", true, replies),
+        ] {
+            assert!(
+                statement.contains("current_setting('crdb_version', true) IS NULL"),
+                "{statement}"
+            );
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod harness;
 mod inside;
 mod inspecting;
 mod sections;
+mod slices;
 mod transactions;
 mod waiting;
 
@@ -122,6 +123,14 @@ macro_rules! outside_a_transaction {
                 only_a_lock_of_the_session_is_held_by_it,
                 thousands_of_keys_make_a_short_error,
             }
+            slices::{
+                a_long_wait_ends_with_the_lock,
+                an_index_is_built_concurrently_under_a_wait,
+                the_sessions_own_timeouts_end_a_long_wait,
+                a_token_ends_the_wait,
+                a_name_is_shown_where_that_was_asked_for,
+                a_session_that_holds_the_key_for_another_process_is_refused,
+            }
         }
     };
 }
@@ -149,6 +158,10 @@ macro_rules! inside_a_transaction {
             attacks::{
                 a_savepoint_of_the_callers_is_left_alone,
                 is_held_tells_an_aborted_transaction,
+            }
+            slices::{
+                a_long_wait_in_a_transaction_ends_with_the_lock,
+                a_deadlock_of_two_long_waits_is_found,
             }
         }
     };

@@ -102,10 +102,10 @@ pub fn what_is_wrong_is_told<H: Harness>() {
         let error = refused(free(&seats).with("it's", "\\"));
         assert!(matches!(error, Error::Database { .. }), "{error:?}");
         let shown = format!(
-            "cannot take the first free row of \"{}\" with \"it's\" = \"\\\\\" (exclusive): ",
+            "cannot acquire the first free row of \"{}\" with \"it's\" = \"\\\\\" (exclusive)",
             seats.name
         );
-        assert!(error.to_string().starts_with(&shown), "{error}");
+        assert_eq!(error.to_string(), shown);
         // Not an answer of pglock's.
         let error = refused(free(&seats).with("id", "pglock:busy"));
         assert!(matches!(error, Error::Database { .. }), "{error:?}");

@@ -268,12 +268,12 @@ pub fn the_servers_errors_name_the_target<H: Harness>() {
         for (row, reason) in &wrong {
             let error = try_with_transaction_lock(backend, row, |_| never()).unwrap_err();
             assert!(matches!(error, Error::Database { .. }), "{error:?}");
-            let text = error.to_string();
+            assert!(!error.is_contention());
+            let text = format!("{:#}", anyhow::Error::new(error));
             assert!(
-                text.starts_with("cannot take row ") && text.contains(reason),
+                text.starts_with("cannot acquire row ") && text.contains(reason),
                 "{text}"
             );
-            assert!(!error.is_contention());
         }
         with_transaction_lock(backend, seats.row(1), |_| nothing()).unwrap();
     });

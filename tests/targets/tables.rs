@@ -105,8 +105,8 @@ pub fn a_table_is_named_as_the_user_did<H: Harness>() {
         let table = Table::new(("public", seats.name.as_str())).in_mode(TableMode::Share);
         let error = with_transaction_lock(backend, table, |_| never()).unwrap_err();
         assert!(matches!(error, Error::Database { .. }), "{error:?}");
-        let shown = format!("cannot take table \"public\".\"{}\" (SHARE): ", seats.name);
-        assert!(error.to_string().starts_with(&shown), "{error}");
+        let shown = format!("cannot acquire table \"public\".\"{}\" (SHARE)", seats.name);
+        assert_eq!(error.to_string(), shown);
         let error = with_transaction_lock(backend, Table::new("\0"), |_| never()).unwrap_err();
         assert!(matches!(error, Error::NulByte { .. }), "{error:?}");
     });

@@ -1,0 +1,252 @@
+//! A wait that is longer than a slice: what the server sees of it, and what ends it.
+
+use std::time::Duration;
+
+use pglock::{
+    Error, Key, Lock, StopToken, inspect, transaction_lock, with_lock, with_transaction_lock,
+};
+
+use crate::harness::{Harness, InTransaction, holds, on, sql};
+use crate::oracle::{Oracle, Table, connect, unique_key, wait_until};
+
+/// Waits until the waiter for the key is in its second slice or later, and says for how many
+/// milliseconds it had waited before that.
+fn wait_for_second_slice(oracle: &mut Oracle, key: &Key) -> i32 {
+    wait_until("the second slice of a wait", || {
+        let pid = oracle.wait_for_waiter(key);
+        let query = "SELECT substring(query FROM 'waited ([0-9]+) ms')::int FROM pg_stat_activity WHERE pid = $1";
+        oracle.client.query_one(query, &[&pid]).unwrap().get(0)
+    })
+}
+
+pub fn a_long_wait_ends_with_the_lock<H: Harness>() {
+    let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
+    H::with(|backend| {
+        for in_transaction in [false, true] {
+            oracle.lock(&key);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    let waited = wait_for_second_slice(&mut oracle, &key);
+                    let waiters = inspect::waiters(&mut connect(), &key).unwrap();
+                    if let [waiter] = waiters.as_slice() {
+                        let whole = waiter.waiting_for.unwrap();
+                        assert!(whole >= Duration::from_millis(waited.try_into().unwrap()));
+                    }
+                    oracle.client.batch_execute(&table.insert()).unwrap();
+                    oracle.unlock(&key);
+                });
+                let sees = table.assert_rows(1 + u32::from(in_transaction));
+                match in_transaction {
+                    false => with_lock(backend, &key, |conn| sql(conn, &sees)),
+                    true => with_transaction_lock(backend, &key, |tx| sql(tx, &sees)),
+                }
+                .unwrap();
+            });
+            oracle.assert_free(&key);
+        }
+    });
+}
+
+pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
+    let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
+    let waiting = Lock::new(connect(), &key);
+    H::with(|backend| {
+        std::thread::scope(|threads| {
+            with_lock(backend, &key, |conn| {
+                threads.spawn(|| {
+                    let mut waiting = waiting;
+                    waiting.run(|_| Ok::<_, Error>(())).unwrap();
+                });
+                threads.spawn(|| {
+                    let mut client = connect();
+                    let mut transaction = client.transaction().unwrap();
+                    transaction_lock(&mut transaction, &key).unwrap();
+                });
+                oracle.wait_for_waiters(&key, 2);
+                sql(
+                    conn,
+                    &format!("CREATE INDEX CONCURRENTLY ON {} (n)", table.name),
+                )
+            })
+            .unwrap();
+        });
+        let valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = $1::text::regclass";
+        let valid = oracle.client.query_one(valid, &[&table.name]).unwrap();
+        assert_eq!(valid.get::<_, Option<bool>>(0), Some(true));
+    });
+}
+
+pub fn the_sessions_own_timeouts_end_a_long_wait<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    oracle.lock(&key);
+    H::with(|backend| {
+        on(backend, "SET lock_timeout = '1100ms'").unwrap();
+        let told = with_lock(backend, &key, |_| Ok::<_, Error>(()));
+        assert!(
+            matches!(told, Err(Error::Timeout { timeout: None, .. })),
+            "{told:?}"
+        );
+        on(
+            backend,
+            "SET lock_timeout = 0; SET statement_timeout = '1100ms'",
+        )
+        .unwrap();
+        let told = with_lock(backend, &key, |_| Ok::<_, Error>(()));
+        assert!(matches!(told, Err(Error::Canceled { .. })), "{told:?}");
+        on(backend, "SET statement_timeout = 0").unwrap();
+        assert_eq!(oracle.rows(&key).len(), 1);
+    });
+}
+
+pub fn a_token_ends_the_wait<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    oracle.lock(&key);
+    H::with(|backend| {
+        let token = StopToken::new();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                oracle.wait_for_waiter(&key);
+                token.stop();
+            });
+            let told = Lock::new(&mut *backend, &key)
+                .stop_on(&token)
+                .run(|_| Ok::<_, Error>(()));
+            assert!(matches!(told, Err(Error::Stopped { .. })), "{told:?}");
+        });
+        assert_eq!(oracle.rows(&key).len(), 1);
+        let told = Lock::new(&mut *backend, unique_key())
+            .stop_on(&token)
+            .run_in_transaction(|_| Ok::<_, Error>(()));
+        assert!(matches!(told, Err(Error::Stopped { .. })), "{told:?}");
+        with_lock(backend, unique_key(), |_| Ok::<_, Error>(())).unwrap();
+    });
+}
+
+pub fn a_name_is_shown_where_that_was_asked_for<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    oracle.lock(&key);
+    H::with(|backend| {
+        let token = StopToken::new();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                oracle.wait_for_waiter(&key);
+                let label = wait_until("a labelled waiter", || {
+                    let waiters = inspect::waiters(&mut connect(), &key).unwrap();
+                    waiters.into_iter().next()?.label
+                });
+                assert!(label.contains(key.name().unwrap()), "{label}");
+                token.stop();
+            });
+            let mut lock = Lock::new(&mut *backend, &key)
+                .labelled(true)
+                .stop_on(&token);
+            lock.run(|_| Ok::<_, Error>(())).unwrap_err();
+        });
+    });
+}
+
+/// What another process leaves on a server session that a pooler gives to this one.
+pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>() {
+    let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
+    let call = |function: &str, key: &Key| format!("SELECT {function}({})", key.as_i64().unwrap());
+    H::with(|backend| {
+        let ok = |backend: &mut _, key: &Key| with_lock(backend, key, |_| Ok::<_, Error>(()));
+        ok(&mut *backend, &key).unwrap();
+
+        let bears_another = "SET pglock.client = '0123456789abcdef'";
+        on(backend, bears_another).unwrap();
+        on(backend, &call("pg_advisory_lock", &key)).unwrap();
+        for _ in 0..2 {
+            let refused = ok(&mut *backend, &key);
+            assert!(
+                matches!(refused, Err(Error::SharedSession { .. })),
+                "{refused:?}"
+            );
+        }
+        oracle.holder(&key);
+        // Other keys are free for both, and stay apart.
+        with_lock(backend, &other, |conn| {
+            let refused = with_lock(conn, &key, |_| Ok::<_, Error>(()));
+            assert!(
+                matches!(refused, Err(Error::SharedSession { .. })),
+                "{refused:?}"
+            );
+            oracle.holder(&other);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+        oracle.assert_free(&other);
+
+        // One that holds nothing is gone, and its number with it.
+        on(backend, &call("pg_advisory_unlock", &key)).unwrap();
+        with_lock(backend, &key, |conn| {
+            with_lock(conn, &key, |_| Ok::<_, Error>(()))
+        })
+        .unwrap();
+        on(backend, bears_another).unwrap();
+        with_lock(backend, &key, |conn| {
+            with_lock(conn, &key, |_| Ok::<_, Error>(()))
+        })
+        .unwrap();
+
+        // What the session holds for its owner's own SQL is its owner's.
+        on(backend, "DISCARD ALL").unwrap();
+        on(backend, &call("pg_advisory_lock", &key)).unwrap();
+        ok(&mut *backend, &key).unwrap();
+        oracle.holder(&key);
+        on(backend, "DISCARD ALL").unwrap();
+        ok(&mut *backend, &key).unwrap();
+        oracle.assert_free(&key);
+    });
+}
+
+/// Behind the savepoint, which ends with each slice.
+pub fn a_long_wait_in_a_transaction_ends_with_the_lock<H: InTransaction>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    oracle.lock(&key);
+    H::with(|backend| {
+        on(backend, "CREATE TEMP TABLE work (n int) ON COMMIT DROP").unwrap();
+        on(backend, "SET LOCAL lock_timeout = '1234s'").unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                wait_for_second_slice(&mut oracle, &key);
+                oracle.unlock(&key);
+            });
+            transaction_lock(backend, &key).unwrap();
+        });
+        assert!(holds(backend, "current_setting('lock_timeout') = '1234s'"));
+        Oracle::new().holder(&key);
+        on(backend, "INSERT INTO work VALUES (1)").unwrap();
+    });
+}
+
+/// Both wait in slices, each for what the other holds.
+pub fn a_deadlock_of_two_long_waits_is_found<H: InTransaction>() {
+    let (ours, theirs) = (unique_key(), unique_key());
+    let mut oracle = Oracle::new();
+    H::with(|backend| {
+        transaction_lock(backend, &ours).unwrap();
+        std::thread::scope(|threads| {
+            let (ours, theirs) = (&ours, &theirs);
+            let other = threads.spawn(move || {
+                let mut client = connect();
+                let mut transaction = client.transaction().unwrap();
+                transaction_lock(&mut transaction, theirs).unwrap();
+                let told = transaction_lock(&mut transaction, ours);
+                transaction.rollback().unwrap();
+                told
+            });
+            oracle.wait_for_waiter(ours);
+            let told = transaction_lock(backend, theirs);
+            if let Err(error) = &told {
+                assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
+                on(backend, "ROLLBACK").unwrap(); // lets the other go on
+            }
+            let others = other.join().unwrap();
+            assert!(told.is_err() || others.is_err());
+            if let Err(error) = others {
+                assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
+            }
+        });
+    });
+}
