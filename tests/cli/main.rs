@@ -7,6 +7,7 @@ mod process;
 #[path = "../support/server.rs"]
 mod server;
 
+mod errors;
 mod input;
 mod kill;
 mod look;

@@ -64,7 +64,8 @@ killed takes its command with it (TERM).")]
     #[command(after_long_help = "\
 The session is ended by pg_terminate_backend: its transaction is rolled back, and all its
 locks are free. --cancel only cancels the statement that it runs: its client is told, and may
-then let go; an idle session stays as it is. It takes the rights of the same database user, of
+then let go; an idle session stays as it is. A prepared transaction has no session: what ends
+it is printed (status 69). It takes the rights of the same database user, of
 pg_signal_backend, or of a superuser.")]
     Kill(KillArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql

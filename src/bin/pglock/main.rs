@@ -9,6 +9,7 @@ mod keeper;
 mod keys;
 mod kill;
 mod output;
+mod prepared;
 mod run;
 mod show;
 mod signals;
