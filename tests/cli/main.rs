@@ -12,6 +12,7 @@ mod input;
 mod kill;
 mod look;
 mod lost;
+mod names;
 mod output;
 mod run;
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -141,6 +142,15 @@ pub(crate) struct LsArgs {
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "2s", value_parser = pause)]
     pub(crate) watch: Option<Duration>,
+
+    /// Show the names in this file, one a line, for their numbers in every scheme; - is
+    /// standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) names: Option<PathBuf>,
+
+    /// Look for the names in this namespace, too
+    #[arg(long, value_name = "NS", requires = "names")]
+    pub(crate) namespace: Vec<String>,
 
     /// Print JSON: one array a look
     #[arg(long)]

@@ -3,11 +3,13 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic: see `output`
 
 mod args;
+mod claims;
 mod connection;
 mod exit;
 mod keeper;
 mod keys;
 mod kill;
+mod names;
 mod output;
 mod prepared;
 mod run;
@@ -17,6 +19,7 @@ mod silence;
 mod spawn;
 mod supervise;
 mod times;
+mod tools;
 
 use std::process::ExitCode;
 
