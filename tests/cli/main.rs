@@ -15,6 +15,7 @@ mod lost;
 mod names;
 mod output;
 mod run;
+mod tree;
 
 use oracle::unique_name;
 use pglock::Key;

@@ -152,6 +152,10 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "NS", requires = "names")]
     pub(crate) namespace: Vec<String>,
 
+    /// Show who waits for whom: waiters below the sessions that hold them up
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) tree: bool,
+
     /// Print JSON: one array a look
     #[arg(long)]
     pub(crate) json: bool,

@@ -20,6 +20,8 @@ mod spawn;
 mod supervise;
 mod times;
 mod tools;
+mod tree;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ use crate::connection::connect;
 use crate::exit::{Failure, NOBODY, UNAVAILABLE};
 use crate::names::Names;
 use crate::output::print;
+use crate::waits::tree_of;
 
 pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     let mut connection = connect(url, "pglock ls")?.connection;
@@ -22,10 +23,14 @@ pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     loop {
         let claims = inspect::locks(&mut connection)?;
         names.look_up(claims.iter().map(|claim| &claim.key));
-        let text = match (args.json, claims.is_empty()) {
-            (true, _) => json_of(&claims, &names).to_string(),
-            (false, true) => "no advisory locks in this database".to_owned(),
-            (false, false) => table_of(&claims, &names).trim_fmt(),
+        let text = if args.json {
+            json_of(&claims, &names).to_string()
+        } else if claims.is_empty() {
+            "no advisory locks in this database".to_owned()
+        } else if args.tree {
+            tree_of(&mut connection, &claims, &names)?
+        } else {
+            table_of(&claims, &names).trim_fmt()
         };
         let read = match args.watch.is_some() && !args.json && io::stdout().is_terminal() {
             true => print(format_args!("\x1b[H\x1b[2J{text}"))?, // home, and clear
