@@ -1,5 +1,7 @@
 //! The command `pglock`, as a process.
 
+#[path = "../support/bouncer.rs"]
+mod bouncer;
 #[path = "../support/oracle.rs"]
 mod oracle;
 #[path = "../support/process.rs"]
@@ -7,6 +9,7 @@ mod process;
 #[path = "../support/server.rs"]
 mod server;
 
+mod doctor;
 mod errors;
 mod input;
 mod kill;
@@ -14,6 +17,7 @@ mod look;
 mod lost;
 mod names;
 mod output;
+mod report;
 mod run;
 mod tree;
 

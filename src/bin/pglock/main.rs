@@ -5,6 +5,7 @@
 mod args;
 mod claims;
 mod connection;
+mod doctor;
 mod exit;
 mod keeper;
 mod keys;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => show::ls(&url, &args),
         Command::Who(args) => show::who(&url, &args),
         Command::Kill(args) => kill::kill(&url, &args),
+        Command::Doctor(args) => doctor::doctor(&url, &args),
         Command::Key(args) => keys::show(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
