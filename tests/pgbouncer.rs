@@ -3,97 +3,22 @@
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
+#[path = "support/bouncer.rs"]
+mod bouncer;
 #[path = "support/server.rs"]
 mod server;
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use bouncer::Bouncer;
 use pglock::driver::Session;
 use pglock::{Error, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
-use server::Server;
 
-const PORT: u16 = 6432;
-
-/// A PgBouncer in front of a server of its own, on a socket beside the server's.
-struct Bouncer {
-    server: Server,
-    process: Child,
-}
-
-impl Bouncer {
-    /// `None` where PgBouncer is not installed.
-    fn start(name: &str) -> Option<Self> {
-        let program = [
-            "/usr/sbin/pgbouncer",
-            "/usr/bin/pgbouncer",
-            "/usr/local/bin/pgbouncer",
-        ]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
-        let Some(program) = program else {
-            eprintln!("skipped: there is no PgBouncer (Debian: apt-get install pgbouncer)");
-            return None;
-        };
-        let server = Server::new(name);
-        server.start();
-        let dir = server.dir().display();
-        let path = server.dir().join("pgbouncer.ini");
-        let settings = format!(
-            "[databases]\n\
-             postgres = host={dir} port=5432 user=postgres\n\
-             [pgbouncer]\n\
-             listen_addr =\n\
-             listen_port = {PORT}\n\
-             unix_socket_dir = {dir}\n\
-             auth_type = any\n\
-             pool_mode = transaction\n\
-             logfile = {dir}/pgbouncer.log\n"
-        );
-        fs::write(&path, settings).unwrap();
-        let mut command = server.command(program);
-        let process = command.arg("-q").arg(&path).stderr(Stdio::null()).spawn();
-        let bouncer = Self {
-            process: process.unwrap(),
-            server,
-        };
-        let start = Instant::now();
-        while Client::connect(&bouncer.url(), NoTls).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(30), "no PgBouncer");
-        }
-        Some(bouncer)
-    }
-
-    fn url(&self) -> String {
-        self.server.url_at(PORT)
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&self.url(), NoTls).unwrap()
-    }
-
-    #[cfg(feature = "diesel")]
-    fn connection(&self) -> diesel::PgConnection {
-        diesel::Connection::establish(&self.url()).unwrap()
-    }
-
-    /// The server process that holds an advisory lock, asked past the pooler.
-    fn holder(&self) -> Option<i32> {
-        let mut client = Client::connect(&self.server.url(), NoTls).unwrap();
-        let query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
-        client.query_opt(query, &[]).unwrap().map(|row| row.get(0))
-    }
-}
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+#[cfg(feature = "diesel")]
+fn connection(bouncer: &Bouncer) -> diesel::PgConnection {
+    diesel::Connection::establish(&bouncer.url()).unwrap()
 }
 
 #[test]
@@ -104,7 +29,7 @@ fn transaction_scope_works_through_a_pooler() {
     #[cfg(feature = "postgres")]
     excludes_others(|| bouncer.client());
     #[cfg(feature = "diesel")]
-    excludes_others(|| bouncer.connection());
+    excludes_others(|| connection(&bouncer));
     assert_eq!(bouncer.holder(), None);
 }
 
@@ -144,7 +69,7 @@ fn a_session_lock_that_a_pooler_has_moved_is_told() {
     #[cfg(feature = "postgres")]
     is_told_of_the_move(&bouncer, &mut bouncer.client());
     #[cfg(feature = "diesel")]
-    is_told_of_the_move(&bouncer, &mut bouncer.connection());
+    is_told_of_the_move(&bouncer, &mut connection(&bouncer));
 }
 
 /// The server process that has the lock is given to somebody else while the section runs, so the

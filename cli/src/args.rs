@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,11 +21,16 @@ Keys:
   each other.
 
 Exit status:
-    0  done              75  somebody else holds the lock
-    1  nobody holds it   76  the lock was lost while the command ran
-   64  wrong usage      126  the command cannot be run
-   69  no connection    127  the command was not found
-   71  system error   128+n  the command was ended by signal n";
+    0  done
+    1  nobody holds it (who, kill), not fit (doctor)
+   64  wrong usage
+   69  no connection, or the server refused
+   71  system error
+   75  somebody else holds the lock
+   76  the lock was lost while the command ran
+  126  the command cannot be run
+  127  the command was not found
+128+n  the command was ended by signal n";
 
 /// Locks that live in PostgreSQL: run commands under them, and see who holds them.
 #[derive(Debug, Parser)]
@@ -64,9 +70,18 @@ killed takes its command with it (TERM).")]
     #[command(after_long_help = "\
 The session is ended by pg_terminate_backend: its transaction is rolled back, and all its
 locks are free. --cancel only cancels the statement that it runs: its client is told, and may
-then let go; an idle session stays as it is. It takes the rights of the same database user, of
+then let go; an idle session stays as it is. A prepared transaction has no session: what ends
+it is printed (status 69). It takes the rights of the same database user, of
 pg_signal_backend, or of a superuser.")]
     Kill(KillArgs),
+    /// Say what this connection is worth for locks, and what to change (status 1: not fit)
+    #[command(after_long_help = "\
+It opens two connections, and looks at what is between them and the server, at timeouts, at what
+happens to the lock of a client that vanishes, at the room in the lock table, at the rights of
+this user, and at the kind of transactions. Behind a pooler, what the server says is of the
+pooler's connection. Each line is a finding: 'ok', 'note' (to be known), 'warning' (locks work,
+with a drawback) or 'unfit' (some or all forms of locks do not work).")]
+    Doctor(DoctorArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql
     Key(KeyNameArgs),
     /// Print the completions of a shell
@@ -141,6 +156,19 @@ pub(crate) struct LsArgs {
           default_missing_value = "2s", value_parser = pause)]
     pub(crate) watch: Option<Duration>,
 
+    /// Show the names in this file, one a line, for their numbers in every scheme; - is
+    /// standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) names: Option<PathBuf>,
+
+    /// Look for the names in this namespace, too
+    #[arg(long, value_name = "NS", requires = "names")]
+    pub(crate) namespace: Vec<String>,
+
+    /// Show who waits for whom: waiters below the sessions that hold them up
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) tree: bool,
+
     /// Print JSON: one array a look
     #[arg(long)]
     pub(crate) json: bool,
@@ -172,6 +200,13 @@ pub(crate) struct KillArgs {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,11 +18,15 @@ struct Process {
     pid: i32,
 }
 
+/// Connects, and sends nothing of pglock's.
+pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
+    PgConnection::establish(url).map_err(|error| Failure::of(UNAVAILABLE, &error))
+}
+
 /// Connects; an empty text is libpq's own defaults. The session is shown as `application` unless the
 /// user has set a name.
 pub(crate) fn connect(url: &str, application: &str) -> Result<Connected, Failure> {
-    let mut connection =
-        PgConnection::establish(url).map_err(|error| Failure::new(UNAVAILABLE, error))?;
+    let mut connection = open(url)?;
     let introduce = sql_query(
         "SELECT pg_backend_pid() AS pid, CASE current_setting('application_name') \
          WHEN '' THEN set_config('application_name', $1, false) END",
@@ -30,7 +34,7 @@ pub(crate) fn connect(url: &str, application: &str) -> Result<Connected, Failure
     let Process { pid } = introduce
         .bind::<Text, _>(application)
         .get_result(&mut connection)
-        .map_err(|error| Failure::new(UNAVAILABLE, error))?;
+        .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     Ok(Connected { connection, pid })
 }
 

@@ -7,6 +7,8 @@ use pglock::Error;
 
 /// `who`, `kill`: nobody holds the lock.
 pub(crate) const NOBODY: u8 = 1;
+/// `doctor`: not all forms of locks work on this connection.
+pub(crate) const UNFIT: u8 = 1;
 pub(crate) const USAGE: u8 = 64;
 pub(crate) const UNAVAILABLE: u8 = 69;
 pub(crate) const OS: u8 = 71;
@@ -33,6 +35,27 @@ impl Failure {
             message: one_line(&message.to_string()),
         }
     }
+
+    pub(crate) fn of(code: u8, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self {
+            code,
+            message: chain(error),
+        }
+    }
+}
+
+/// An error with its sources, `a: b: c`, in one line; without what an earlier one has said already.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = one_line(&error.to_string());
+    let mut next = error.source();
+    while let Some(source) = next {
+        let reason = one_line(&source.to_string());
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        next = source.source();
+    }
+    text
 }
 
 /// libpq and the server like to say more than one.
@@ -48,12 +71,12 @@ impl From<Error> for Failure {
         } else {
             UNAVAILABLE
         };
-        Self::new(code, error)
+        Self::of(code, &error)
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::new(OS, error)
+        Self::of(OS, &error)
     }
 }

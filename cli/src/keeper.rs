@@ -10,7 +10,7 @@ use diesel::pg::PgConnection;
 use pglock::{Error, LockGuard};
 
 use crate::args::ScopeArg;
-use crate::exit::one_line;
+use crate::exit::chain;
 use crate::output::say_aside;
 use crate::signals::Event;
 use crate::silence::LOOK;
@@ -44,7 +44,7 @@ impl Keeper<'_> {
     /// Holds the lock until there is nobody to tell to stop, and says when it is lost.
     pub(crate) fn keep(mut self, stopped: &Receiver<()>) {
         if let Some(reason) = self.watch(stopped) {
-            let _ = self.events.send(Event::Lost(one_line(&reason)));
+            let _ = self.events.send(Event::Lost(reason));
             let _ = stopped.recv();
         }
         // A transaction's lock is not asked after at its release.
@@ -79,7 +79,6 @@ impl Keeper<'_> {
                     Found::Unknown(reason) => {
                         warned = true;
                         let lock = LockGuard::lock_info(&self.guard);
-                        let reason = one_line(&reason);
                         say_aside(format!("cannot ask whether {lock} is held: {reason}"));
                     }
                 }
@@ -93,7 +92,7 @@ impl Keeper<'_> {
     fn closed(&mut self) -> Option<String> {
         let mut notifications = self.guard.notifications_iter();
         let error = notifications.find_map(Result::err)?;
-        Some(error.to_string())
+        Some(chain(&error))
     }
 
     fn ask(&mut self) -> Found {
@@ -103,8 +102,8 @@ impl Keeper<'_> {
                 Found::Lost("the server does not hold it for this session any more".to_owned())
             }
             // Its locks are gone with it.
-            Err(error @ Error::TransactionAborted { .. }) => Found::Lost(error.to_string()),
-            Err(error) => Found::Unknown(error.to_string()),
+            Err(error @ Error::TransactionAborted { .. }) => Found::Lost(chain(&error)),
+            Err(error) => Found::Unknown(chain(&error)),
         }
     }
 

@@ -5,9 +5,9 @@ use pglock::compat::Scheme;
 use serde_json::{Value, json};
 
 use crate::args::KeyNameArgs;
+use crate::claims::{number, table, text};
 use crate::exit::Failure;
 use crate::output::print;
-use crate::show::{number, table, text};
 
 pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
     let own = match &args.namespace {

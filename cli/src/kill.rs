@@ -7,8 +7,9 @@ use pglock::{Error, Key};
 
 use crate::args::KillArgs;
 use crate::connection::connect;
-use crate::exit::{Failure, NOBODY, UNAVAILABLE, USAGE};
+use crate::exit::{Failure, NOBODY, UNAVAILABLE, USAGE, chain};
 use crate::output::{print, prompt, say};
+use crate::prepared;
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     let key = args.key.key();
@@ -17,12 +18,25 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     if holders.is_empty() {
         return Err(Failure::new(NOBODY, format_args!("nobody holds {key}")));
     }
+    let mut code = 0;
+    let (holders, prepared): (Vec<_>, Vec<_>) = holders.iter().partition(|h| h.pid.is_some());
+    if !prepared.is_empty() && prepared::explain(&mut connection, &key)? {
+        code = UNAVAILABLE;
+    }
+    if holders.is_empty() {
+        return match code {
+            0 => Err(Failure::new(
+                NOBODY,
+                format_args!("nobody holds {key} any more"),
+            )),
+            code => Ok(code),
+        };
+    }
     let verb = if args.cancel { "cancel" } else { "end" };
     if !args.yes && !confirmed(&key, &holders, verb)? {
-        return Ok(0);
+        return Ok(code);
     }
-    let mut code = 0;
-    for holder in &holders {
+    for holder in holders {
         let hit = if args.cancel {
             inspect::cancel(&mut connection, holder)
         } else {
@@ -37,7 +51,7 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn confirmed(key: &Key, holders: &[Claim], verb: &str) -> Result<bool, Failure> {
+fn confirmed(key: &Key, holders: &[&Claim], verb: &str) -> Result<bool, Failure> {
     for holder in holders {
         prompt(format_args!("{key} is held by {holder}\n"));
     }
@@ -58,7 +72,7 @@ fn report(verb: &str, holder: &Claim, hit: Result<bool, Error>) -> Result<(), Fa
         Ok(false) => print(format_args!("gone already: {holder}")).map(drop),
         Err(error) => Err(Failure::new(
             UNAVAILABLE,
-            format_args!("cannot {verb} {holder}: {error}"),
+            format_args!("cannot {verb} {holder}: {}", chain(&error)),
         )),
     }
 }

@@ -3,12 +3,16 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic: see `output`
 
 mod args;
+mod claims;
 mod connection;
+mod doctor;
 mod exit;
 mod keeper;
 mod keys;
 mod kill;
+mod names;
 mod output;
+mod prepared;
 mod run;
 mod show;
 mod signals;
@@ -16,6 +20,9 @@ mod silence;
 mod spawn;
 mod supervise;
 mod times;
+mod tools;
+mod tree;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -41,6 +48,7 @@ fn main() -> ExitCode {
         Command::Ls(args) => show::ls(&url, &args),
         Command::Who(args) => show::who(&url, &args),
         Command::Kill(args) => kill::kill(&url, &args),
+        Command::Doctor(args) => doctor::doctor(&url, &args),
         Command::Key(args) => keys::show(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -13,7 +13,7 @@ use pglock::{Error, Lock, Mode, Scope, inspect};
 
 use crate::args::{RunArgs, ScopeArg};
 use crate::connection::{Connected, connect};
-use crate::exit::{Failure, UNAVAILABLE, one_line};
+use crate::exit::{Failure, UNAVAILABLE, chain, one_line};
 use crate::signals::Signals;
 use crate::supervise;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     signals.waiting_in(pid);
     if args.scope == ScopeArg::Transaction {
         AnsiTransactionManager::begin_transaction(&mut connection)
-            .map_err(|error| Failure::new(UNAVAILABLE, error))?;
+            .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     }
     let mut lock = lock(&mut connection, args);
     let acquired = lock.acquire();
@@ -34,10 +34,10 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     signals.running();
     let mut guard = acquired.map_err(|error| match error {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
-        error if error.is_contention() => busy(args, &error.to_string()),
+        error if error.is_contention() => busy(args, &chain(&error)),
         error => error.into(),
     })?;
-    check_at_leisure(&mut guard, args.scope).map_err(|error| Failure::new(UNAVAILABLE, error))?;
+    check_at_leisure(&mut guard, args.scope).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     let status = thread::scope(|threads| supervise::supervise(threads, guard, &signals, args));
     drop(lock);
     if args.scope == ScopeArg::Transaction {

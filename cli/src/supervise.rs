@@ -53,7 +53,7 @@ pub(crate) fn supervise<'s>(
         // The keeper's question may hang for long.
         None => exit(LOST.into()),
         Some(_) if lost => Ok(LOST),
-        Some(Err(error)) => Err(Failure::new(LOST, error)),
+        Some(Err(error)) => Err(Failure::of(LOST, &error)),
         Some(Ok(())) => Ok(code(status)),
     }
 }

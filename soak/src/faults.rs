@@ -33,8 +33,12 @@ impl Faults {
         if !sessions.is_empty() {
             let pid: i32 = random.pick(&mut sessions).get(0);
             let call = format!("SELECT {function}($1)");
-            if self.client.query_one(&call, &[&pid])?.get(0) {
-                tally.count(name);
+            // Some in a row: what is done about one meets the next.
+            let times = if random.one_in(4) { 5 } else { 1 };
+            for _ in 0..times {
+                if self.client.query_one(&call, &[&pid])?.get(0) {
+                    tally.count(name);
+                }
             }
         }
         Ok(())

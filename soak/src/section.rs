@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use pglock::driver::Session;
-use pglock::{Error, Key, Lock, LockBackend, LockGuard};
+use pglock::{Error, Key, Lock, LockBackend, LockGuard, Mode, inspect, key};
 
 use crate::bank::{ACCOUNTS, TOTAL, account_key};
 use crate::random::Random;
@@ -19,8 +19,23 @@ pub struct Section {
     empty: bool,
     timeout: Option<Duration>,
     trouble: Trouble,
+    twist: Twist,
     sleep_millis: u64,
     amount: i64,
+}
+
+/// What a body does with locks and transactions, when its work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Twist {
+    No,
+    /// The same keys and many more, once again.
+    Nested,
+    /// A transaction is left open, under a role that may not end the session.
+    LeftOpen,
+    /// The transaction is ended, and another put in its place.
+    Chained,
+    /// A raw BEGIN, in which a transaction of pglock's would end the caller's.
+    RawBegin,
 }
 
 /// What a body does of itself.
@@ -71,6 +86,13 @@ impl Section {
             empty: random.one_in(4),
             timeout,
             trouble,
+            twist: match random.below(24) {
+                0 | 1 => Twist::Nested,
+                2 => Twist::LeftOpen,
+                3 => Twist::Chained,
+                4 => Twist::RawBegin,
+                _ => Twist::No,
+            },
             sleep_millis: random.below(4),
             amount: random.below(100) as i64,
         }
@@ -153,7 +175,52 @@ impl Section {
             self.transfer(conn)?;
         }
         let left = "UPDATE log SET left_ = clock_timestamp() WHERE section =";
-        send(conn, &format!("{left} {section}"))
+        send(conn, &format!("{left} {section}"))?;
+        self.twist(conn)
+    }
+
+    fn twist<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        match (self.twist, self.in_transaction) {
+            (Twist::Nested, _) => self.nest(conn),
+            (Twist::LeftOpen, false) => send(conn, "BEGIN; SET LOCAL ROLE pg_read_all_stats"),
+            (Twist::Chained, true) => send(conn, "COMMIT AND CHAIN"),
+            (Twist::RawBegin, false) => {
+                send(conn, "BEGIN; SELECT 1")?;
+                let key = key!("soak:{}:raw:{}", self.run, self.accounts[0]);
+                let nested = Lock::new(&mut *conn, key).run_in_transaction(|_| Ok::<_, Error>(()));
+                send(conn, "ROLLBACK")?;
+                match nested {
+                    Ok(()) => Err(Error::body(Broken("a raw transaction was committed"))),
+                    Err(Error::InTransaction { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whatever becomes of the inner section, the outer one goes on with its keys.
+    fn nest<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
+        let own = self.accounts.iter();
+        let own: Vec<Key> = own.map(|account| account_key(self.run, *account)).collect();
+        let more = (0..200).map(|n| key!("soak:{}:nested:{}:{n}", self.run, self.accounts[0]));
+        let mode = if self.shared {
+            Mode::Shared
+        } else {
+            Mode::Exclusive
+        };
+        let mut inner = Lock::all(&mut *conn, own.iter().cloned().chain(more)).mode(mode);
+        let ended = inner.run(|_| Ok::<_, Error>(()));
+        drop(inner);
+        for key in &own {
+            let holders = inspect::holders(conn, key)?;
+            if !holders.iter().any(|holder| holder.own) {
+                return Err(Error::body(Broken(
+                    "a nested section took the outer lock with it",
+                )));
+            }
+        }
+        ended
     }
 
     /// One account at a time: a writer beside this would be seen.

@@ -171,6 +171,8 @@ fn tell(fate: &Fate, name: &str, tally: &mut Tally) -> bool {
             Error::ConnectionLost { .. } => "ConnectionLost",
             Error::LockLost { .. } => "LockLost",
             Error::NotCommitted { .. } => "NotCommitted",
+            Error::TransactionLeftOpen { .. } => "TransactionLeftOpen",
+            Error::Inspect { .. } => "Inspect",
             Error::Checkout { .. } => "Checkout",
             Error::Body(_) => "Body",
             error => {

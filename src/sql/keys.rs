@@ -272,6 +272,8 @@ fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
 /// for ever.
 ///
 /// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
+/// Who waits for a transaction's end by its virtual number, as CREATE INDEX CONCURRENTLY does, may
+/// wait for this very question: that is left to the server's own check.
 pub(crate) fn between_slices(lock: &LockInfo) -> String {
     let conflicting = match lock.mode() {
         Mode::Exclusive => "",
@@ -280,7 +282,8 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
     format!(
         "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_catalog.pg_locks l \
          WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
-         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid()) \
+         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
          SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
          pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
         rows = advisory_rows(lock.keys()),

@@ -58,9 +58,7 @@ pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
                     waiting.run(|_| Ok::<_, Error>(())).unwrap();
                 });
                 threads.spawn(|| {
-                    let mut client = connect();
-                    let mut transaction = client.transaction().unwrap();
-                    transaction_lock(&mut transaction, &key).unwrap();
+                    with_transaction_lock(&mut connect(), &key, |_| Ok::<_, Error>(())).unwrap();
                 });
                 oracle.wait_for_waiters(&key, 2);
                 sql(

@@ -106,7 +106,7 @@ fn last_question(oracle: &mut Oracle, pid: i32) -> String {
     oracle.client.query_one(query, &[&pid]).unwrap().get(0)
 }
 
-/// A server whose `pg_locks` somebody else keeps: checks hang.
+/// A server whose `pg_locks` somebody else keeps: checks of a transaction lock hang.
 struct Hanging {
     locker: Client,
     /// In a transaction, sessions would look as they did at the first look.
@@ -150,7 +150,8 @@ impl Hanging {
 fn a_check_that_is_cancelled_is_no_lost_lock() {
     let mut hanging = Hanging::start("cli-cancel");
     let url = hanging.server.url();
-    for scope in ["session", "transaction"] {
+    {
+        let scope = "transaction";
         let options = ["--url", &url, "--check", "1ms", "--scope", scope];
         let mut running = Running::start("x", &options, "");
         hanging.hang();
@@ -173,7 +174,8 @@ fn a_check_that_is_cancelled_is_no_lost_lock() {
 fn a_statement_timeout_does_not_cancel_a_check() {
     let mut hanging = Hanging::start("cli-statement");
     let url = hanging.server.url();
-    for scope in ["session", "transaction"] {
+    {
+        let scope = "transaction";
         let options = ["run", "--url", &url, "--check", "1ms", "--scope", scope];
         let command = ["x", "--", "sh", "-c", "echo started; read -r _"];
         let mut command = pglock(&[&options[..], &command].concat());
@@ -197,7 +199,8 @@ fn a_check_that_may_not_be_asked_is_no_lost_lock() {
     let mut client = Client::connect(&server.url(), NoTls).unwrap();
     client.batch_execute(revoke).unwrap();
     let url = server.url().replace("postgres@", "app@");
-    let mut running = Running::start("x", &["--url", &url, "--check", "1ms"], "");
+    let options = ["--url", &url, "--check", "1ms", "--scope", "transaction"];
+    let mut running = Running::start("x", &options, "");
     let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();

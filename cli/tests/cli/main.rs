@@ -1,5 +1,7 @@
 //! The command `pglock`, as a process.
 
+#[path = "../../../tests/support/bouncer.rs"]
+mod bouncer;
 #[path = "../../../tests/support/oracle.rs"]
 mod oracle;
 #[path = "../support/process.rs"]
@@ -7,12 +9,17 @@ mod process;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
+mod doctor;
+mod errors;
 mod input;
 mod kill;
 mod look;
 mod lost;
+mod names;
 mod output;
+mod report;
 mod run;
+mod tree;
 
 use oracle::unique_name;
 use pglock::Key;

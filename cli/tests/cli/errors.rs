@@ -1,0 +1,36 @@
+//! The reasons of an error: all of them, each once.
+
+use crate::oracle::Oracle;
+use crate::process::{assert_fails, output, pglock};
+use crate::server::Server;
+use crate::unique;
+
+#[test]
+fn the_server_s_reason_is_printed() {
+    let ((name, key), mut holder) = (unique(), Oracle::new());
+    holder.lock(&key);
+    let mut command = pglock(&["run", &name, "--", "true"]);
+    command.env("PGOPTIONS", "-c statement_timeout=50ms");
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{stderr}");
+    let reasons = ["canceled while waiting for", "due to statement timeout"];
+    for reason in reasons {
+        assert_eq!(stderr.matches(reason).count(), 1, "{stderr}");
+    }
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_reason_that_the_error_says_itself_is_not_repeated() {
+    let server = Server::new("cli-errors");
+    server.start();
+    let mut client = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
+    let revoke = "REVOKE SELECT ON pg_locks FROM PUBLIC; CREATE ROLE app LOGIN";
+    client.batch_execute(revoke).unwrap();
+    let url = server.url().replace("postgres@", "app@");
+    assert_fails(&["--url", &url, "ls"], 69, "permission denied");
+    let stderr = output(&["--url", &url, "ls"]).stderr;
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert_eq!(stderr.matches("permission denied").count(), 1, "{stderr}");
+}
