@@ -9,8 +9,20 @@
 //! - Send each text as **one message of the [simple query protocol]**. Several statements in it are
 //!   one implicit transaction, and `now() = statement_timestamp()` holds in it; pglock relies on both.
 //! - Wait for the end of the reply, and report an error by [`Failure::from_error`], with the server's
-//!   SQLSTATE and its primary message.
+//!   SQLSTATE and its primary message. An error without those, as of a socket, is [`Failure::Lost`].
+//!   When the server ends a session it says why, as its last error. Where the driver keeps that error
+//!   apart from "the connection is closed", report it instead: it becomes the source of pglock's.
 //! - Open transactions as [`Session::transact`] says.
+//!
+//! The session and its transaction can be one type, as with diesel, or two: then the transaction is a
+//! session, a [`LockBackend`](crate::LockBackend) and a [`TransactionBackend`] too, and its own
+//! `transact` makes a savepoint.
+//!
+//! # How to check it
+//!
+//! The conformance suite in the repository, `tests/conformance`, runs on any driver: implement the
+//! trait `Harness` in its `harness.rs`, and for the transaction `InTransaction`, and add a line for
+//! each to its `main.rs`.
 //!
 //! [simple query protocol]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
 
@@ -206,7 +218,9 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// A transaction begins in one of two ways:
     ///
-    /// - in one message, [`Opening::before_begin`] and then `BEGIN`, or
+    /// - in one message by [`send`](Session::send), [`Opening::before_begin`] and then `BEGIN`, with a
+    ///   semicolon in between. When it fails, no transaction of pglock's is open: return the failure
+    ///   and send nothing, for there may be one of the caller's, by a raw `BEGIN`.
     /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). When that fails,
     ///   ROLLBACK, except after [`Refusal::InTransaction`]: then the transaction is the caller's, who
     ///   began it by a raw `BEGIN` of which the driver does not know.
@@ -214,7 +228,10 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// After `body`, [`Finish::Commit`] means to send [`Opening::commit`], which holds the COMMIT; when
     /// it fails, ROLLBACK. [`Finish::Rollback`] means ROLLBACK, and so does a panic. In a savepoint
     /// there is nothing of pglock's to send: RELEASE it, or roll back to it and RELEASE it, also when
-    /// the RELEASE fails. A cancel can hit a ROLLBACK: send it again.
+    /// the RELEASE fails. A cancel can hit a ROLLBACK: send it again, and again while it fails with
+    /// [`Failure::Sql`], within reason.
+    ///
+    /// [`Transacted::ended`] is the failure of the COMMIT or the RELEASE, else that of the ROLLBACK.
     ///
     /// # Errors
     ///

@@ -1,15 +1,20 @@
 //! Runs a body on the first row that nobody else has locked.
 
+use std::str::FromStr;
+
 use crate::acquire::transact;
-use crate::driver::{LockBackend, Session};
+use crate::driver::{BoxError, LockBackend, Session};
 use crate::error::Error;
-use crate::request::Request;
+use crate::request::{LockInfo, Request};
 use crate::sql;
 use crate::targets::FirstFree;
 
 impl FirstFree {
-    /// BEGIN, lock the first free row, run the body with its id as text, COMMIT; rolled back on
-    /// error. `None`: there is no free row. It never waits for a row.
+    /// BEGIN, lock the first free row, run the body with its id, COMMIT; rolled back on error. `None`:
+    /// there is no free row. It never waits for a row.
+    ///
+    /// The id comes as the type that the body names, `|tx, id: i64|`, read from PostgreSQL's text for
+    /// it by [`FromStr`]. A `String` is that text.
     ///
     /// Inside a transaction of the caller's the row stays locked until that transaction ends, and a
     /// savepoint stands in for the transaction.
@@ -18,14 +23,15 @@ impl FirstFree {
     ///
     /// Those of the body, and those of
     /// [`Lock::run_in_transaction`](crate::Lock::run_in_transaction) on a row, but for
-    /// [`Error::NoSuchRow`].
-    pub fn run_in_transaction<B, T, E>(
+    /// [`Error::NoSuchRow`]. [`Error::UnreadableId`] if the id is not of that type.
+    pub fn run_in_transaction<B, I, T, E>(
         &self,
         backend: &mut B,
-        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, &str) -> Result<T, E>,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, I) -> Result<T, E>,
     ) -> Result<Option<T>, E>
     where
         B: LockBackend + ?Sized,
+        I: FromStr<Err: Into<BoxError>>,
         E: From<Error>,
     {
         let request = Request::new(self.clone().into());
@@ -34,10 +40,16 @@ impl FirstFree {
             let picked =
                 picked.map_err(|failure| Error::acquire(request.lock.clone(), None, failure))?;
             let id = picked.first().and_then(|picked| picked.strip_prefix('='));
-            Ok(id.map(str::to_owned))
+            id.map(|id| read(&request.lock, id)).transpose()
         };
-        transact(backend, &request, find, |transaction, id| {
-            body(transaction, &id)
-        })?
+        transact(backend, &request, find, body)?
     }
+}
+
+fn read<I: FromStr<Err: Into<BoxError>>>(lock: &LockInfo, id: &str) -> Result<I, Error> {
+    id.parse().map_err(|error: I::Err| Error::UnreadableId {
+        lock: lock.clone(),
+        id: id.to_owned(),
+        source: error.into(),
+    })
 }

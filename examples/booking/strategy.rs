@@ -78,7 +78,6 @@ impl Strategy {
             Self::SkipLocked => {
                 let free = FirstFree::new("seat", "id").with("free", true);
                 let booked = free.run_in_transaction(database, |tx, seat| {
-                    let seat = seat.parse()?;
                     pay();
                     tx.mark_sold(seat)?;
                     tx.book(seat, wish.buyer)

@@ -94,6 +94,16 @@ pub enum Error {
         lock: LockInfo,
     },
 
+    /// A lock cannot become shared while a transaction is open: one of the transaction's stays as it is
+    /// until the transaction ends, and one of the session's would let others in before the COMMIT.
+    #[error(
+        "cannot downgrade {lock} while a transaction is open: others would be let in before its COMMIT; end the transaction first"
+    )]
+    CannotDowngrade {
+        /// The lock, which is held as it was.
+        lock: LockInfo,
+    },
+
     /// A transaction lock was asked for outside a transaction: it would be gone at once.
     #[error(
         "cannot acquire {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
@@ -265,6 +275,18 @@ pub enum Error {
     #[error("a lock on no keys would protect nothing: give Lock::all at least one key")]
     NoKeys,
 
+    /// The id of the row that [`FirstFree`](crate::FirstFree) has found is not of the type that the body
+    /// names. The body did not run.
+    #[error("cannot read the id {id:?} of {lock} as the type that the body names")]
+    UnreadableId {
+        /// The lock; it went with the transaction.
+        lock: LockInfo,
+        /// The id, as PostgreSQL writes it.
+        id: String,
+        /// Why it could not be read.
+        source: BoxError,
+    },
+
     /// Any other error of the server or the driver in an acquire.
     #[error("cannot acquire {lock}")]
     Database {
@@ -326,6 +348,7 @@ impl Error {
             | Self::ConnectionLost { lock, .. }
             | Self::LockLost { lock, .. }
             | Self::InTransaction { lock }
+            | Self::CannotDowngrade { lock }
             | Self::NotInTransaction { lock }
             | Self::WrongScope { lock }
             | Self::TransactionAborted { lock, .. }
@@ -343,6 +366,7 @@ impl Error {
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }
             | Self::AlreadyHeld { lock }
+            | Self::UnreadableId { lock, .. }
             | Self::Database { lock, .. } => Some(lock),
             Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,
         }

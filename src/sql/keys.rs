@@ -178,7 +178,8 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: R
 /// it, and gives the transaction a name: see [`super::commit`].
 ///
 /// In front of BEGIN, which turns the message's implicit transaction into a real one and keeps its
-/// locks and settings, a raw BEGIN of the caller's shows.
+/// locks and settings, a raw BEGIN of the caller's shows. A refusal there is an error on every driver:
+/// after a row, the BEGIN would be executed.
 pub(crate) fn acquire_at_begin(
     lock: &LockInfo,
     time: WaitTime,
@@ -188,7 +189,10 @@ pub(crate) fn acquire_at_begin(
 ) -> String {
     let (mut conditions, why) = for_transaction(lock, time, before_begin);
     conditions.and(&[&named(name), " IS NOT NULL"]);
-    unless(&conditions, &why, replies)
+    match replies {
+        Replies::Rows if before_begin => raise(&conditions, &why),
+        _ => unless(&conditions, &why, replies),
+    }
 }
 
 /// What acquires a lock for the transaction, and the reason if it does not.

@@ -4,7 +4,7 @@ use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::{block, carried, named};
 use crate::failure::{Replies, mark};
 use crate::request::{LockInfo, Mode, WaitTime};
-use crate::targets::{Columns, FirstFree, Row, Table, TableName, Target};
+use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
 
 /// Locks a row or a table in a transaction; `None` for keys. A transaction that pglock opens gets its
 /// name here.
@@ -70,14 +70,22 @@ fn first_free(pick: &FirstFree) -> String {
         identifier(&pick.id),
         table_name(&pick.table)
     );
-    if !pick.columns.is_empty() {
-        sql += &format!(" WHERE {}", conditions(&pick.columns));
+    let mut wanted: Vec<_> = pick.columns.iter().map(condition).collect();
+    // A comment at the end of one must not swallow the parenthesis.
+    wanted.extend(pick.filters.iter().map(|filter| format!("({filter}\n)")));
+    if !wanted.is_empty() {
+        sql += &format!(" WHERE {}", wanted.join(" AND "));
     }
     if !pick.order.is_empty() {
-        let order: Vec<_> = pick.order.iter().map(|column| identifier(column)).collect();
+        let order: Vec<_> = pick.order.iter().map(order).collect();
         sql += &format!(" ORDER BY {}", order.join(", "));
     }
     sql + " LIMIT 1 FOR UPDATE SKIP LOCKED"
+}
+
+fn order(order: &Order) -> String {
+    let direction = if order.descending { " DESC" } else { "" };
+    identifier(&order.column) + direction
 }
 
 /// The lock on the table, which comes before the lock on the row, knows no NOWAIT: for an attempt
@@ -122,11 +130,12 @@ fn lock_table(table: &Table, lock: &LockInfo, time: WaitTime) -> String {
 
 /// Literals without a type: the server reads each as its column's.
 fn conditions(columns: &Columns) -> String {
-    let conditions: Vec<_> = columns
-        .iter()
-        .map(|(column, value)| format!("{} = {}", identifier(column), literal(value)))
-        .collect();
+    let conditions: Vec<_> = columns.iter().map(condition).collect();
     conditions.join(" AND ")
+}
+
+fn condition((column, value): &(String, String)) -> String {
+    format!("{} = {}", identifier(column), literal(value))
 }
 
 pub(super) fn table_name(name: &TableName) -> String {

@@ -14,10 +14,12 @@ use super::{Columns, TableName};
 ///
 /// # let url = std::env::var("DATABASE_URL")?;
 /// # let mut client = Client::connect(&url, NoTls)?;
-/// # client.batch_execute("CREATE TEMP TABLE job (id int, state text); INSERT INTO job VALUES (7, 'new')")?;
-/// let jobs = FirstFree::new("job", "id").with("state", "new").order_by("id");
-/// let done = jobs.run_in_transaction(&mut client, |tx, id| {
-///     let id: i32 = id.parse()?;
+/// # client.batch_execute("CREATE TEMP TABLE job (id bigint, state text, run_at timestamptz); INSERT INTO job VALUES (7, 'new', now())")?;
+/// let jobs = FirstFree::new("job", "id")
+///     .with("state", "new")
+///     .filter("run_at <= now()")
+///     .order_by("run_at");
+/// let done = jobs.run_in_transaction(&mut client, |tx, id: i64| {
 ///     tx.execute("UPDATE job SET state = 'done' WHERE id = $1", &[&id])?;
 ///     anyhow::Ok(id)
 /// })?;
@@ -36,7 +38,15 @@ pub struct FirstFree {
     pub(crate) table: TableName,
     pub(crate) id: String,
     pub(crate) columns: Columns,
-    pub(crate) order: Vec<String>,
+    pub(crate) filters: Vec<String>,
+    pub(crate) order: Vec<Order>,
+}
+
+/// A column that rows are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Order {
+    pub(crate) column: String,
+    pub(crate) descending: bool,
 }
 
 impl FirstFree {
@@ -46,6 +56,7 @@ impl FirstFree {
             table: table.into(),
             id: id.into(),
             columns: Columns::new(),
+            filters: Vec::new(),
             order: Vec::new(),
         }
     }
@@ -57,10 +68,29 @@ impl FirstFree {
         self
     }
 
-    /// Which row comes first: the lowest in this column, and in the next where several are given.
-    /// By default it is any.
-    pub fn order_by(mut self, column: impl Into<String>) -> Self {
-        self.order.push(column.into());
+    /// Only rows for which this condition holds, in SQL: `filter("run_at <= now()")`. It stands in
+    /// parentheses, beside the others.
+    ///
+    /// It is sent as it is. Never put together one from what somebody else has written: for a value,
+    /// use [`with`](FirstFree::with).
+    pub fn filter(mut self, condition: impl Into<String>) -> Self {
+        self.filters.push(condition.into());
+        self
+    }
+
+    /// Which row comes first: the lowest in this column, and in the next where several are given. NULL
+    /// comes last. By default it is any.
+    pub fn order_by(self, column: impl Into<String>) -> Self {
+        self.order(column.into(), false)
+    }
+
+    /// The same, with the highest first. NULL comes before all others, as in any `ORDER BY … DESC`.
+    pub fn order_by_desc(self, column: impl Into<String>) -> Self {
+        self.order(column.into(), true)
+    }
+
+    fn order(mut self, column: String, descending: bool) -> Self {
+        self.order.push(Order { column, descending });
         self
     }
 }

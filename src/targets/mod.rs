@@ -10,6 +10,7 @@ mod row;
 mod table;
 
 pub use first_free::FirstFree;
+pub(crate) use first_free::Order;
 pub use row::Row;
 pub use table::{Table, TableMode};
 
@@ -125,7 +126,8 @@ impl Target {
                 pick.table.has_nul()
                     || nul(&pick.id)
                     || any(&pick.columns)
-                    || pick.order.iter().any(|column| nul(column))
+                    || pick.filters.iter().any(|filter| nul(filter))
+                    || pick.order.iter().any(|order| nul(&order.column))
             }
         }
     }
@@ -155,7 +157,12 @@ impl fmt::Display for Target {
                 if !pick.columns.is_empty() {
                     f.write_str(" with ")?;
                 }
-                conditions(f, &pick.columns)
+                conditions(f, &pick.columns)?;
+                for (i, filter) in pick.filters.iter().enumerate() {
+                    let separator = if i == 0 { " where" } else { " and" };
+                    write!(f, "{separator} {}", Shown(filter))?;
+                }
+                Ok(())
             }
         }
     }
@@ -284,8 +291,8 @@ mod tests {
         );
         let free = FirstFree::new("job", "id").with("state", "new");
         assert_eq!(
-            shown(free.into(), Mode::Exclusive),
-            r#"the first free row of "job" with state = new (exclusive)"#
+            shown(free.filter("n > 1").into(), Mode::Exclusive),
+            r#"the first free row of "job" with state = new where "n > 1" (exclusive)"#
         );
     }
 }

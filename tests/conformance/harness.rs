@@ -3,6 +3,11 @@
 use pglock::driver::{BoxError, Session, TransactionBackend};
 use pglock::{Error, LockBackend};
 
+use crate::oracle::url;
+
+#[path = "../third_driver/mod.rs"]
+mod third_driver;
+
 /// A backend of which the suite can make as many as it needs. To run the suite against a backend
 /// of your own, implement this and add a line to `main.rs`.
 pub trait Harness {
@@ -216,6 +221,27 @@ mod diesel_pools {
             roll_back(&mut connection);
             result
         }
+    }
+}
+
+/// A driver that is no part of the crate.
+pub struct ThirdConnection;
+pub struct ThirdTransaction;
+
+impl Harness for ThirdConnection {
+    type Backend<'a> = third_driver::Connection;
+
+    fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+        f(&mut third_driver::Connection::connect(&url()).unwrap())
+    }
+}
+
+impl InTransaction for ThirdTransaction {
+    type Backend<'a> = third_driver::Transaction<'a>;
+
+    fn with<R>(f: impl FnOnce(&mut Self::Backend<'_>) -> R) -> R {
+        let mut connection = third_driver::Connection::connect(&url()).unwrap();
+        f(&mut connection.transaction().unwrap())
     }
 }
 

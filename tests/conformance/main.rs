@@ -5,8 +5,6 @@
 //! of the caller's the second. `postgres::Client` is never inside and `postgres::Transaction` never
 //! outside one, and a pool hands out connections that are outside; the types leave these out.
 
-#![cfg(any(feature = "postgres", feature = "diesel"))]
-
 #[path = "../support/oracle.rs"]
 mod oracle;
 
@@ -192,4 +190,9 @@ mod diesel_pools {
     outside_a_transaction!(pooled, crate::DieselPooled);
     outside_a_transaction!(queued, crate::DieselQueued);
     inside_a_transaction!(pooled_transaction, crate::DieselPooledTransaction);
+}
+
+mod third_driver {
+    outside_a_transaction!(connection, crate::ThirdConnection);
+    inside_a_transaction!(transaction, crate::ThirdTransaction);
 }

@@ -120,13 +120,11 @@ where
         assert_eq!(nested, Some(()), "{mode}");
     }
     let first = FirstFree::new(table.name.as_str(), "n").order_by("n");
-    let seen = first.run_in_transaction(&mut &pool, |_, one| {
-        let other =
-            first.run_in_transaction(&mut &pool, |_, other| Result::Ok(other.to_owned()))?;
-        Result::Ok((one.to_owned(), other))
+    let seen = first.run_in_transaction(&mut &pool, |_, one: i32| {
+        let other = first.run_in_transaction(&mut &pool, |_, other: i32| Result::Ok(other))?;
+        Result::Ok((one, other))
     });
-    let (one, other) = seen.unwrap().unwrap();
-    assert_eq!((one.as_str(), other.as_deref()), ("1", Some("2")));
+    assert_eq!(seen.unwrap(), Some((1, Some(2))));
 
     let row = || Row::new(table.name.as_str(), "n", 1);
     let nested = with_transaction_lock(&mut &pool, row(), |_| {

@@ -28,8 +28,7 @@ pub fn each_row_goes_to_one_worker<H: Harness>() {
         H::with(|backend| {
             let free = free(&seats).with("buyer", "nobody");
             let mut take = || {
-                free.run_in_transaction(backend, |tx, id| {
-                    let id: i32 = id.parse().unwrap();
+                free.run_in_transaction(backend, |tx, id: i32| {
                     sql(tx, &seats.book(id, "somebody"))?;
                     Ok::<_, Error>(id)
                 })
@@ -57,31 +56,72 @@ pub fn locked_rows_are_passed_over<H: Harness>() {
     let seats = Seats::new();
     let mut holder = seats.holder();
     H::with(|backend| {
-        let taken = free(&seats).run_in_transaction(backend, |_, id| {
+        let taken = free(&seats).run_in_transaction(backend, |_, id: String| {
             assert!(!seats.is_free(2, "UPDATE"));
             assert!(seats.is_free(3, "UPDATE"));
-            Ok::<_, Error>(id.to_owned())
+            Ok::<_, Error>(id)
         });
         assert_eq!(taken.unwrap().as_deref(), Some("2"));
         holder.run(&format!("SELECT FROM {} FOR UPDATE", seats.name));
-        let taken = free(&seats).run_in_transaction(backend, |_, _| -> Result<(), Error> {
+        let taken = free(&seats).run_in_transaction(backend, |_, _: i32| -> Result<(), Error> {
             panic!("no row is free")
         });
         assert!(taken.unwrap().is_none());
     });
 }
 
+/// In SQL of the caller's, which a comment does not end.
+pub fn a_condition_and_an_order_choose_the_row<H: Harness>() {
+    let seats = Seats::new();
+    H::with(|backend| {
+        let mut take = |free: FirstFree| {
+            let taken = free.run_in_transaction(backend, |_, id: i64| Ok::<_, Error>(id));
+            taken.unwrap()
+        };
+        let any = || FirstFree::new(seats.name.as_str(), "id");
+        assert_eq!(take(any().order_by_desc("id")), Some(3));
+        assert_eq!(take(any().filter("id > 1").order_by("id")), Some(2));
+        assert_eq!(take(any().filter("id > 1 -- all").order_by("id")), Some(2));
+        let both = any().filter("id = 1 OR id = 2").filter("day < now()");
+        assert_eq!(take(both.order_by("day").order_by_desc("id")), Some(2));
+        assert_eq!(take(free(&seats).filter("false")), None);
+        assert_eq!(
+            take(free(&seats).filter(r"E'$$' = '$$'").with("id", 2)),
+            Some(2)
+        );
+        assert_eq!(take(free(&seats).filter("id > 1").with("id", 1)), None);
+    });
+}
+
+pub fn an_id_of_another_type_is_told<H: Harness>() {
+    let seats = Seats::new();
+    H::with(|backend| {
+        let by_day = FirstFree::new(seats.name.as_str(), "day");
+        let error = by_day.run_in_transaction(backend, |_, _: i64| -> Result<(), Error> {
+            panic!("a day is no number")
+        });
+        let Err(Error::UnreadableId { id, lock, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(id, "2026-11-20");
+        assert!(lock.to_string().contains(&seats.name));
+        assert!(seats.is_free(1, "UPDATE"));
+        let taken = free(&seats).run_in_transaction(backend, |_, id: u8| Ok::<_, Error>(id));
+        assert_eq!(taken.unwrap(), Some(1));
+    });
+}
+
 pub fn an_error_gives_the_row_back<H: Harness>() {
     let seats = Seats::new();
     H::with(|backend| {
-        let error = free(&seats).run_in_transaction(backend, |tx, _| {
+        let error = free(&seats).run_in_transaction(backend, |tx, _: i32| {
             sql(tx, &seats.book(1, "ada"))?;
             Err::<(), _>(Error::body("no"))
         });
         assert!(matches!(error, Err(Error::Body(_))), "{error:?}");
         assert_eq!(seats.buyer(1), None);
         assert!(seats.is_free(1, "UPDATE"));
-        let error = free(&seats).run_in_transaction(backend, |tx, _| {
+        let error = free(&seats).run_in_transaction(backend, |tx, _: i32| {
             let _ = sql(tx, "SELECT 1 / 0");
             Ok::<_, Error>(())
         });
@@ -96,7 +136,7 @@ pub fn what_is_wrong_is_told<H: Harness>() {
     let seats = Seats::new();
     H::with(|backend| {
         let mut refused = |free: FirstFree| {
-            let taken = free.run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+            let taken = free.run_in_transaction(backend, |_, _: i32| Ok::<_, Error>(()));
             taken.unwrap_err()
         };
         let error = refused(free(&seats).with("it's", "\\"));
@@ -109,9 +149,13 @@ pub fn what_is_wrong_is_told<H: Harness>() {
         // Not an answer of pglock's.
         let error = refused(free(&seats).with("id", "pglock:busy"));
         assert!(matches!(error, Error::Database { .. }), "{error:?}");
+        let error = refused(free(&seats).filter("id = 1) OR (no_column"));
+        assert!(matches!(error, Error::Database { .. }), "{error:?}");
+        let error = refused(free(&seats).filter("\0"));
+        assert!(matches!(error, Error::NulByte { .. }), "{error:?}");
         let error = refused(free(&seats).order_by("\0"));
         assert!(matches!(error, Error::NulByte { .. }), "{error:?}");
-        let taken = free(&seats).run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        let taken = free(&seats).run_in_transaction(backend, |_, _: i32| Ok::<_, Error>(()));
         assert!(taken.unwrap().is_some());
     });
 }
@@ -121,7 +165,7 @@ pub fn a_raw_transaction_is_left_alone<H: Harness>() {
     let seats = Seats::new();
     H::with(|backend| {
         on(backend, &format!("BEGIN; {}", seats.book(3, "ada"))).unwrap();
-        let error = free(&seats).run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        let error = free(&seats).run_in_transaction(backend, |_, _: i32| Ok::<_, Error>(()));
         assert!(
             matches!(error, Err(Error::InTransaction { .. })),
             "{error:?}"

@@ -82,14 +82,14 @@ pub fn a_free_row_stays_locked<H: InTransaction>() {
     H::with(|backend| {
         work(backend);
         let free = FirstFree::new(seats.name.as_str(), "id").order_by("id");
-        let taken = free.run_in_transaction(backend, |_, id| Ok::<_, Error>(id.to_owned()));
-        assert_eq!(taken.unwrap().as_deref(), Some("2"));
+        let taken = free.run_in_transaction(backend, |_, id: i32| Ok::<_, Error>(id));
+        assert_eq!(taken.unwrap(), Some(2));
         assert!(!seats.is_free(2, "UPDATE"));
         let none = free.clone().with("id", 1);
-        let taken = none.run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        let taken = none.run_in_transaction(backend, |_, _: String| Ok::<_, Error>(()));
         assert!(taken.unwrap().is_none());
         let wrong = free.with("no column", 1);
-        let error = wrong.run_in_transaction(backend, |_, _| Ok::<_, Error>(()));
+        let error = wrong.run_in_transaction(backend, |_, _: String| Ok::<_, Error>(()));
         assert!(matches!(error, Err(Error::Database { .. })), "{error:?}");
         assert!(is_as_it_was(backend));
     });

@@ -33,7 +33,7 @@ macro_rules! on_each {
 /// Where each case runs: `on::rows::diesel::…`.
 mod on {
     on_each! {
-        rows [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool] {
+        rows [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool, third: ThirdConnection] {
             a_row_is_locked_for_the_body,
             a_second_section_waits_for_the_row_and_sees_its_writes,
             shared_holders_share_the_row,
@@ -51,21 +51,23 @@ mod on {
             a_nul_byte_is_refused_before_anything_is_sent,
             a_changed_row_is_told_under_repeatable_read,
         }
-        tables [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool] {
+        tables [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool, third: ThirdConnection] {
             every_mode_is_the_one_that_pg_locks_shows,
             a_held_table_is_busy_and_holds_nothing,
             a_second_section_waits_for_the_table,
             a_stale_snapshot_is_refused,
             a_table_is_named_as_the_user_did,
         }
-        first_free [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool] {
+        first_free [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool, third: ThirdConnection] {
             each_row_goes_to_one_worker,
             locked_rows_are_passed_over,
+            a_condition_and_an_order_choose_the_row,
+            an_id_of_another_type_is_told,
             an_error_gives_the_row_back,
             what_is_wrong_is_told,
             a_raw_transaction_is_left_alone,
         }
-        inside [postgres: PostgresTransaction, diesel: DieselTransaction, pooled: DieselPooledTransaction] {
+        inside [postgres: PostgresTransaction, diesel: DieselTransaction, pooled: DieselPooledTransaction, third: ThirdTransaction] {
             a_row_is_held_until_the_transaction_ends,
             a_refused_row_leaves_the_transaction_as_it_was,
             a_refused_table_leaves_the_transaction_as_it_was,
