@@ -1,6 +1,6 @@
 //! Acquiring a lock: in which scope, and for what.
 
-use crate::attempt::{self, Attempt, Place};
+use crate::attempt::{Attempt, Place};
 use crate::driver::{
     Acquire, Failure, Finish, LockBackend, Opening, Refusal, Session, SessionHandle, Transacted,
 };
@@ -181,7 +181,7 @@ fn on_session<S: Session>(
             Err(Error::InTransaction { lock: lock.clone() })
         }
         Scope::Session => {
-            let mut client = sql::Client::Known;
+            let mut client = sql::Client::Own;
             attempt.in_slices(session, Place::Session, |session, time, label| {
                 for_session(session, lock, time, label, &mut client)
             })
@@ -204,7 +204,7 @@ fn on_session<S: Session>(
     }
 }
 
-/// Asks once more, with a look at what the session holds, where it does not bear this process's
+/// Asks once more, with a look at what the session holds, where it bears another process's
 /// number.
 fn for_session<S: Session>(
     session: &mut S,
@@ -215,9 +215,8 @@ fn for_session<S: Session>(
 ) -> Result<(), Failure> {
     let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
     match session.send(&[label, &acquire].concat()) {
-        Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Known => {
-            *client = sql::Client::Unknown;
-            attempt::learn(session);
+        Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Own => {
+            *client = sql::Client::Other;
             let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
             match session.send(&[label, &acquire].concat()) {
                 // Refused as an error, in a raw transaction of the caller's, which that has aborted.

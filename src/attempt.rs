@@ -5,7 +5,7 @@
 //! that are shorter than `deadlock_timeout`, and between two of them the session has no snapshot. The
 //! server looks for deadlocks only after `deadlock_timeout`: instead, each slice that ends asks.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::ask;
@@ -264,19 +264,6 @@ fn slice() -> i32 {
     let fifths = i64::from(now.unwrap_or_default().subsec_micros() % 200);
     let millis = i64::from(DEADLOCK_TIMEOUT.load(Ordering::Relaxed)) * (600 + fifths) / 1_000;
     i32::try_from(millis).unwrap_or(i32::MAX).max(1)
-}
-
-/// Learns `deadlock_timeout` from a server, once in this process.
-pub(crate) fn learn<S: Session>(session: &mut S) {
-    static LEARNED: AtomicBool = AtomicBool::new(false);
-    if LEARNED.load(Ordering::Relaxed) {
-        return;
-    }
-    let lines = ask::lines(session, &sql::deadlock_timeout()).unwrap_or_default();
-    if let Some(millis) = lines.first().and_then(|line| line.parse().ok()) {
-        LEARNED.store(true, Ordering::Relaxed);
-        DEADLOCK_TIMEOUT.fetch_min(millis, Ordering::Relaxed);
-    }
 }
 
 /// At most 64 characters of a text, none of which ends a comment or is not in every encoding.

@@ -291,11 +291,36 @@ mod spans {
 mod numbers {
     use std::time::Duration;
 
-    use metrics::{counter, histogram};
+    use std::sync::Once;
+
+    use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
     use super::watch::Labels;
 
+    /// Once, with the first wait: whoever records metrics has installed a recorder by then.
+    fn describe() {
+        static DESCRIBED: Once = Once::new();
+        DESCRIBED.call_once(|| {
+            let seconds = Unit::Seconds;
+            describe_histogram!(
+                "pglock_wait_seconds",
+                seconds,
+                "Time spent waiting for a lock."
+            );
+            describe_histogram!(
+                "pglock_hold_seconds",
+                seconds,
+                "Time for which a lock was held."
+            );
+            describe_counter!("pglock_acquired_total", "Locks acquired.");
+            describe_counter!("pglock_timed_out_total", "Waits that timed out.");
+            describe_counter!("pglock_deadlock_total", "Waits that ended in a deadlock.");
+            describe_counter!("pglock_lost_total", "Locks lost before their release.");
+        });
+    }
+
     pub(super) fn waited(time: Duration, labels: Labels, outcome: &'static str) {
+        describe();
         let Labels { mode, scope } = labels;
         histogram!("pglock_wait_seconds", "mode" => mode, "scope" => scope, "outcome" => outcome)
             .record(time);

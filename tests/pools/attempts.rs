@@ -38,7 +38,8 @@ where
         let Err(error @ Error::Checkout { .. }) = result else {
             panic!("{result:?}")
         };
-        assert!(error.to_string().contains("in use"), "{error}");
+        let text = format!("{:#}", anyhow::Error::new(error));
+        assert!(text.contains("in use"), "{text}");
     });
     assert_eq!(timeouts.take(), []);
     drop(only);
@@ -198,5 +199,6 @@ fn an_attempt_says_why_no_connection_opens() {
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .build_unchecked(Closed);
     let error = try_with_lock(&mut &pool, "closed", crate::never::<(), _>).unwrap_err();
-    assert!(error.to_string().contains("closed for today"), "{error}");
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(text.contains("closed for today"), "{text}");
 }
