@@ -1,6 +1,6 @@
 //! Questions to the server: queries of one text column, in one round trip on every driver.
 
-use crate::driver::{Failure, Replies, Session, insist};
+use crate::driver::{Failure, Replies, Session, while_canceled};
 use crate::sql;
 
 /// What is in front of the rows, and between them, where they come as the text of an error.
@@ -45,7 +45,7 @@ pub(crate) fn lines_after_undo<S: Session>(
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint.
 pub(crate) fn undo<S: Session>(session: &mut S) -> Result<(), Failure> {
-    insist(|| session.send(&sql::undo()))
+    while_canceled(|| session.send(&sql::undo()))
 }
 
 fn as_error(query: &str) -> String {

@@ -323,15 +323,20 @@ pub(crate) fn end_session<S: Session>(session: &mut S) {
     }
 }
 
-/// Sends what has to come through again if it failed, and again and again if it was cancelled:
-/// cancels can come in a row.
+/// Sends what has to come through again, if it failed.
 pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    match while_canceled(&mut send) {
+        Err(failure) if failure.may_pass() => while_canceled(send),
+        done => done,
+    }
+}
+
+/// Sends it again and again while it is cancelled: cancels can come in a row.
+pub(crate) fn while_canceled(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     let mut done = send();
-    for attempt in 1..ATTEMPTS {
+    for _ in 1..ATTEMPTS {
         match &done {
-            Err(failure) if failure.is_canceled() || attempt == 1 && failure.may_pass() => {
-                done = send();
-            }
+            Err(failure) if failure.is_canceled() => done = send(),
             _ => break,
         }
     }

@@ -284,7 +284,12 @@ fn try_with_lock_when_busy_takes_one() {
         wire.takes(1, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
+        // The handler learns who holds it.
         let mut lock = Lock::new(backend, &keys[1]).timeout(Duration::ZERO);
+        wire.takes(2, || {
+            lock.run_or_else(|_| panic!(), |_| Done::Ok(())).unwrap();
+        });
+        let mut lock = lock.name_holders(false);
         wire.takes(1, || {
             lock.run_or_else(|_| panic!(), |_| Done::Ok(())).unwrap();
         });
@@ -364,8 +369,9 @@ fn with_transaction_lock_refused_rolls_back_only_what_was_begun() {
             let ran = try_with_transaction_lock(backend, key, |_| Done::Ok(())).unwrap();
             assert!(ran.is_none());
         });
+        // The error names the holders.
         let mut lock = Lock::new(backend, key).timeout(SOON);
-        wire.takes(expected, || {
+        wire.takes(expected + 1, || {
             let error = lock.run_in_transaction(|_| Done::Ok(())).unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error}");
         });
