@@ -61,8 +61,9 @@ impl<H: SessionHandle> LockGuard<H> {
     ///
     /// - [`Error::InTransaction`]: the lock is the session's, and a transaction is open by now.
     /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
-    /// - [`Error::Canceled`], [`Error::LockTableFull`], [`Error::TransactionAborted`],
-    ///   [`Error::Database`].
+    /// - [`Error::Canceled`], [`Error::LockTableFull`], [`Error::TransactionAborted`].
+    /// - [`Error::Database`]: also in place of `false` with diesel, where the server's messages
+    ///   (`lc_messages`) are not in English.
     pub fn try_upgrade(guard: &mut Self) -> Result<bool, Error> {
         if guard.lock.mode() == Mode::Exclusive {
             return Ok(true);
