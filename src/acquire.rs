@@ -13,13 +13,13 @@ use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
 
-/// Acquires the lock on a session of the backend's, and gives the guard.
-pub(crate) fn guard<'b, B: LockBackend>(
-    backend: &'b mut B,
+/// Acquires the lock on a session that `find` finds, and gives the guard.
+pub(crate) fn guard<H: SessionHandle>(
     request: &Request,
-) -> Result<LockGuard<B::Handle<'b>>, Error> {
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let (mut handle, mut attempt, waiting) = begin(backend, request, scope)?;
+    let (mut handle, mut attempt, waiting) = begin(request, scope, find)?;
     let (scope, hold) = if handle.place().is_some_and(|place| place.takes_over()) {
         (Scope::Session, waiting.acquired())
     } else {
@@ -37,7 +37,9 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let (mut handle, mut attempt, waiting) = begin(backend, &request, Scope::Transaction)?;
+    let (mut handle, mut attempt, waiting) = begin(&request, Scope::Transaction, |acquire| {
+        backend.session_for(acquire)
+    })?;
     let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
     hold.end(Outcome::Kept);
     Ok(())
@@ -57,7 +59,9 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let (mut handle, mut attempt, waiting) = begin(backend, request, Scope::Transaction)?;
+    let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, |acquire| {
+        backend.session_for(acquire)
+    })?;
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -130,11 +134,11 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
 }
 
 /// Finds the session, and starts the clock of the timeout before that.
-fn begin<'b, 'r, B: LockBackend + ?Sized>(
-    backend: &'b mut B,
+fn begin<'r, H>(
     request: &'r Request,
     scope: Scope,
-) -> Result<(B::Handle<'b>, Attempt<'r>, Waiting), Error> {
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<(H, Attempt<'r>, Waiting), Error> {
     let lock = &request.lock;
     match lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
@@ -147,7 +151,7 @@ fn begin<'b, 'r, B: LockBackend + ?Sized>(
     }
     let waiting = Waiting::start(lock, scope);
     let attempt = Attempt::begin(request);
-    let found = backend.session_for(&Acquire {
+    let found = find(&Acquire {
         lock,
         scope,
         timeout: request.timeout,

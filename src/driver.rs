@@ -26,7 +26,7 @@
 //!
 //! [simple query protocol]: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-MULTI-STATEMENT
 
-use std::ops::DerefMut;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 pub use crate::failure::{BoxError, Failure, Refusal, Replies};
@@ -102,6 +102,53 @@ pub trait LockBackend {
             .map_err(|source| Error::Checkout { lock, source })
     }
 }
+
+/// A backend that a guard can own, by [`Lock::into_guard`](crate::Lock::into_guard): a connection, a
+/// pooled one, or a pool. Every [`Session`] is one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that a guard can own",
+    note = "a guard owns a connection, a pooled connection, or one from a pool; for a borrowed connection use `acquire`"
+)]
+pub trait OwnedBackend: LockBackend + Sized {
+    /// What keeps the session for as long as the guard lives.
+    type Owned: SessionHandle<Target = Self::Session>;
+
+    /// Finds the session for an acquire, as [`session_for`](LockBackend::session_for) does, and keeps
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// As [`session_for`](LockBackend::session_for).
+    fn into_session_for(self, acquire: &Acquire<'_>) -> Result<Self::Owned, Error>;
+}
+
+impl<S: Session> OwnedBackend for S {
+    type Owned = Owned<S>;
+
+    fn into_session_for(self, _: &Acquire<'_>) -> Result<Self::Owned, Error> {
+        Ok(Owned(self))
+    }
+}
+
+/// A connection that its guard owns.
+#[derive(Debug)]
+pub struct Owned<S>(S);
+
+impl<S> Deref for Owned<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.0
+    }
+}
+
+impl<S> DerefMut for Owned<S> {
+    fn deref_mut(&mut self) -> &mut S {
+        &mut self.0
+    }
+}
+
+impl<S: Session> SessionHandle for Owned<S> {}
 
 /// What a session is wanted for.
 #[derive(Debug, Clone, Copy)]

@@ -51,9 +51,9 @@ pub struct LockGuard<H>
 where
     H: SessionHandle,
 {
-    handle: H,
-    lock: LockInfo,
-    scope: Scope,
+    pub(crate) handle: H,
+    pub(crate) lock: LockInfo,
+    pub(crate) scope: Scope,
     hold: Hold,
     released: bool,
 }
@@ -144,6 +144,7 @@ where
     /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {
         if guard.scope == Scope::Session
+            && guard.lock.mode() == Mode::Exclusive // a downgraded one cannot be handed over
             && let Some(place) = guard.handle.place()
             && place.hand_over(&guard.lock)
         {

@@ -83,6 +83,7 @@ mod attempt;
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
+mod change;
 mod claim;
 #[cfg(feature = "compat")]
 pub mod compat;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::acquire;
-use crate::driver::{LockBackend, Session, SessionHandle};
+use crate::driver::{LockBackend, OwnedBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::key::{IntoKey, Key};
@@ -290,7 +290,49 @@ impl<B: LockBackend> Lock<B> {
     /// - [`Error::Stopped`]: the token was stopped.
     /// - [`Error::NoKeys`]: there is nothing to lock.
     pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
-        acquire::guard(&mut self.backend, &self.request)
+        acquire::guard(&self.request, |acquire| self.backend.session_for(acquire))
+    }
+
+    /// Acquires the lock and gives a guard that owns the connection: it can be a field of a struct,
+    /// and be returned.
+    ///
+    /// For connections, pooled ones and pools. A pool gives a connection to the guard, which gives it
+    /// back when it is dropped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// use pglock::driver::Owned;
+    /// use pglock::{Lock, LockGuard};
+    /// use postgres::{Client, NoTls};
+    ///
+    /// struct Leader { connection: LockGuard<Owned<Client>> }
+    ///
+    /// fn lead(client: Client) -> Result<Leader, pglock::Error> {
+    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").into_guard()? })
+    /// }
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let mut leader = lead(Client::connect(&url, NoTls)?)?;
+    /// leader.connection.batch_execute("SELECT 'still leading'")?;
+    /// LockGuard::release(leader.connection)?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire). The backend is dropped then, which closes a connection: where it
+    /// is still needed, use [`acquire`](Lock::acquire), or a pool.
+    pub fn into_guard(self) -> Result<LockGuard<B::Owned>, Error>
+    where
+        B: OwnedBackend,
+    {
+        let Self {
+            backend, request, ..
+        } = self;
+        acquire::guard(&request, |acquire| backend.into_session_for(acquire))
     }
 
     /// A guard if the lock is free, or becomes free within the timeout, where one is set.
@@ -299,7 +341,8 @@ impl<B: LockBackend> Lock<B> {
     ///
     /// As [`acquire`](Lock::acquire), but for the timeout.
     pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
-        match acquire::guard(&mut self.backend, &self.request.or_no_wait()) {
+        let request = self.request.or_no_wait();
+        match acquire::guard(&request, |acquire| self.backend.session_for(acquire)) {
             Ok(guard) => Ok(Some(guard)),
             Err(Error::Timeout { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -407,6 +450,17 @@ where
     let value = LockGuard::run(&mut guard, body)?;
     LockGuard::release(guard)?;
     Ok(value)
+}
+
+/// The same lock, over a clone of the backend, such as a pool.
+impl<B: Clone, T> Clone for Lock<B, T> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            request: self.request.clone(),
+            target: PhantomData,
+        }
+    }
 }
 
 impl<B, T> fmt::Debug for Lock<B, T> {

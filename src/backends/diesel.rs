@@ -158,6 +158,9 @@ fn of_error(error: DieselError) -> Failure {
 /// in the server's language: where that is another one, it stays an unknown error. A lock timeout
 /// can come after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
+    if message == "deadlock detected" {
+        return Some(failure::DEADLOCK);
+    }
     match message.strip_prefix("canceling statement due to ")? {
         "user request" | "statement timeout" => Some(failure::CANCELED),
         "lock timeout" => Some(failure::TIMEOUT),

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
-use crate::driver::{Acquire, BoxError, LockBackend, Session, SessionHandle, TransactionBackend};
+use crate::driver::{
+    Acquire, BoxError, LockBackend, OwnedBackend, Session, SessionHandle, TransactionBackend,
+};
 use crate::error::Error;
 use crate::request::LockInfo;
 
@@ -52,6 +54,34 @@ where
     type Handle<'a> = &'a mut M::Connection;
 
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+        Ok(self)
+    }
+}
+
+/// A pool gives its connection away as it is.
+macro_rules! owned {
+    ($($backend:ty),*) => {$(
+        impl<M> OwnedBackend for $backend
+        where
+            M: ManageConnection<Connection: Session>,
+        {
+            type Owned = PooledConnection<M>;
+
+            fn into_session_for(mut self, acquire: &Acquire<'_>) -> Result<Self::Owned, Error> {
+                self.session_for(acquire)
+            }
+        }
+    )*};
+}
+owned!(Pool<M>, &Pool<M>);
+
+impl<M> OwnedBackend for PooledConnection<M>
+where
+    M: ManageConnection<Connection: Session>,
+{
+    type Owned = Self;
+
+    fn into_session_for(self, _: &Acquire<'_>) -> Result<Self::Owned, Error> {
         Ok(self)
     }
 }

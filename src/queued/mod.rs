@@ -21,7 +21,7 @@ use self::connection::{Connection, HandOver, NoConnection};
 use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::backends::r2d2::check_out;
-use crate::driver::{Acquire, BoxError, LockBackend, Session};
+use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
@@ -245,6 +245,19 @@ impl<M: ManageConnection<Connection: Session>> LockBackend for &QueuedPool<M> {
         self.queued(acquire)
     }
 }
+
+macro_rules! owned {
+    ($($backend:ty),*) => {$(
+        impl<M: ManageConnection<Connection: Session>> OwnedBackend for $backend {
+            type Owned = QueuedConnection<M>;
+
+            fn into_session_for(self, acquire: &Acquire<'_>) -> Result<Self::Owned, Error> {
+                self.queued(acquire)
+            }
+        }
+    )*};
+}
+owned!(QueuedPool<M>, &QueuedPool<M>);
 
 impl<M: ManageConnection> Clone for QueuedPool<M> {
     fn clone(&self) -> Self {

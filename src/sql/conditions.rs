@@ -53,9 +53,14 @@ impl Conditions {
     /// Releases each lock and takes it again, which the transaction has too. Stops at one that was not
     /// held.
     pub(super) fn regrips(&mut self, lock: &LockInfo) {
+        self.exchanges(lock, lock);
+    }
+
+    /// Releases each lock and takes the other on the same key. Stops at one that was not held.
+    pub(super) fn exchanges(&mut self, lock: &LockInfo, other: &LockInfo) {
         for key in lock.keys() {
             self.call("pg_advisory_unlock", lock.mode(), key, "");
-            self.call("pg_advisory_lock", lock.mode(), key, DONE);
+            self.call("pg_advisory_lock", other.mode(), key, DONE);
         }
     }
 

@@ -149,6 +149,33 @@ pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String
     format!("ROLLBACK; {}", release(lock, replies))
 }
 
+/// Makes an exclusive session lock shared, or a shared one exclusive, unless a transaction is open.
+///
+/// A release of what is not held is a warning, at which a cancel can hit. So the message first takes
+/// the lock too, lets go of each key and takes it again, which changes nothing: what follows cannot
+/// fail. A shared lock is then waited for as `time` says. Last, each key of the session's changes its
+/// mode, and waits for nobody, since the message has it exclusively; the server lets a holder past
+/// those who wait for it.
+pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[IDLE]);
+    conditions.tries("_xact", lock);
+    conditions.regrips(lock);
+    let changed = match lock.mode() {
+        Mode::Exclusive => lock.clone().with_mode(Mode::Shared),
+        Mode::Shared => {
+            let exclusive = lock.clone().with_mode(Mode::Exclusive);
+            conditions.waits(&exclusive, time);
+            exclusive
+        }
+    };
+    conditions.exchanges(lock, &changed);
+    let why = format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END");
+    // Not in a block, at whose end a cancel can hit: of a timeout, a driver without an SQLSTATE has
+    // the server's text.
+    answer(&conditions, &why, replies)
+}
+
 /// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
 /// [`release`] it says whether the lock was held, and does nothing in an open transaction.
 ///

@@ -23,6 +23,7 @@ fn statements(lock: &LockInfo) -> Vec<String> {
         statements.push(release(lock, replies));
         statements.push(roll_back_and_release(lock, replies));
         statements.push(held_by_session(lock, replies));
+        statements.push(change_mode(lock, WaitTime::Place(Some(7)), replies));
     }
     statements
 }

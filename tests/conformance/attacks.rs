@@ -22,7 +22,11 @@ fn keys_held(oracle: &mut Oracle, pid: i32) -> i64 {
 }
 
 /// Cancels the session again and again, each time as long after it is told to as it is told.
-fn canceler(pid: i32, waits: std::sync::mpsc::Receiver<u64>, done: std::sync::mpsc::Sender<()>) {
+pub(crate) fn canceler(
+    pid: i32,
+    waits: std::sync::mpsc::Receiver<u64>,
+    done: std::sync::mpsc::Sender<()>,
+) {
     let mut oracle = Oracle::new();
     for micros in waits {
         let start = Instant::now();
@@ -36,15 +40,19 @@ fn canceler(pid: i32, waits: std::sync::mpsc::Receiver<u64>, done: std::sync::mp
     }
 }
 
-const MANY: i64 = 500;
+pub(crate) const MANY: i64 = 500;
+
+pub(crate) fn many_keys() -> Vec<Key> {
+    let namespace = unique_name("many");
+    (0..MANY)
+        .map(|n| Key::namespaced(namespace.clone(), n.to_string()))
+        .collect()
+}
 
 /// Chance decides whether a cancel meets the request: of some hundred, several do.
 fn a_cancel_in_a_nested_section<H: Harness>(at_release: bool) {
     let mut oracle = Oracle::new();
-    let namespace = unique_name("nested");
-    let keys: Vec<_> = (0..MANY)
-        .map(|n| Key::namespaced(namespace.clone(), n.to_string()))
-        .collect();
+    let keys = many_keys();
     H::with(|backend| {
         with_lock(backend, unique_key(), |conn| {
             let mark = unique_key();

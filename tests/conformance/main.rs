@@ -14,6 +14,7 @@ mod counts;
 mod harness;
 mod inside;
 mod inspecting;
+mod modes;
 mod sections;
 mod slices;
 mod transactions;
@@ -111,6 +112,15 @@ macro_rules! outside_a_transaction {
                 a_timeout_names_the_holder,
                 a_table_in_front_of_the_view_hides_nothing,
             }
+            modes::{
+                a_downgraded_lock_is_shared_and_never_free,
+                a_shared_lock_is_upgraded_if_nobody_else_shares,
+                an_upgrade_against_another_is_refused,
+                nested_holds_change_one_by_one,
+                a_lock_that_is_lost_changes_nothing,
+                no_mode_changes_in_a_raw_transaction,
+                a_cancel_at_a_change_of_mode_changes_all_or_nothing,
+            }
             attacks::{
                 a_cancel_at_a_nested_release_leaves_the_outer_hold,
                 a_cancel_at_a_nested_acquire_leaves_the_outer_hold,
@@ -152,6 +162,9 @@ macro_rules! inside_a_transaction {
             inspecting::{
                 a_timeout_in_a_transaction_names_the_holder,
                 a_table_in_front_of_the_view_hides_nothing_in_a_transaction,
+            }
+            modes::{
+                a_transactions_lock_is_upgraded_and_never_downgraded,
             }
             attacks::{
                 a_savepoint_of_the_callers_is_left_alone,

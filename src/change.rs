@@ -1,0 +1,135 @@
+//! A lock that changes its mode while it is held.
+
+use std::time::Duration;
+
+use crate::attempt::{Attempt, Place};
+use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
+use crate::error::Error;
+use crate::guard::LockGuard;
+use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
+use crate::sql;
+
+/// How long an upgrade waits for each key, in milliseconds: long enough for the server to let it past
+/// those who wait, which an attempt that does not wait is not before PostgreSQL 17.
+const UPGRADE: WaitTime = WaitTime::Place(Some(1));
+
+impl<H: SessionHandle> LockGuard<H> {
+    /// Makes an exclusive lock shared, without a gap: other shared holders are let in, and no
+    /// exclusive one comes in between. One round trip; nothing happens if it is shared already.
+    ///
+    /// If a section around this one holds the lock exclusively too, on the same connection, it keeps
+    /// others out until that section ends.
+    ///
+    /// # Errors
+    ///
+    /// After each of them but [`Error::LockLost`], the lock is held as it was.
+    ///
+    /// - [`Error::CannotDowngrade`]: a transaction is open. PostgreSQL cannot give up a lock of a
+    ///   transaction's before its end, and others would see what a lock of the session's protects
+    ///   before it is committed.
+    /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
+    /// - [`Error::Canceled`], [`Error::TransactionAborted`], [`Error::Database`].
+    pub fn downgrade(guard: &mut Self) -> Result<(), Error> {
+        if guard.lock.mode() == Mode::Shared {
+            return Ok(());
+        }
+        let lock = guard.lock.clone();
+        if guard.scope == Scope::Transaction || guard.in_transaction() {
+            return Err(Error::CannotDowngrade { lock });
+        }
+        match insist(|| guard.change()) {
+            Ok(()) => {
+                guard.lock = lock.with_mode(Mode::Shared);
+                Ok(())
+            }
+            Err(Failure::Refused(Refusal::InTransaction)) => Err(Error::CannotDowngrade { lock }),
+            Err(failure) => Err(unchanged(lock, failure)),
+        }
+    }
+
+    /// Makes a shared lock exclusive if nobody else shares it. `false`: somebody does, and the lock is
+    /// still shared. One round trip; nothing happens if it is exclusive already.
+    ///
+    /// It goes past those who wait for the lock: they wait for this holder in any case. It waits for
+    /// no more than a millisecond a key. What was read under the shared lock stays as it was.
+    ///
+    /// In a transaction the exclusive lock is the transaction's, and stays until its end.
+    ///
+    /// # Errors
+    ///
+    /// After each of them but [`Error::LockLost`], the lock is held as it was.
+    ///
+    /// - [`Error::InTransaction`]: the lock is the session's, and a transaction is open by now.
+    /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
+    /// - [`Error::Canceled`], [`Error::LockTableFull`], [`Error::TransactionAborted`].
+    /// - [`Error::Database`]: also in place of `false` with diesel, where the server's messages
+    ///   (`lc_messages`) are not in English.
+    pub fn try_upgrade(guard: &mut Self) -> Result<bool, Error> {
+        if guard.lock.mode() == Mode::Exclusive {
+            return Ok(true);
+        }
+        let lock = guard.lock.clone().with_mode(Mode::Exclusive);
+        let upgraded = match guard.scope {
+            Scope::Session => guard.upgrade_for_session(),
+            Scope::Transaction => guard.upgrade_for_transaction(&lock),
+        };
+        match upgraded {
+            Ok(()) => {
+                guard.lock = lock;
+                Ok(true)
+            }
+            // Another shared holder that waits for the same is a deadlock.
+            Err(Error::Timeout { .. } | Error::Deadlock { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn upgrade_for_session(&mut self) -> Result<(), Error> {
+        let lock = self.lock.clone();
+        if self.in_transaction() {
+            return Err(Error::InTransaction { lock });
+        }
+        self.change().map_err(|failure| {
+            if matches!(failure, Failure::Sql { .. }) {
+                // A driver may return before the server has let go of what the message had.
+                let _ = insist(|| self.handle.send("SELECT 1"));
+            }
+            unchanged(lock, failure)
+        })
+    }
+
+    /// Beside the shared one, which stays too.
+    fn upgrade_for_transaction(&mut self, lock: &LockInfo) -> Result<(), Error> {
+        let request = Request {
+            timeout: Some(Duration::from_millis(1)),
+            keep_place: true,
+            name_holders: Some(false),
+            ..Request::new(lock.target().clone())
+        };
+        let session = &mut *self.handle;
+        Attempt::begin(&request).in_slices(session, Place::CallersTransaction, |session, _, _| {
+            let replies = <H::Target as Session>::REPLIES;
+            session.send(&sql::acquire_in_transaction(lock, UPGRADE, replies))
+        })
+    }
+
+    fn in_transaction(&mut self) -> bool {
+        self.handle.in_transaction()
+    }
+
+    fn change(&mut self) -> Result<(), Failure> {
+        let replies = <H::Target as Session>::REPLIES;
+        self.handle
+            .send(&sql::change_mode(&self.lock, UPGRADE, replies))
+    }
+}
+
+fn unchanged(lock: LockInfo, failure: Failure) -> Error {
+    match failure {
+        Failure::Lost(source) => Error::LockLost {
+            lock,
+            source: Some(source),
+        },
+        failure => Error::acquire(lock, None, failure),
+    }
+}

@@ -1,0 +1,136 @@
+//! Guards that own their connection, and what can go to another thread.
+
+#[path = "support/oracle.rs"]
+mod oracle;
+
+use std::thread;
+
+use diesel::connection::{Connection, SimpleConnection};
+use diesel::pg::PgConnection;
+use diesel::r2d2::ConnectionManager;
+use oracle::{Oracle, connect, unique_key, url};
+use pglock::driver::{Owned, OwnedBackend, Session};
+use pglock::{Error, Key, Lock, LockGuard, LockInfo, QueuedPool, StopToken};
+use postgres::{Client, NoTls};
+use r2d2::{ManageConnection, Pool, PooledConnection};
+use r2d2_postgres::PostgresConnectionManager;
+
+type Postgres = PostgresConnectionManager<NoTls>;
+type Diesel = ConnectionManager<PgConnection>;
+
+fn pool<M: ManageConnection>(manager: M) -> Pool<M> {
+    Pool::builder().max_size(2).build(manager).unwrap()
+}
+
+fn postgres_pool() -> Pool<Postgres> {
+    pool(Postgres::new(url().parse().unwrap(), NoTls))
+}
+
+fn diesel_pool() -> Pool<Diesel> {
+    pool(Diesel::new(url()))
+}
+
+/// Keeps a lock for as long as it lives, on whichever thread.
+struct Leader<B: OwnedBackend> {
+    guard: LockGuard<B::Owned>,
+}
+
+fn lead<B: OwnedBackend>(backend: B, key: &Key) -> Result<Leader<B>, Error> {
+    let guard = Lock::new(backend, key).into_guard()?;
+    Ok(Leader { guard })
+}
+
+fn holds_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
+    mut new: impl FnMut() -> B,
+) where
+    B::Session: Session,
+{
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let mut leader = lead(new(), &key).unwrap();
+    oracle.holder(&key);
+    leader.guard.send("SELECT 1").unwrap();
+    let refused = Lock::new(new(), &key)
+        .timeout(std::time::Duration::ZERO)
+        .into_guard();
+    assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let leader = thread::spawn(|| leader).join().unwrap();
+    oracle.holder(&key);
+    LockGuard::release(leader.guard).unwrap();
+    oracle.wait_until_free(&key);
+    drop(lead(new(), &key).unwrap());
+    oracle.wait_until_free(&key);
+}
+
+#[test]
+fn a_guard_owns_a_connection() {
+    holds_until_it_is_dropped(connect);
+    holds_until_it_is_dropped(|| PgConnection::establish(&url()).unwrap());
+}
+
+#[test]
+fn a_guard_owns_a_pooled_connection() {
+    let pool = postgres_pool();
+    holds_until_it_is_dropped(|| pool.get().unwrap());
+    let pool = diesel_pool();
+    holds_until_it_is_dropped(|| pool.get().unwrap());
+}
+
+#[test]
+fn a_guard_owns_a_connection_of_a_pool() {
+    let pool = postgres_pool();
+    holds_until_it_is_dropped(|| pool.clone());
+    let pool = diesel_pool();
+    holds_until_it_is_dropped(|| pool.clone());
+    let queued = QueuedPool::new(pool);
+    holds_until_it_is_dropped(|| queued.clone());
+}
+
+/// The guard derefs to the connection, as a borrowing one does.
+#[test]
+fn an_owned_connection_is_used_as_any() {
+    let key = unique_key();
+    let mut guard: LockGuard<Owned<Client>> = Lock::new(connect(), &key).into_guard().unwrap();
+    guard.execute("SELECT 1", &[]).unwrap();
+    let connection = PgConnection::establish(&url()).unwrap();
+    let mut guard = Lock::new(connection, unique_key()).into_guard().unwrap();
+    guard.batch_execute("SELECT 1").unwrap();
+}
+
+#[test]
+fn a_lock_is_cloned_with_its_pool() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let pool = postgres_pool();
+    let mut lock = Lock::new(&pool, &key).shared();
+    let mut other = lock.clone();
+    assert_eq!(lock.lock_info(), other.lock_info());
+    let guards = (lock.acquire().unwrap(), other.acquire().unwrap());
+    assert_eq!(oracle.held(&key), ["ShareLock", "ShareLock"]);
+    drop(guards);
+    oracle.assert_free(&key);
+}
+
+/// No driver's connection is `Sync`, and so neither is what has one.
+#[test]
+fn what_can_go_to_another_thread_does() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<Error>();
+    sync::<Error>();
+    send::<Key>();
+    sync::<Key>();
+    send::<LockInfo>();
+    sync::<LockInfo>();
+    send::<StopToken>();
+    sync::<StopToken>();
+    send::<Lock<Client>>();
+    send::<Lock<PgConnection>>();
+    send::<Lock<Pool<Postgres>>>();
+    sync::<Lock<Pool<Postgres>>>();
+    send::<Lock<QueuedPool<Diesel>>>();
+    sync::<Lock<QueuedPool<Diesel>>>();
+    send::<LockGuard<&mut Client>>();
+    send::<LockGuard<Owned<Client>>>();
+    send::<LockGuard<Owned<PgConnection>>>();
+    send::<LockGuard<PooledConnection<Postgres>>>();
+    send::<LockGuard<PooledConnection<Diesel>>>();
+}
