@@ -95,6 +95,12 @@ fn pool<M: r2d2::ManageConnection>(manager: M) -> Pool<M> {
     Pool::builder().max_size(1).build(manager).unwrap()
 }
 
+/// A queued pool that hands its connection over however long the sections take.
+#[cfg(feature = "r2d2")]
+pub fn handing_over<M: r2d2::ManageConnection>(pool: Pool<M>) -> pglock::QueuedPool<M> {
+    pglock::QueuedPool::new(pool).max_hold(crate::oracle::PATIENCE)
+}
+
 /// Makes a test of each backend: a function gets the wire, and what makes backends on it.
 macro_rules! on_every_backend {
     ($function:ident) => {
@@ -160,22 +166,20 @@ pub(crate) use on_every_backend;
 macro_rules! on_every_queued_pool {
     ($function:ident) => {
         mod $function {
-            use pglock::QueuedPool;
-
-            use crate::backends::Wire;
+            use crate::backends::{Wire, handing_over};
 
             #[cfg(feature = "postgres")]
             #[test]
             fn postgres() {
                 let wire = Wire::new(true);
-                super::$function(&wire, &QueuedPool::new(wire.postgres_pool()));
+                super::$function(&wire, &handing_over(wire.postgres_pool()));
             }
 
             #[cfg(feature = "diesel")]
             #[test]
             fn diesel() {
                 let wire = Wire::new(false);
-                super::$function(&wire, &QueuedPool::new(wire.diesel_pool()));
+                super::$function(&wire, &handing_over(wire.diesel_pool()));
             }
         }
     };
