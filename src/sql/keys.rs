@@ -71,17 +71,26 @@ pub(crate) fn acquire_for_session(
         Client::Own => bears_own(),
         Client::Other => may_bear(lock),
     }]);
-    let mut conditions = Conditions::new();
-    conditions.and(&[&allowed.text]);
-    if time == WaitTime::No {
-        conditions.tries("_xact", lock);
-        conditions.tries("", lock);
-        let busy = format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text);
-        return unless(&conditions, &busy, replies);
+    let mut for_message = Conditions::new();
+    for_message.and(&[&allowed.text]);
+    let mut for_session = Conditions::new();
+    let why = if time == WaitTime::No {
+        for_message.tries("_xact", lock);
+        for_session.tries("", lock);
+        format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text)
+    } else {
+        for_message.waits(lock, time);
+        for_session.for_session(lock);
+        REFUSED.to_owned()
+    };
+    match replies {
+        Replies::Rows => {
+            for_message.and(&[&for_session.text]);
+            answer(&for_message, &why, replies)
+        }
+        // A block looks for interrupts at its end, so it takes nothing for the session.
+        Replies::Errors => [carry(&for_message, &why), raise(&for_session, REFUSED)].join("; "),
     }
-    conditions.waits(lock, time);
-    conditions.for_session(lock);
-    unless(&conditions, REFUSED, replies)
 }
 
 /// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets it. As

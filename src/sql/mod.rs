@@ -27,8 +27,8 @@ pub(crate) use inspect::{claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
 pub(crate) use keys::{
-    Client, acquire_for_session, between_slices, change_mode, held,
-    held_by_session, release, roll_back_and_release, why_not,
+    Client, acquire_for_session, between_slices, change_mode, held, held_by_session, release,
+    roll_back_and_release, why_not,
 };
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
@@ -160,8 +160,8 @@ pub(crate) fn raise_text(expression: &str) -> String {
 /// The same as [`raise`] for a driver without rows, which has no SQLSTATE either: a block puts every
 /// other one into the text.
 ///
-/// The condition of an IF is evaluated without a look for interrupts at its end, and nothing comes
-/// after it.
+/// A block looks for interrupts at its end, and may be cancelled then: it must take or release nothing
+/// for the session.
 fn carry(conditions: &Conditions, why: &str) -> String {
     let mark = mark();
     block(
