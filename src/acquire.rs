@@ -18,7 +18,7 @@ pub(crate) fn guard<'b, B: LockBackend>(
     request: &Request,
 ) -> Result<LockGuard<B::Handle<'b>>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let (mut handle, mut attempt, waiting) = begin(backend, request, scope)?;
+    let (mut handle, mut attempt, waiting) = begin(backend, request, scope, false)?;
     let (scope, hold) = if handle.place().is_some_and(|place| place.takes_over()) {
         (Scope::Session, waiting.acquired())
     } else {
@@ -36,7 +36,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let (mut handle, mut attempt, waiting) = begin(backend, &request, Scope::Transaction)?;
+    let (mut handle, mut attempt, waiting) = begin(backend, &request, Scope::Transaction, false)?;
     let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
     hold.end(Outcome::Kept);
     Ok(())
@@ -56,7 +56,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let (mut handle, mut attempt, waiting) = begin(backend, request, Scope::Transaction)?;
+    let (mut handle, mut attempt, waiting) = begin(backend, request, Scope::Transaction, false)?;
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -129,10 +129,11 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
 }
 
 /// Finds the session, and starts the clock of the timeout before that.
-fn begin<'b, 'r, B: LockBackend + ?Sized>(
+pub(crate) fn begin<'b, 'r, B: LockBackend + ?Sized>(
     backend: &'b mut B,
     request: &'r Request,
     scope: Scope,
+    one_message: bool,
 ) -> Result<(B::Handle<'b>, Attempt<'r>, Waiting), Error> {
     let lock = &request.lock;
     match lock.target() {
@@ -147,6 +148,7 @@ fn begin<'b, 'r, B: LockBackend + ?Sized>(
         scope,
         timeout: request.timeout,
         stop: request.stop.as_ref(),
+        one_message,
     });
     match found {
         Ok(handle) => Ok((handle, attempt, waiting)),

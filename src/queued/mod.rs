@@ -158,7 +158,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
         let for_a_connection = self.pool.connection_timeout();
-        if !lock.is_self_conflicting() {
+        if acquire.one_message || !lock.is_self_conflicting() {
             let connection = checkout(for_a_connection)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }
