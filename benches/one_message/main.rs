@@ -59,7 +59,7 @@ fn main() {
 fn compare<C: Connection>(case: Case, driver: &str, table: &mut Table) {
     let (network, threads, gain, cost) = case;
     let (rounds, time) = match measures() {
-        true => (5, Duration::from_millis(400)),
+        true => (5, Duration::from_millis(250)),
         false => (1, Duration::from_millis(5)),
     };
     let proxy = (network > 0.0).then(|| Proxy::with_delay(Duration::from_secs_f64(network / 1e3)));
@@ -112,16 +112,16 @@ fn compare<C: Connection>(case: Case, driver: &str, table: &mut Table) {
 /// Sections a second, of all threads together.
 fn rate<C: Connection>(connections: &mut [C], (_, way): Way<C>, time: Duration) -> f64 {
     let (ready, stop) = (Barrier::new(connections.len() + 1), AtomicBool::new(false));
+    let work = |connection: &mut C| {
+        ready.wait();
+        let mut count = 0_u32;
+        while !stop.load(Ordering::Relaxed) {
+            way(connection);
+            count += 1;
+        }
+        count
+    };
     thread::scope(|scope| {
-        let work = |connection| {
-            ready.wait();
-            let mut count = 0_u32;
-            while !stop.load(Ordering::Relaxed) {
-                way(connection);
-                count += 1;
-            }
-            count
-        };
         let work = &work;
         let threads: Vec<_> = connections
             .iter_mut()
