@@ -19,7 +19,7 @@ pub(crate) fn guard<H: SessionHandle>(
     find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
-    let (mut handle, mut attempt, waiting) = begin(request, scope, find)?;
+    let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
     let (scope, hold) = if handle.place().is_some_and(|place| place.takes_over()) {
         (Scope::Session, waiting.acquired())
     } else {
@@ -37,9 +37,10 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         scope: Some(Scope::Transaction),
         ..request.clone()
     };
-    let (mut handle, mut attempt, waiting) = begin(&request, Scope::Transaction, |acquire| {
-        backend.session_for(acquire)
-    })?;
+    let (mut handle, mut attempt, waiting) =
+        begin(&request, Scope::Transaction, false, |acquire| {
+            backend.session_for(acquire)
+        })?;
     let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
     hold.end(Outcome::Kept);
     Ok(())
@@ -59,9 +60,10 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     if request.scope == Some(Scope::Session) {
         return Err(Error::WrongScope { lock: lock.clone() });
     }
-    let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, |acquire| {
-        backend.session_for(acquire)
-    })?;
+    let (mut handle, mut attempt, waiting) =
+        begin(request, Scope::Transaction, false, |acquire| {
+            backend.session_for(acquire)
+        })?;
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -134,9 +136,10 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
 }
 
 /// Finds the session, and starts the clock of the timeout before that.
-fn begin<'r, H>(
+pub(crate) fn begin<'r, H>(
     request: &'r Request,
     scope: Scope,
+    one_message: bool,
     find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
 ) -> Result<(H, Attempt<'r>, Waiting), Error> {
     let lock = &request.lock;
@@ -156,6 +159,7 @@ fn begin<'r, H>(
         scope,
         timeout: request.timeout,
         stop,
+        one_message,
     });
     match found {
         Ok(handle) => Ok((handle, attempt, waiting)),

@@ -25,6 +25,8 @@ pub(crate) enum Place {
     CallersTransaction,
     /// In a transaction that begins with it: nothing, since it is rolled back.
     OwnTransaction,
+    /// In a message that has the whole section in it: nothing.
+    OneMessage,
 }
 
 /// One call for a lock, from its beginning to its end.
@@ -136,7 +138,9 @@ impl<'r> Attempt<'r> {
                 (Ok(()), lines) => Ok(lines),
                 (Err(undone), _) => Err(undone),
             },
-            Place::Session | Place::OwnTransaction => ask::lines(session, &question),
+            Place::Session | Place::OwnTransaction | Place::OneMessage => {
+                ask::lines(session, &question)
+            }
         };
         let lines = match told {
             Ok(lines) => lines,
@@ -203,15 +207,20 @@ impl<'r> Attempt<'r> {
                     failure = failure.without_transaction(session.in_transaction());
                 }
             }
-            Place::Session | Place::OwnTransaction if busy && self.request.names_holders(true) => {
+            _ if busy && self.request.names_holders(true) => {
                 holders = inspect::holders_of(session, lock);
             }
-            Place::Session | Place::OwnTransaction => {
+            Place::Session | Place::OwnTransaction | Place::OneMessage => {
                 // A driver may return before the server has let go of what the message had: the
                 // next answer comes after that. And nothing is answered in a raw transaction that
                 // was aborted.
                 let unknown = failure.may_be_aborted_transaction();
-                let must_settle = place == Place::Session && matches!(failure, Failure::Sql { .. });
+                let must_settle = match place {
+                    Place::OwnTransaction => false,
+                    // Of several keys it may have had some.
+                    Place::OneMessage if lock.keys().len() > 1 => true,
+                    _ => matches!(failure, Failure::Sql { .. }),
+                };
                 if unknown || must_settle {
                     let settled = insist(|| session.send("SELECT 1"));
                     if matches!(settled, Err(Failure::Sql { .. })) {
@@ -238,7 +247,7 @@ fn why_not<S: Session>(session: &mut S, place: Place) -> Failure {
             (Ok(()), lines) => Ok(lines),
             (Err(failure), _) => return failure.without_transaction(session.in_transaction()),
         },
-        Place::Session | Place::OwnTransaction => ask::lines(session, &question),
+        _ => ask::lines(session, &question),
     };
     match lines {
         Ok(lines) => Failure::Refused(

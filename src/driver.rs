@@ -163,6 +163,9 @@ pub struct Acquire<'a> {
     pub timeout: Option<Duration>,
     /// What ends the wait.
     pub stop: Option<&'a StopToken>,
+    /// Whether the lock lasts for one message, so that threads are better off in the server's queue
+    /// than in one of this process.
+    pub one_message: bool,
 }
 
 impl<B: LockBackend + ?Sized> LockBackend for &mut B {
@@ -269,7 +272,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///   semicolon in between. When it fails, no transaction of pglock's is open: return the failure
     ///   and send nothing, for there may be one of the caller's, by a raw `BEGIN`.
     /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). When that fails,
-    ///   ROLLBACK, except after [`Refusal::InTransaction`]: then the transaction is the caller's, who
+    ///   ROLLBACK, except when [`Failure::is_in_transaction`]: then the transaction is the caller's, who
     ///   began it by a raw `BEGIN` of which the driver does not know.
     ///
     /// After `body`, [`Finish::Commit`] means to send [`Opening::commit`], which holds the COMMIT; when

@@ -98,6 +98,8 @@ pub enum Failure {
     Sql {
         /// Its SQLSTATE, where the driver or the text says it.
         sqlstate: Option<String>,
+        /// Whether a statement of pglock's own failed, as far as the text says it.
+        marked: bool,
         /// The driver's error.
         source: BoxError,
     },
@@ -115,14 +117,57 @@ impl Failure {
         if let Some(refusal) = marked.and_then(Refusal::read) {
             return Self::Refused(refusal);
         }
-        match marked.and_then(|rest| rest.get(..5)).or(sqlstate) {
+        let carried = marked.and_then(state_at_start);
+        match carried.or(sqlstate) {
             Some(state) if is_connection_loss(state) => Self::Lost(source),
-            Some(ACTIVE_TRANSACTION) => Self::Refused(Refusal::InTransaction),
             state => Self::Sql {
                 sqlstate: state.map(str::to_owned),
+                marked: carried.is_some(),
                 source,
             },
         }
+    }
+
+    /// The same, with the error's context and its internal query (`PG_DIAG_CONTEXT`,
+    /// `PG_DIAG_INTERNAL_QUERY`), where the driver tells them. They say that a statement of pglock's own
+    /// failed, where the error's text cannot.
+    #[must_use]
+    pub fn in_context(mut self, context: &str) -> Self {
+        if let Self::Sql { marked, .. } = &mut self {
+            *marked |= context.contains(&mark());
+        }
+        self
+    }
+
+    /// Whether a statement that must be the first of its transaction was not: a raw `BEGIN` of the
+    /// caller's came before it (SQLSTATE 25001).
+    #[must_use]
+    pub fn is_in_transaction(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::InTransaction)) || self.has_state(ACTIVE_TRANSACTION)
+    }
+
+    /// Whether two messages failed in the same words, where the driver does not tell the SQLSTATE.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Sql {
+                    sqlstate: None,
+                    source,
+                    ..
+                },
+                Self::Sql { source: other, .. },
+            ) => source.to_string() == other.to_string(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn is_marked(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Sql { marked: true, .. })
+    }
+
+    /// Whether the server had no transaction for the message, or one that was aborted.
+    pub(crate) fn is_without_transaction(&self) -> bool {
+        self.has_state(NO_TRANSACTION) || self.has_state(IN_FAILED_TRANSACTION)
     }
 
     fn has_state(&self, state: &str) -> bool {
@@ -150,6 +195,7 @@ impl Failure {
         match self {
             Self::Sql {
                 sqlstate: None,
+                marked,
                 source,
             } => {
                 let state = if in_transaction {
@@ -159,6 +205,7 @@ impl Failure {
                 };
                 Self::Sql {
                     sqlstate: Some(state.to_owned()),
+                    marked,
                     source,
                 }
             }
@@ -186,9 +233,19 @@ pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
 pub(crate) const DEADLOCK: &str = "40P01";
 pub(crate) const CANCELED: &str = "57014";
 pub(crate) const OUT_OF_MEMORY: &str = "53200";
-const ACTIVE_TRANSACTION: &str = "25001";
+pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
+
+/// What a block puts in front of an error's text. The text of a syntax error may quote our own.
+fn state_at_start(text: &str) -> Option<&str> {
+    let (state, _) = text.split_once(' ')?;
+    let is_state = state.len() == 5
+        && state
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    is_state.then_some(state)
+}
 
 /// Whether an error is the last that a session says: connection exceptions, shutdowns, and the
 /// three timeouts that end a session: idle, idle in a transaction, and too long in one.
@@ -221,7 +278,14 @@ mod tests {
         let ours = told(None, &format!("invalid input: \"{}busy\"", mark()));
         assert!(matches!(ours, Failure::Refused(Refusal::Busy)), "{ours:?}");
         let carried = told(None, &format!("{}55P03 canceling", mark()));
-        assert!(carried.is_timeout(), "{carried:?}");
+        assert!(carried.is_timeout() && carried.is_marked(), "{carried:?}");
+        let quoted = told(
+            None,
+            &format!("unterminated at \"$$; '{}', 'busy'\"", mark()),
+        );
+        assert!(!quoted.is_marked(), "{quoted:?}");
+        let inside = told(Some("40P01"), "deadlock").in_context(&mark());
+        assert!(inside.is_marked(), "{inside:?}");
         for words in ["pglock:busy", "pglock-0123456789abcdef:busy", "busy"] {
             let theirs = told(Some("P0001"), words);
             assert!(matches!(theirs, Failure::Sql { .. }), "{theirs:?}");

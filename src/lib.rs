@@ -36,6 +36,7 @@
 //! | the same, as an attribute of a function | `#[pglock::locked]` |
 //! | the same, only if the lock is free | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
+//! | a few statements on a hot key, in one round trip | [`Lock::batch_execute`] |
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
@@ -95,6 +96,7 @@ mod guard;
 pub mod inspect;
 mod key;
 mod lock;
+mod one_message;
 pub mod optimistic;
 mod process;
 #[cfg(feature = "r2d2")]
@@ -116,6 +118,7 @@ pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
+pub use sql::literal;
 pub use stop::StopToken;
 pub use targets::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
 pub use with::{

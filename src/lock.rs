@@ -43,8 +43,8 @@ use crate::targets::{IntoTarget, Target};
 /// yours is therefore moved in; write `&mut *conn` to use it again afterwards.
 #[must_use = "a lock does nothing until it is run or acquired"]
 pub struct Lock<B, T = Key> {
-    backend: B,
-    request: Request,
+    pub(crate) backend: B,
+    pub(crate) request: Request,
     target: PhantomData<fn() -> T>,
 }
 

@@ -494,3 +494,46 @@ fn a_guard_inside_a_transaction_takes_one_to_acquire_and_one_to_ask() {
         });
     });
 }
+
+#[test]
+fn a_section_in_one_message_takes_one() {
+    each_backend!(|wire, backend| {
+        for text in ["SELECT 1", "SELECT 1; SELECT 2; -- no more", ""] {
+            let mut lock = Lock::new(&mut *backend, fresh_key());
+            wire.takes(1, || lock.batch_execute(text).unwrap());
+            let mut lock = Lock::all(&mut *backend, three_keys()).timeout(LATE);
+            wire.takes(1, || lock.batch_execute(text).unwrap());
+            wire.takes(1, || assert!(lock.try_batch_execute(text).unwrap()));
+        }
+        // It may have begun a transaction.
+        let mut lock = Lock::new(&mut *backend, fresh_key());
+        wire.takes(2, || lock.batch_execute("DO $$ BEGIN END $$").unwrap());
+        // The driver returns before the server has rolled back.
+        wire.takes(2, || drop(lock.batch_execute("SELECT 1 / 0").unwrap_err()));
+    });
+    each_transaction!(|wire, backend| {
+        for text in ["SELECT 1", "DO $$ BEGIN END $$"] {
+            let mut lock = Lock::new(&mut *backend, fresh_key());
+            wire.takes(1, || lock.batch_execute(text).unwrap());
+            wire.takes(1, || assert!(lock.try_batch_execute(text).unwrap()));
+        }
+    });
+}
+
+/// With `postgres` the end of the first slice is asked for once more.
+#[test]
+fn a_section_in_one_message_that_is_refused_takes_up_to_two_more() {
+    each_backend!(|wire, backend| {
+        let key = &fresh_key();
+        let _holder = hold(key);
+        let mut lock = Lock::new(&mut *backend, key)
+            .timeout(Duration::ZERO)
+            .name_holders(false);
+        wire.takes(1, || assert!(!lock.try_batch_execute("SELECT 1").unwrap()));
+        let mut lock = Lock::new(&mut *backend, key).timeout(SOON);
+        wire.takes(2 + wire.driver.begin(), || {
+            let error = lock.batch_execute("SELECT 1").unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        });
+    });
+}

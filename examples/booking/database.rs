@@ -1,6 +1,8 @@
 //! The tables of seats and bookings, over each of the drivers. No lock in sight.
 
 use std::env;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use diesel::connection::SimpleConnection;
@@ -12,11 +14,15 @@ use pglock::optimistic::{self, diesel::AtVersion, postgres::VersionedTable};
 use postgres::{Client, Config, NoTls, Transaction};
 use r2d2_postgres::PostgresConnectionManager;
 
+use crate::proxy::Proxy;
+
 /// What a buyer asks of a connection, or of a transaction on it.
 pub(crate) trait Seats {
     fn is_free(&mut self, seat: i32) -> Result<bool>;
     fn book(&mut self, seat: i32, buyer: i32) -> Result<()>;
     fn mark_sold(&mut self, seat: i32) -> Result<()>;
+    /// Whether the seat is booked by this buyer.
+    fn is_booked_by(&mut self, seat: i32, buyer: i32) -> Result<bool>;
 
     /// Whether the seat is free, and its version.
     fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error>;
@@ -50,6 +56,11 @@ macro_rules! seats_over_postgres {
             fn mark_sold(&mut self, seat: i32) -> Result<()> {
                 self.execute("UPDATE seat SET free = false WHERE id = $1", &[&seat])?;
                 Ok(())
+            }
+
+            fn is_booked_by(&mut self, seat: i32, buyer: i32) -> Result<bool> {
+                let booked = "SELECT EXISTS (SELECT FROM booking WHERE seat = $1 AND buyer = $2)";
+                Ok(self.query_one(booked, &[&seat, &buyer])?.get(0))
             }
 
             fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error> {
@@ -104,6 +115,12 @@ impl Seats for PgConnection {
         Ok(())
     }
 
+    fn is_booked_by(&mut self, seat: i32, buyer: i32) -> Result<bool> {
+        let this = booking::seat.eq(seat).and(booking::buyer.eq(buyer));
+        let booked = exists(booking::table.filter(this));
+        Ok(diesel::select(booked).get_result::<bool>(self)?)
+    }
+
     fn look(&mut self, seat: i32) -> Result<(bool, i32), optimistic::Error> {
         let seat = seat::table.find(seat).select((seat::free, seat::version));
         Ok(seat.first(self)?)
@@ -127,7 +144,10 @@ pub(crate) fn postgres(show: i32) -> Result<Client> {
 }
 
 pub(crate) fn diesel(show: i32) -> Result<PgConnection> {
-    let mut connection = PgConnection::establish(&url()?).context(CANNOT_CONNECT)?;
+    let url = NETWORK
+        .get()
+        .map_or_else(url, |network| Ok(network.url()))?;
+    let mut connection = PgConnection::establish(&url).context(CANNOT_CONNECT)?;
     connection.batch_execute(&format!("SET search_path TO {}", schema(show)))?;
     Ok(connection)
 }
@@ -144,13 +164,25 @@ const CANNOT_CONNECT: &str = "cannot connect to the server that DATABASE_URL nam
 
 /// A show has a schema of its own, so that the statements can say just `booking`.
 fn config(show: i32) -> Result<Config> {
-    let mut config: Config = url()?.parse().context("cannot read DATABASE_URL")?;
+    let mut config: Config = match NETWORK.get() {
+        Some(network) => network.config(),
+        None => url()?.parse().context("cannot read DATABASE_URL")?,
+    };
     config.options(&format!("-c search_path={}", schema(show)));
     Ok(config)
 }
 
 fn schema(show: i32) -> String {
     format!("pglock_booking_{show}")
+}
+
+/// The network that buyers go through, where it takes time.
+static NETWORK: OnceLock<Proxy> = OnceLock::new();
+
+pub(crate) fn delay(round_trip: Duration) {
+    if !round_trip.is_zero() {
+        NETWORK.get_or_init(|| Proxy::with_delay(round_trip));
+    }
 }
 
 fn url() -> Result<String> {

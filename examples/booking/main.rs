@@ -9,6 +9,8 @@
 //! The strategies are in `strategy.rs`; this file has the options and the report.
 
 mod database;
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
 mod strategy;
 mod worker;
 
@@ -18,7 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -54,6 +56,9 @@ struct Options {
     /// payment takes 5; with 0 nobody waits
     #[arg(long, value_name = "MS", default_value_t = 3)]
     timeout: u64,
+    /// How much longer a round trip to the server takes, as on a network, such as 1ms
+    #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
+    delay: Duration,
     /// Only this strategy; can be given several times
     #[arg(long)]
     strategy: Vec<Strategy>,
@@ -211,6 +216,12 @@ fn report(options: &Options, sales: &[Sale]) -> ExitCode {
         println!("With any of the others, nothing was oversold.");
     }
     ExitCode::SUCCESS
+}
+
+fn milliseconds(text: &str) -> Result<Duration> {
+    let number = text.trim_end_matches("ms").trim_end();
+    let millis: f64 = number.parse().context("not a number of milliseconds")?;
+    Duration::try_from_secs_f64(millis / 1e3).context("no such time")
 }
 
 impl Options {

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use pglock::{FirstFree, Lock, Row, key, optimistic, with_lock, with_transaction_lock};
+use pglock::{FirstFree, Lock, Row, key, literal, optimistic, with_lock, with_transaction_lock};
 
 use crate::database::{Database, Seats};
 
@@ -19,6 +19,8 @@ pub(crate) enum Strategy {
     TransactionLock,
     /// Lock::timeout and run_or_else: when somebody is waiting, and "busy" is an answer
     Timeout,
+    /// Lock::batch_execute: when SQL alone decides; lock, statements and COMMIT in one round trip
+    OneMessage,
     /// A Row: when others write to the table too, without asking pglock
     RowLock,
     /// FirstFree, by SKIP LOCKED: when any row will do, as with the jobs of a queue
@@ -71,6 +73,7 @@ impl Strategy {
             Self::Timeout => Lock::new(database, key)
                 .timeout(timeout)
                 .run_or_else(|conn| check_then_book(conn, wish), |_| Ok(Outcome::Busy)),
+            Self::OneMessage => book_then_pay(database, wish),
             Self::RowLock => {
                 let row = Row::new("seat", "id", seat);
                 with_transaction_lock(database, row, |tx| check_then_book(tx, wish))
@@ -97,6 +100,22 @@ impl Strategy {
 #[pglock::locked(key = "show:{wish.show}:seat:{wish.seat}")]
 fn book_alone(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcome> {
     check_then_book(database, wish)
+}
+
+/// The server decides, and the payment comes after it, when the lock is free again.
+fn book_then_pay(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcome> {
+    let Wish { show, seat, buyer } = wish;
+    let (seat_text, buyer_text) = (literal(seat), literal(buyer));
+    Lock::new(&mut *database, key!("show:{show}:seat:{seat}")).batch_execute(&format!(
+        "INSERT INTO booking (seat, buyer) SELECT {seat_text}::int, {buyer_text}::int \
+         WHERE NOT EXISTS (SELECT FROM booking WHERE seat = {seat_text})"
+    ))?;
+    let mut conn = database.session().map_err(anyhow::Error::from_boxed)?;
+    if !conn.is_booked_by(seat, buyer)? {
+        return Ok(Outcome::Taken);
+    }
+    pay();
+    Ok(Outcome::Booked)
 }
 
 /// Nobody is kept out in between, but the booking fails if somebody else was faster.

@@ -27,6 +27,7 @@ pub(crate) struct Task {
 /// What a worker process does.
 pub(crate) fn work(options: &Options, task: &Task) -> Result<()> {
     let (show, buyers) = (task.show, options.buyers);
+    database::delay(options.delay);
     match options.driver {
         Driver::Postgres => {
             let connections = (0..buyers).map(|_| database::postgres(show));

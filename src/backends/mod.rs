@@ -3,6 +3,6 @@
 #[cfg(feature = "diesel")]
 mod diesel;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 #[cfg(feature = "r2d2")]
 pub(crate) mod r2d2;

@@ -1,10 +1,11 @@
 //! The `postgres` crate: `Client` and `Transaction`.
 
+use postgres::error::{DbError, ErrorPosition};
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
 use crate::driver::{
-    BoxError, Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted,
-    TransactionBackend, insist,
+    BoxError, Failure, Finish, LockBackend, Opening, Session, Transacted, TransactionBackend,
+    insist,
 };
 use crate::error::Error;
 use crate::sql;
@@ -54,7 +55,7 @@ impl Session for Client {
     ) -> Result<Transacted<R>, Failure> {
         let mut transaction = self.transaction().map_err(failure)?;
         if let Err(failure) = transaction.send(&opening.after_begin()) {
-            if matches!(failure, Failure::Refused(Refusal::InTransaction)) {
+            if failure.is_in_transaction() {
                 std::mem::forget(transaction); // the caller's: it is not ours to roll back
             } else if transaction.rollback().is_err() {
                 let _ = roll_back(self);
@@ -125,7 +126,7 @@ impl Session for Transaction<'_> {
 }
 
 fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {
-    let messages = client.simple_query(sql).map_err(failure)?;
+    let messages = messages(client, sql)?;
     let texts = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
         _ => None,
@@ -133,11 +134,46 @@ fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Fail
     Ok(texts.collect())
 }
 
+/// All that the reply to a message says.
+pub(crate) fn messages(
+    client: &mut impl GenericClient,
+    sql: &str,
+) -> Result<Vec<SimpleQueryMessage>, Failure> {
+    client.simple_query(sql).map_err(failure)
+}
+
+/// What is left of it without the first and the last statements.
+pub(crate) fn without_ours(
+    mut messages: Vec<SimpleQueryMessage>,
+    (before, after): (usize, usize),
+) -> Vec<SimpleQueryMessage> {
+    let ends = messages.iter().enumerate();
+    let ends =
+        ends.filter(|(_, message)| matches!(message, SimpleQueryMessage::CommandComplete(_)));
+    let ends: Vec<_> = ends.map(|(index, _)| index + 1).collect();
+    let Some(last) = ends.len().checked_sub(after + 1) else {
+        return Vec::new();
+    };
+    messages.truncate(ends[last]);
+    messages.drain(..ends[before - 1]);
+    messages
+}
+
+/// Which statement of a block failed: as it ran, or when it was parsed.
+fn context(server: &DbError) -> String {
+    let parsed = match server.position() {
+        Some(ErrorPosition::Internal { query, .. }) => query,
+        _ => "",
+    };
+    [server.where_().unwrap_or_default(), parsed].concat()
+}
+
 fn failure(error: postgres::Error) -> Failure {
     match error.as_db_error() {
         Some(server) => {
             let (sqlstate, message) = (server.code().clone(), server.message().to_owned());
-            Failure::from_error(Some(sqlstate.code()), &message, error)
+            let context = context(server);
+            Failure::from_error(Some(sqlstate.code()), &message, error).in_context(&context)
         }
         None => Failure::Lost(error.into()),
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Error;
 use crate::claim::Claim;
 use crate::failure::{
-    CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION, OUT_OF_MEMORY, Refusal,
-    SERIALIZATION_FAILURE, TIMEOUT,
+    ACTIVE_TRANSACTION, CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION,
+    OUT_OF_MEMORY, Refusal, SERIALIZATION_FAILURE, TIMEOUT,
 };
 use crate::request::LockInfo;
 
@@ -46,7 +46,9 @@ impl Error {
                 committing: false,
                 source,
             },
-            Failure::Sql { sqlstate, source } => match sqlstate.as_deref() {
+            Failure::Sql {
+                sqlstate, source, ..
+            } => match sqlstate.as_deref() {
                 Some(TIMEOUT) => Self::Timeout {
                     lock,
                     timeout,
@@ -57,6 +59,7 @@ impl Error {
                 Some(CANCELED) => Self::Canceled { lock, source },
                 Some(OUT_OF_MEMORY) => Self::LockTableFull { lock, source },
                 Some(SERIALIZATION_FAILURE) => Self::Changed { lock, source },
+                Some(ACTIVE_TRANSACTION) => Self::InTransaction { lock },
                 Some(NO_TRANSACTION) => Self::NotInTransaction { lock },
                 Some(IN_FAILED_TRANSACTION) => Self::TransactionAborted { lock, source },
                 _ => Self::Database { lock, source },
@@ -72,7 +75,9 @@ impl Error {
                 committing: true,
                 source,
             },
-            Failure::Sql { sqlstate, source } => Self::NotCommitted {
+            Failure::Sql {
+                sqlstate, source, ..
+            } => Self::NotCommitted {
                 lock,
                 contention: matches!(sqlstate.as_deref(), Some(SERIALIZATION_FAILURE | DEADLOCK)),
                 source,

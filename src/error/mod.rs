@@ -163,8 +163,9 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// A name or a value has a NUL byte, which no text in PostgreSQL can hold. Nothing was sent.
-    #[error("cannot acquire {lock}: a name or a value contains a NUL byte")]
+    /// A name, a value or a text of statements has a NUL byte, which no text in PostgreSQL can hold.
+    /// Nothing was sent.
+    #[error("cannot acquire {lock}: a name, a value or a text contains a NUL byte")]
     NulByte {
         /// The lock that was not acquired.
         lock: LockInfo,

@@ -139,6 +139,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             scope,
             timeout,
             stop,
+            one_message,
         } = acquire;
         let start = Instant::now();
         let patience = match timeout {
@@ -152,7 +153,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         let Some(owner) = self.id.own(lock, waits) else {
             return Err(Error::AlreadyHeld { lock: lock.clone() });
         };
-        if !lock.is_self_conflicting() {
+        if one_message || !lock.is_self_conflicting() {
             let connection = check_out(&self.pool, lock, timeout)?;
             return Ok(QueuedConnection::unqueued(connection, Some(owner)));
         }

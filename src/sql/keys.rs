@@ -17,7 +17,7 @@ use crate::request::{LockInfo, Mode, WaitTime};
 /// Only in a message's implicit transaction does the transaction start with the statement: this sees
 /// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
 /// between two messages of a session: to the microsecond, as on Linux, the BSDs and macOS.
-const IDLE: &str = "now() = statement_timestamp()";
+pub(super) const IDLE: &str = "now() = statement_timestamp()";
 
 /// A standby grants the keys that its primary grants to others.
 const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
@@ -242,7 +242,7 @@ pub(crate) fn acquire_at_begin(
 }
 
 /// What acquires a lock for the transaction, and the reason if it does not.
-fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (Conditions, String) {
+pub(super) fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (Conditions, String) {
     let mut allowed = Conditions::new();
     if idle {
         allowed.and(&[IDLE]);

@@ -19,10 +19,13 @@ use crate::request::{LockInfo, WaitTime};
 mod conditions;
 mod inspect;
 mod keys;
+mod literal;
+mod one_message;
 mod targets;
 mod versions;
 
 use self::conditions::Conditions;
+use self::keys::IDLE;
 pub(crate) use inspect::{claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
@@ -30,6 +33,8 @@ pub(crate) use keys::{
     Client, acquire_for_session, between_slices, change_mode, held, held_by_session, release,
     roll_back_and_release, why_not,
 };
+pub use literal::literal;
+pub(crate) use one_message::{Message, idle, may_end_transaction};
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
@@ -52,7 +57,7 @@ pub(crate) fn acquire_at_begin(
     before_begin: bool,
     replies: Replies,
 ) -> String {
-    targets::acquire(lock, time, Some(name), before_begin, replies)
+    targets::acquire(lock, time, Some(&named(name)), before_begin, replies)
         .unwrap_or_else(|| keys::acquire_at_begin(lock, time, name, before_begin, replies))
 }
 

@@ -1,7 +1,7 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
 use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
-use super::{block, carried, named};
+use super::{block, carried, literal};
 use crate::failure::{Replies, mark};
 use crate::request::{LockInfo, Mode, WaitTime};
 use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
@@ -9,13 +9,15 @@ use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
 /// Locks a row or a table in a transaction; `None` for keys. A transaction that pglock opens gets its
 /// name here.
 ///
+/// `then_set` is an expression that is evaluated under the lock.
+///
 /// A block on every driver, for it can look at the number of rows. It catches errors only where it
 /// must, for a driver without an SQLSTATE: what is locked in a handler's subtransaction and updated
 /// after it costs a multixact.
 pub(super) fn acquire(
     lock: &LockInfo,
     time: WaitTime,
-    name: Option<&str>,
+    then_set: Option<&str>,
     before_begin: bool,
     replies: Replies,
 ) -> Option<String> {
@@ -26,7 +28,9 @@ pub(super) fn acquire(
         Target::FirstFree(pick) => (first_free(pick), PICK, ""),
         Target::Keys(_) => return None,
     };
-    let execute = format!("EXECUTE {}{then}; ", literal(&statement));
+    // The mark shows in the context of an error, where the driver tells it.
+    let statement = literal(format!("/*{}*/ {statement}", mark()));
+    let execute = format!("EXECUTE {statement}{then}; ");
     let locked = match timeout(time) {
         None => execute,
         Some(millis) => format!(
@@ -34,15 +38,15 @@ pub(super) fn acquire(
              PERFORM set_config('lock_timeout', kept, true); "
         ),
     };
-    let named = match name {
-        Some(name) => format!("PERFORM {}; ", named(name)),
+    let set = match then_set {
+        Some(expression) => format!("PERFORM {expression}; "),
         None => String::new(),
     };
     let open = if before_begin { OPEN_TRANSACTION } else { "" };
     let mark = mark();
     let body = format!(
         "answer := CASE {IN_RECOVERY} {open} {stale} ELSE '' END; \
-         IF answer = '' THEN {locked}{named}END IF; \
+         IF answer = '' THEN {locked}{set}END IF; \
          IF answer <> '' THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || answer; END IF; "
     );
     let handler = match replies {
@@ -147,16 +151,6 @@ pub(super) fn table_name(name: &TableName) -> String {
 
 pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// An escape string means the same whatever `standard_conforming_strings` says, and without a
-/// dollar sign it cannot end the block that it stands in.
-pub(super) fn literal(text: &str) -> String {
-    let text = text
-        .replace('\\', r"\\")
-        .replace('\'', "''")
-        .replace('$', r"\x24");
-    format!("E'{text}'")
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::targets::{identifier, literal, table_name};
+use super::literal;
+use super::targets::{identifier, table_name};
 use crate::targets::TableName;
 
 /// The order of its parameters: the changes, the key, the version.
@@ -72,7 +73,7 @@ pub(crate) fn trigger(table: &TableName, column: &str) -> String {
         Some(schema) => format!("{}.{name}", identifier(schema)),
         None => name.clone(),
     };
-    let body = literal(&format!(
+    let body = literal(format!(
         "BEGIN NEW.{column} := coalesce(OLD.{column}, 0) + 1; RETURN NEW; END"
     ));
     let table = table_name(table);

@@ -1,0 +1,352 @@
+//! A section that travels as one message: the lock, statements, COMMIT and release.
+
+use std::time::{Duration, Instant};
+
+use crate::acquire::begin;
+use crate::ask;
+use crate::attempt::Place;
+use crate::driver::{Failure, LockBackend, Refusal, Replies, Session, insist};
+use crate::error::Error;
+use crate::lock::Lock;
+use crate::process;
+use crate::request::{Request, Scope, WaitTime};
+use crate::sql::{self, Message};
+use crate::telemetry::Outcome;
+
+/// A section in one message.
+impl<B: LockBackend, L> Lock<B, L> {
+    /// Acquires the lock, runs statements and commits, in one message: one round trip, and the network
+    /// is not inside the section.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, key, literal};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// # client.batch_execute("CREATE TEMP TABLE stock (item text, count int); INSERT INTO stock VALUES ('ABC', 9)")?;
+    /// let item = "ABC";
+    /// Lock::new(&mut client, key!("doc:stock:{item}")).batch_execute(&format!(
+    ///     "UPDATE stock SET count = count - 1 WHERE item = {}",
+    ///     literal(item)
+    /// ))?;
+    /// # assert_eq!(client.query_one("SELECT count FROM stock", &[])?.get::<_, i32>(0), 8);
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # When to use it
+    ///
+    /// For a key that many want at once, and for servers that are far away: counters, transfers, stock, a
+    /// call of a procedure. The lock is held for as long as the statements take at the server, and not
+    /// for the round trips of a closure. All decisions must be in the statements: nothing comes back to
+    /// your code before the COMMIT.
+    ///
+    /// If the section is a **single `UPDATE` of a row that says itself what it may do** (`UPDATE stock
+    /// SET count = count - 1 WHERE item = 'ABC' AND count > 0`), it needs no lock: under READ COMMITTED
+    /// it waits for the row, and looks again. It is faster without. Take the lock where several
+    /// statements belong together, or rows that do not exist yet.
+    ///
+    /// # What the text may hold
+    ///
+    /// Any statements that may run in a transaction, separated by semicolons. Each of them sees what the
+    /// last holder has committed. There are no parameters: quote values with [`literal`](crate::literal).
+    /// `VACUUM`, `CREATE INDEX CONCURRENTLY` and the like are refused by the server, and `COPY` from or to
+    /// the client is not possible. The server sees one message: `statement_timeout` bounds each
+    /// statement, and `lock_timeout` is the caller's own for all but the acquire.
+    ///
+    /// A text with a word that could end the transaction (`BEGIN`, `START`, `COMMIT`, `END`, `ROLLBACK`,
+    /// `ABORT`, `PREPARE`, in a string too) is watched. Outside a transaction that costs a second round
+    /// trip. If it has ended the transaction, the error is [`Error::LockLost`]: what came after it is
+    /// rolled back, and what came before it is as it says itself.
+    ///
+    /// # Inside a transaction
+    ///
+    /// Of the caller's, the same message stands behind a savepoint, and the lock stays until that
+    /// transaction ends. After an error the transaction is as it was before, unless the server could not
+    /// read the text (a syntax error): then it has not come to the savepoint, and the transaction is
+    /// aborted.
+    ///
+    /// # Waiting
+    ///
+    /// As everywhere: in slices, with all that is set on the lock. A `QueuedPool` does not queue these,
+    /// for the server's queue does it better.
+    ///
+    /// With `postgres`, an error of the first slice does not say whether it came from the acquire or
+    /// from the statements. If it is a lock timeout (SQLSTATE 55P03) that may be the end of the slice,
+    /// the message is sent again in a form that says it, without waiting: so a text that has run into a
+    /// lock timeout of its own can run twice, rolled back the first time. Any other error counts as
+    /// the statements' own, also a cancel in the first slice of the wait.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`acquire`](Lock::acquire), and [`Error::NoSuchRow`], [`Error::Changed`] and
+    ///   [`Error::WrongScope`] as in [`run_in_transaction`](Lock::run_in_transaction). The statements
+    ///   have not run.
+    /// - [`Error::Body`] with the driver's error: a statement failed. All of them are rolled back.
+    /// - [`Error::NulByte`]: the text has a NUL byte. Nothing was sent.
+    /// - [`Error::LockLost`], [`Error::TransactionLeftOpen`]: the text has ended the transaction, or left
+    ///   one open, which is rolled back.
+    /// - [`Error::ConnectionLost`]: outside a transaction, whether the statements were committed is not
+    ///   known.
+    pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
+        one_message(&mut self.backend, &self.request, sql, send)?;
+        Ok(())
+    }
+
+    /// As [`batch_execute`](Lock::batch_execute), only if the lock is free, or becomes free within the
+    /// timeout, where one is set. `false`: it was not, and nothing has run.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch_execute`](Lock::batch_execute), but for the timeout.
+    pub fn try_batch_execute(&mut self, sql: &str) -> Result<bool, Error> {
+        let request = self.request.or_no_wait();
+        match one_message(&mut self.backend, &request, sql, send) {
+            Ok(_) => Ok(true),
+            Err(Error::Timeout { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Sections in one message that give rows.
+#[cfg(feature = "postgres")]
+impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
+    /// As [`batch_execute`](Lock::batch_execute), and gives what the statements return: for sessions of
+    /// `postgres`, whose simple query protocol has rows of texts.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use postgres::{Client, NoTls};
+    /// use std::time::Duration;
+    /// use pglock::{Lock, key, literal};
+    /// use postgres::SimpleQueryMessage::Row;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// # client.batch_execute("CREATE TEMP TABLE seat (id int, name text, buyer text); INSERT INTO seat VALUES (7, '12A')")?;
+    /// let (seat, buyer) = ("12A", "O'Hara");
+    /// let sold = Lock::new(&mut client, key!("doc:seat:{seat}"))
+    ///     .timeout(Duration::from_secs(1))
+    ///     .simple_query(&format!(
+    ///         "UPDATE seat SET buyer = {} WHERE name = {} AND buyer IS NULL RETURNING id",
+    ///         literal(buyer),
+    ///         literal(seat),
+    ///     ))?;
+    /// let id = sold.iter().find_map(|message| match message {
+    ///     Row(row) => row.get(0),
+    ///     _ => None,
+    /// });
+    /// assert_eq!(id, Some("7"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`batch_execute`](Lock::batch_execute).
+    pub fn simple_query(&mut self, sql: &str) -> Result<Vec<postgres::SimpleQueryMessage>, Error> {
+        let (messages, around) =
+            one_message(&mut self.backend, &self.request, sql, backends::messages)?;
+        Ok(backends::without_ours(messages, around))
+    }
+
+    /// As [`simple_query`](Lock::simple_query), only if the lock is free, or becomes free within the
+    /// timeout, where one is set. `None`: it was not, and nothing has run.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch_execute`](Lock::batch_execute), but for the timeout.
+    pub fn try_simple_query(
+        &mut self,
+        sql: &str,
+    ) -> Result<Option<Vec<postgres::SimpleQueryMessage>>, Error> {
+        let request = self.request.or_no_wait();
+        match one_message(&mut self.backend, &request, sql, backends::messages) {
+            Ok((messages, around)) => Ok(Some(backends::without_ours(messages, around))),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+use crate::backends::postgres as backends;
+
+/// The rows are the text's, whatever they say.
+fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
+    match S::REPLIES {
+        Replies::Rows => session.query(sql).map(drop),
+        Replies::Errors => session.send(sql),
+    }
+}
+
+/// Sends the message until it has an answer. Gives that, and how many statements of ours are around the
+/// text's.
+fn one_message<B: LockBackend + ?Sized, R>(
+    backend: &mut B,
+    request: &Request,
+    text: &str,
+    mut send: impl FnMut(&mut B::Session, &str) -> Result<R, Failure>,
+) -> Result<(R, (usize, usize)), Error> {
+    let lock = &request.lock;
+    if request.scope == Some(Scope::Session) {
+        return Err(Error::WrongScope { lock: lock.clone() });
+    }
+    if text.contains('\0') {
+        return Err(Error::NulByte { lock: lock.clone() });
+    }
+    let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, true, |acquire| {
+        backend.session_for(acquire)
+    })?;
+    let session = &mut *handle;
+    let name = sql::may_end_transaction(text).then(process::unique_word);
+    let message = Message {
+        lock,
+        text,
+        inside: session.in_transaction(),
+        name: name.as_deref(),
+    };
+    let place = match message.inside {
+        true => Place::CallersTransaction,
+        false => Place::OneMessage,
+    };
+    // A wait that is not sliced can end in more ways.
+    let mut exact = <B::Session as Session>::REPLIES == Replies::Errors || request.keep_place;
+    let sent = attempt.in_slices(session, place, |session, time, label| {
+        let mut once = |session: &mut B::Session, time, exact| {
+            let sent = send(session, &message.text(time, exact, label));
+            match sent {
+                Err(failure) if is_of_acquire(&failure) => Err(failure),
+                sent => Ok(sent),
+            }
+        };
+        let start = Instant::now();
+        match once(session, time, exact)? {
+            Err(failure) if !exact && may_end_slice(&failure, time, start.elapsed()) => {
+                exact = true;
+                if message.inside {
+                    ask::undo(session)?;
+                }
+                match once(session, WaitTime::No, exact) {
+                    Err(Failure::Refused(Refusal::Busy)) => Err(failure),
+                    sent => sent,
+                }
+            }
+            sent => Ok(sent),
+        }
+    });
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(error) => {
+            waiting.failed(&error);
+            return Err(error);
+        }
+    };
+    let done = match sent {
+        Ok(reply) => settled(session, request, &message).map(|()| reply),
+        Err(failure) => Err(after(session, &message, failure)),
+    };
+    waiting.acquired().end(match &done {
+        Ok(_) if message.inside => Outcome::Kept,
+        Ok(_) => Outcome::Released,
+        Err(Error::LockLost { .. } | Error::ConnectionLost { .. }) => Outcome::Lost,
+        Err(_) => Outcome::RolledBack,
+    });
+    Ok((done?, message.statements_around()))
+}
+
+/// Whether a message failed before its text began. Nothing in a text fails for want of a transaction: an
+/// error ends the message.
+fn is_of_acquire(failure: &Failure) -> bool {
+    match failure {
+        Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
+        failure => failure.is_marked() || failure.is_without_transaction(),
+    }
+}
+
+/// Whether an error that does not say whose it is may be the end of a slice.
+fn may_end_slice(failure: &Failure, time: WaitTime, elapsed: Duration) -> bool {
+    failure.is_timeout()
+        && match time {
+            WaitTime::Slice(millis) => elapsed.as_millis() >= u128::from(millis.unsigned_abs()),
+            WaitTime::OwnSlice(_) => true, // the session's own may be shorter
+            WaitTime::No | WaitTime::Place(_) => false,
+        }
+}
+
+/// After a message that succeeded: whether the text has left a transaction open, which it can only with
+/// certain words.
+fn settled<S: Session>(
+    session: &mut S,
+    request: &Request,
+    message: &Message<'_>,
+) -> Result<(), Error> {
+    if message.inside || message.name.is_none() {
+        return Ok(());
+    }
+    let lock = || request.lock.clone();
+    let source = match ask::lines(session, &sql::idle()) {
+        Ok(lines) if lines.first().is_none_or(|idle| idle == "true") => return Ok(()),
+        Ok(_) => None,
+        Err(Failure::Lost(source)) => {
+            return Err(Error::ConnectionLost {
+                lock: lock(),
+                committing: true,
+                source,
+            });
+        }
+        Err(failure) => failure.into_source(),
+    };
+    let _ = insist(|| session.send("ROLLBACK"));
+    Err(Error::TransactionLeftOpen {
+        lock: lock(),
+        source,
+    })
+}
+
+/// What a message that failed in its text, or behind it, means, after what it has left behind is gone.
+fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
+    let failure = match failure {
+        // A foreign server that is not there has an SQLSTATE like it.
+        Failure::Lost(source) if session.is_broken() || session.send("").is_err() => {
+            return Error::ConnectionLost {
+                lock: message.lock.clone(),
+                committing: !message.inside,
+                source,
+            };
+        }
+        failure => failure,
+    };
+    let left = match message.inside {
+        true => ask::undo(session),
+        false => insist(|| session.send("SELECT 1")),
+    };
+    // The server answers when it has let go of the lock, unless a transaction is aborted: by the text, or
+    // one of the caller's before it.
+    let aborted = match &left {
+        Err(_) if message.inside => session.send("SELECT 1").err(),
+        Err(_) | Ok(()) => left.err(),
+    };
+    let before = aborted
+        .as_ref()
+        .is_some_and(|left| failure.says_the_same(left));
+    if before {
+        let lock = message.lock.clone();
+        return Error::acquire(lock, None, failure.without_transaction(true));
+    }
+    if aborted.is_some() && !message.inside {
+        let _ = insist(|| session.send("ROLLBACK"));
+    }
+    match failure {
+        Failure::Refused(_) => Error::LockLost {
+            lock: message.lock.clone(),
+            source: None,
+        },
+        failure => failure.into(),
+    }
+}
