@@ -2,7 +2,8 @@
 
 use crate::attempt::{Attempt, Place};
 use crate::driver::{
-    Acquire, Failure, Finish, LockBackend, Opening, Refusal, Session, SessionHandle, Transacted,
+    Acquire, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session, SessionHandle,
+    Transacted,
 };
 use crate::error::Error;
 use crate::guard::LockGuard;
@@ -20,7 +21,7 @@ pub(crate) fn guard<H: SessionHandle>(
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
-    let (scope, hold) = if handle.place().is_some_and(|place| place.takes_over()) {
+    let (scope, hold) = if handle.place().is_some_and(QueuePlace::takes_over) {
         (Scope::Session, waiting.acquired())
     } else {
         on_session(&mut *handle, &mut attempt, waiting)?

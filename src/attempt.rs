@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::inspect;
 use crate::request::{Request, WaitTime, millis};
 use crate::sql;
+use crate::stop::StopToken;
 
 /// Where the lock is acquired, and so what a failure leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl<'r> Attempt<'r> {
                 .request
                 .stop
                 .as_ref()
-                .is_some_and(|stop| stop.is_stopped())
+                .is_some_and(StopToken::is_stopped)
             {
                 let lock = self.request.lock.clone();
                 return Err(Error::Stopped { lock });

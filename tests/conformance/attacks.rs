@@ -25,7 +25,7 @@ fn keys_held(oracle: &mut Oracle, pid: i32) -> i64 {
 pub(crate) fn canceler(
     pid: i32,
     waits: std::sync::mpsc::Receiver<u64>,
-    done: std::sync::mpsc::Sender<()>,
+    done: &std::sync::mpsc::Sender<()>,
 ) {
     let mut oracle = Oracle::new();
     for micros in waits {
@@ -60,7 +60,7 @@ fn a_cancel_in_a_nested_section<H: Harness>(at_release: bool) {
             let (cancel, waits) = channel();
             let (done, canceled) = channel();
             thread::scope(|threads| {
-                threads.spawn(move || canceler(pid, waits, done));
+                threads.spawn(move || canceler(pid, waits, &done));
                 let cancel = cancel; // ends the thread, also when this one panics
                 let mut outer = Lock::all(&mut *conn, &keys);
                 let mut guard = outer.acquire()?;

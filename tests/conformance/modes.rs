@@ -205,7 +205,7 @@ pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
         let (cancel, waits) = channel();
         let (done, canceled) = channel();
         thread::scope(|threads| {
-            threads.spawn(move || canceler(pid, waits, done));
+            threads.spawn(move || canceler(pid, waits, &done));
             let cancel = cancel; // ends the thread, also when this one panics
             for attempt in 0..80_u64 {
                 cancel.send(attempt * 37 % 1_500).unwrap();
