@@ -6,7 +6,7 @@ use pglock::{Error, LockBackend};
 use crate::oracle::url;
 
 #[path = "../third_driver/mod.rs"]
-mod third_driver;
+pub mod third_driver;
 
 /// A backend of which the suite can make as many as it needs. To run the suite against a backend
 /// of your own, implement this and add a line to `main.rs`.
@@ -113,7 +113,7 @@ mod diesel_backends {
 
 /// Pools of one connection, so that a test can prepare the session that it will lock on. No idle
 /// connection is opened ahead: the suite runs many pools at once.
-#[cfg(feature = "r2d2")]
+#[cfg(all(feature = "r2d2", any(feature = "postgres", feature = "diesel")))]
 fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
     r2d2::Pool::builder().max_size(1).build(manager).unwrap()
 }

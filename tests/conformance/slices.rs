@@ -6,8 +6,13 @@ use pglock::{
     Error, Key, Lock, StopToken, inspect, transaction_lock, with_lock, with_transaction_lock,
 };
 
-use crate::harness::{Harness, InTransaction, holds, on, sql};
-use crate::oracle::{Oracle, Table, connect, unique_key, wait_until};
+use crate::harness::{Harness, InTransaction, holds, on, sql, third_driver};
+use crate::oracle::{Oracle, Table, unique_key, url, wait_until};
+
+/// Another session, by the driver that needs no feature.
+fn connect() -> third_driver::Connection {
+    third_driver::Connection::connect(&url()).unwrap()
+}
 
 /// Waits until the waiter for the key is in its second slice or later, and says for how many
 /// milliseconds it had waited before that.
@@ -49,13 +54,11 @@ pub fn a_long_wait_ends_with_the_lock<H: Harness>() {
 
 pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
-    let waiting = Lock::new(connect(), &key);
     H::with(|backend| {
         std::thread::scope(|threads| {
             with_lock(backend, &key, |conn| {
                 threads.spawn(|| {
-                    let mut waiting = waiting;
-                    waiting.run(|_| Ok::<_, Error>(())).unwrap();
+                    with_lock(&mut connect(), &key, |_| Ok::<_, Error>(())).unwrap();
                 });
                 threads.spawn(|| {
                     with_transaction_lock(&mut connect(), &key, |_| Ok::<_, Error>(())).unwrap();
@@ -231,7 +234,7 @@ pub fn a_deadlock_of_two_long_waits_is_found<H: InTransaction>() {
                 let mut transaction = client.transaction().unwrap();
                 transaction_lock(&mut transaction, theirs).unwrap();
                 let told = transaction_lock(&mut transaction, ours);
-                transaction.rollback().unwrap();
+                on(&mut transaction, "ROLLBACK").unwrap();
                 told
             });
             oracle.wait_for_waiter(ours);

@@ -195,12 +195,12 @@ fn a_statement_timeout_does_not_cancel_a_check() {
 fn a_check_that_may_not_be_asked_is_no_lost_lock() {
     let server = Server::new("cli-rights");
     server.start();
-    let revoke = "REVOKE SELECT ON pg_locks FROM PUBLIC; CREATE ROLE app LOGIN";
+    let revoke = "REVOKE EXECUTE ON FUNCTION pg_try_advisory_xact_lock(bigint) FROM PUBLIC; \
+                  CREATE ROLE app LOGIN";
     let mut client = Client::connect(&server.url(), NoTls).unwrap();
     client.batch_execute(revoke).unwrap();
     let url = server.url().replace("postgres@", "app@");
-    let options = ["--url", &url, "--check", "1ms", "--scope", "transaction"];
-    let mut running = Running::start("x", &options, "");
+    let mut running = Running::start("x", &["--url", &url, "--check", "1ms"], "");
     let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
