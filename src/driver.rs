@@ -1,5 +1,5 @@
 //! What pglock needs of a driver, for those who bring another: [`Session`] is one connection, and
-//! [`LockBackend`](crate::LockBackend) the place that it is found in.
+//! [`LockBackend`] the place that it is found in.
 //!
 //! A driver is one type that implements both, as `postgres::Client` does. `tests/third_driver` in the
 //! repository is one over `tokio-postgres`, written from this page alone.
@@ -15,7 +15,7 @@
 //! - Open transactions as [`Session::transact`] says.
 //!
 //! The session and its transaction can be one type, as with diesel, or two: then the transaction is a
-//! session, a [`LockBackend`](crate::LockBackend) and a [`TransactionBackend`] too, and its own
+//! session, a [`LockBackend`] and a [`TransactionBackend`] too, and its own
 //! `transact` makes a savepoint.
 //!
 //! # How to check it
@@ -85,7 +85,7 @@ pub trait LockBackend {
     /// # Errors
     ///
     /// When there is none to be had. The lock reports it as
-    /// [`Error::Checkout`](crate::Error::Checkout).
+    /// [`Error::Checkout`].
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
 
     /// Finds the session for an acquire. Calls [`session`](LockBackend::session), unless the backend
