@@ -238,6 +238,16 @@ pub trait Session: LockBackend<Session = Self> + Sized {
         false
     }
 
+    /// Looks whether the other side has closed the connection, and why. It does not ask the server,
+    /// and may drop notifications that have come. Defaults to what [`is_broken`](Session::is_broken)
+    /// knows.
+    ///
+    /// The keeper of an election's term looks some fifty times a second, so that a
+    /// term ends as soon as its connection does.
+    fn hung_up(&mut self) -> Option<BoxError> {
+        self.is_broken().then(|| "the connection is broken".into())
+    }
+
     /// Sends a text as one message, and returns the first column of each row of the reply, without
     /// those that are NULL.
     ///
