@@ -17,7 +17,7 @@ use crate::request::{LockInfo, Mode, WaitTime};
 /// Only in a message's implicit transaction does the transaction start with the statement: this sees
 /// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
 /// between two messages of a session: to the microsecond, as on Linux, the BSDs and macOS.
-const IDLE: &str = "now() = statement_timestamp()";
+pub(super) const IDLE: &str = "now() = statement_timestamp()";
 
 /// A standby grants the keys that its primary grants to others.
 const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
@@ -286,7 +286,7 @@ pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
 
 /// A row with the reason if the conditions do not hold, or an error that carries it and every
 /// other SQLSTATE.
-fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
+pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
     match replies {
         Replies::Rows => answer(conditions, why, replies),
         Replies::Errors => carry(conditions, why),

@@ -17,6 +17,7 @@ use crate::process;
 use crate::request::{LockInfo, WaitTime};
 
 mod conditions;
+pub(crate) mod election;
 mod inspect;
 mod keys;
 mod targets;
@@ -27,8 +28,8 @@ pub(crate) use inspect::{claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
 pub(crate) use keys::{
-    Client, acquire_for_session, between_slices, change_mode, held,
-    held_by_session, release, roll_back_and_release, why_not,
+    Client, acquire_for_session, between_slices, change_mode, held, held_by_session, release,
+    roll_back_and_release, why_not,
 };
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
