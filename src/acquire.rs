@@ -2,8 +2,8 @@
 
 use crate::attempt::{Attempt, Place};
 use crate::driver::{
-    Acquire, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session, SessionHandle,
-    Transacted,
+    Acquire, Entry, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session,
+    SessionHandle, Transacted,
 };
 use crate::error::Error;
 use crate::guard::LockGuard;
@@ -75,8 +75,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     let name = process::unique_word();
     let mut once = |session: &mut B::Session, time, label: &str| {
         let opening = Opening {
-            lock,
-            time,
+            entry: Entry::Lock(lock, time),
             name: &name,
             replies: <B::Session as Session>::REPLIES,
             label,

@@ -241,6 +241,16 @@ pub trait Session: LockBackend<Session = Self> + Sized {
         false
     }
 
+    /// Looks whether the other side has closed the connection, and why. It does not ask the server,
+    /// and may drop notifications that have come. Defaults to what [`is_broken`](Session::is_broken)
+    /// knows.
+    ///
+    /// The keeper of an [election](crate::election)'s term looks some fifty times a second, so that a
+    /// term ends as soon as its connection does.
+    fn hung_up(&mut self) -> Option<BoxError> {
+        self.is_broken().then(|| "the connection is broken".into())
+    }
+
     /// Sends a text as one message, and returns the first column of each row of the reply, without
     /// those that are NULL.
     ///
@@ -304,11 +314,19 @@ pub trait Session: LockBackend<Session = Self> + Sized {
 /// What a transaction of pglock's begins and ends with.
 #[derive(Debug)]
 pub struct Opening<'a> {
-    pub(crate) lock: &'a LockInfo,
-    pub(crate) time: WaitTime,
+    pub(crate) entry: Entry<'a>,
     pub(crate) name: &'a str,
     pub(crate) replies: Replies,
     pub(crate) label: &'a str,
+}
+
+/// What a transaction of pglock's must have before anything else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry<'a> {
+    /// A lock, which it waits for.
+    Lock(&'a LockInfo, WaitTime),
+    /// A term of an election that is not over.
+    Fence(&'a sql::election::Fence),
 }
 
 impl Opening<'_> {
@@ -325,8 +343,12 @@ impl Opening<'_> {
     }
 
     fn acquire(&self, before_begin: bool) -> String {
-        let acquire =
-            sql::acquire_at_begin(self.lock, self.time, self.name, before_begin, self.replies);
+        let acquire = match self.entry {
+            Entry::Lock(lock, time) => {
+                sql::acquire_at_begin(lock, time, self.name, before_begin, self.replies)
+            }
+            Entry::Fence(fence) => fence.at_begin(self.name, before_begin, self.replies),
+        };
         let first = if before_begin { "" } else { sql::FIRST };
         [self.label, first, &acquire].concat()
     }

@@ -42,6 +42,7 @@
 //! | any free row among several | [`FirstFree`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
+//! | one leader among several processes | [`election`] |
 //! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
 //!
@@ -89,6 +90,7 @@ mod claim;
 #[cfg(feature = "compat")]
 pub mod compat;
 pub mod driver;
+pub mod election;
 mod error;
 mod failure;
 mod first_free;

@@ -38,6 +38,11 @@ impl Session for PgConnection {
         Manager::is_broken_transaction_manager(self)
     }
 
+    fn hung_up(&mut self) -> Option<BoxError> {
+        let error = self.notifications_iter().find_map(Result::err);
+        error.map(Into::into)
+    }
+
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
         let lines = diesel::sql_query(sql).load::<Line>(self);
         let lines = lines.map_err(|error| failure(self, error))?;

@@ -1,6 +1,9 @@
 //! The `postgres` crate: `Client` and `Transaction`.
 
+use std::time::Duration;
+
 use postgres::error::{DbError, ErrorPosition};
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
 use crate::driver::{
@@ -42,6 +45,15 @@ impl Session for Client {
 
     fn is_broken(&mut self) -> bool {
         self.is_closed()
+    }
+
+    fn hung_up(&mut self) -> Option<BoxError> {
+        // The driver reads only while it waits.
+        let moment = Duration::from_millis(1);
+        if let Err(error) = self.notifications().timeout_iter(moment).count() {
+            return Some(error.into());
+        }
+        self.is_closed().then(|| "the connection was closed".into())
     }
 
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {

@@ -233,6 +233,27 @@ pub enum Error {
         lock: LockInfo,
     },
 
+    /// A fenced transaction belongs to a term that is over, or its connection leads to another
+    /// database than the election's: it was rolled back. See [`Term::fenced`](crate::election::Term::fenced).
+    #[error(
+        "the term of {lock} is over: its transaction was rolled back; stop working as the leader, and campaign again"
+    )]
+    TermOver {
+        /// The election's lock.
+        lock: LockInfo,
+    },
+
+    /// A lease that no term can be held for.
+    #[error(
+        "cannot hold {lock} for terms with a lease of {lease:?}: it must be from 1 s to 24 days, and the server's own idle_session_timeout, where it is shorter, must not be below that either"
+    )]
+    Lease {
+        /// The election's lock.
+        lock: LockInfo,
+        /// What was asked for, or the server's shorter `idle_session_timeout`.
+        lease: Duration,
+    },
+
     /// Another process has the same server session, and holds the lock on it: both would be in the
     /// section.
     #[error(
@@ -363,6 +384,8 @@ impl Error {
             | Self::NotCommitted { lock, .. }
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }
+            | Self::TermOver { lock }
+            | Self::Lease { lock, .. }
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }

@@ -295,7 +295,7 @@ pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
 
 /// A row with the reason if the conditions do not hold, or an error that carries it and every
 /// other SQLSTATE.
-fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
+pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
     match replies {
         Replies::Rows => answer(conditions, why, replies),
         Replies::Errors => carry(conditions, why),

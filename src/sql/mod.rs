@@ -17,6 +17,7 @@ use crate::process;
 use crate::request::{LockInfo, WaitTime};
 
 mod conditions;
+pub(crate) mod election;
 mod inspect;
 mod keys;
 mod literal;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ struct Shared {
     /// A clone of every socket, to cut it; `None` once the proxy is closed.
     sockets: Mutex<Option<Vec<TcpStream>>>,
     fault: Mutex<Option<Fault>>,
+    /// Whether requests, and whether replies, get no further.
+    frozen: Mutex<[bool; 2]>,
+    thawed: Condvar,
 }
 
 /// Where in a conversation a fault happens.
@@ -52,6 +55,9 @@ pub(crate) enum Then {
     Cut,
 }
 
+const REQUESTS: usize = 0;
+const REPLIES: usize = 1;
+
 struct Fault {
     marker: String,
     point: Point,
@@ -65,14 +71,21 @@ impl Proxy {
 
     /// Makes a round trip take that much longer, half of it each way.
     pub(crate) fn with_delay(round_trip: Duration) -> Self {
+        Self::in_front_of(server(), round_trip)
+    }
+
+    /// The same for another server.
+    pub(crate) fn in_front_of(server: Config, round_trip: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound listener").port();
         let shared = Arc::new(Shared {
-            server: server(),
+            server,
             one_way: round_trip / 2,
             round_trips: AtomicUsize::new(0),
             sockets: Mutex::new(Some(Vec::new())),
             fault: Mutex::new(None),
+            frozen: Mutex::new([false; 2]),
+            thawed: Condvar::new(),
         });
         let accepting = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -145,6 +158,13 @@ impl Proxy {
         self.shared.fault.lock().unwrap().is_some()
     }
 
+    /// Holds back what clients send, or what they are to receive, until it is let through again. A
+    /// side that closes its connection meanwhile is not seen to do so by the other.
+    pub(crate) fn freeze(&self, requests: bool, replies: bool) {
+        *self.shared.frozen.lock().unwrap() = [requests, replies];
+        self.shared.thawed.notify_all();
+    }
+
     /// Cuts every connection that there is now.
     pub(crate) fn cut(&self) {
         for sockets in self.shared.sockets.lock().unwrap().iter_mut() {
@@ -169,6 +189,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        self.freeze(false, false);
         let sockets = self.shared.sockets.lock().unwrap().take();
         for socket in sockets.into_iter().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
@@ -202,10 +223,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let next_reply = Arc::clone(&next);
         threads.push(thread::spawn(move || {
             let _ = up.requests(from_client, &to_server, &next);
+            up.pass(REQUESTS);
             let _ = to_server.shutdown(Shutdown::Both);
         }));
         threads.push(thread::spawn(move || {
             let _ = down.replies(from_server, &to_client, &next_reply);
+            down.pass(REPLIES);
             let _ = to_client.shutdown(Shutdown::Both);
         }));
     }
@@ -267,11 +290,18 @@ impl Shared {
                 None => {}
             }
             if client.buffer().is_empty() {
+                self.pass(REQUESTS);
                 thread::sleep(self.one_way);
                 server.write_all(&flight)?;
                 flight.clear();
             }
         }
+    }
+
+    /// Waits until a direction is not frozen.
+    fn pass(&self, direction: usize) {
+        let frozen = self.frozen.lock().unwrap();
+        let _open = self.thawed.wait_while(frozen, |frozen| frozen[direction]);
     }
 
     /// Takes the fault, if it is this message's.
@@ -293,6 +323,7 @@ impl Shared {
             if length == 0 {
                 return Ok(());
             }
+            self.pass(REPLIES);
             thread::sleep(self.one_way);
             let mut passed = 0;
             if let Some(fault) = next.lock().unwrap().take() {

@@ -102,6 +102,15 @@ impl Server {
         run(self.command("touch").arg(data.join("standby.signal")));
     }
 
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        let data = self.dir.join("data");
+        run(self
+            .program("pg_ctl")
+            .args(["promote", "-s", "-w", "-D"])
+            .arg(data));
+    }
+
     /// Stops it in good order.
     pub fn stop(&self) {
         self.end("fast");

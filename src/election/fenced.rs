@@ -1,0 +1,110 @@
+//! Transactions that can commit only within a term.
+
+use super::term::Term;
+use crate::ask;
+use crate::driver::{Entry, Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
+use crate::error::Error;
+use crate::process;
+use crate::sql::election::Fence;
+
+impl Term {
+    /// Runs the body in a transaction, on any connection and through any pooler, that can commit only
+    /// within this term: when a successor's term has begun, it can no more.
+    ///
+    /// The transaction holds a lock shared that a successor takes alone before its term, and looks
+    /// whether the leader's session still holds the term's own. Inside a transaction of the caller's
+    /// the body runs behind a savepoint, and the caller's whole transaction is fenced from here on.
+    ///
+    /// A transaction that is idle for longer than the lease is ended by the server
+    /// ([`idle_in_transaction_session_timeout`], set for it alone), so that a lost host does not keep
+    /// its successor out.
+    ///
+    /// The connection must lead to the election's database; in any other the term looks over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TermOver`]: the term was over, at the beginning or before the COMMIT, and nothing was
+    /// done. [`Error::NotCommitted`] and [`Error::ConnectionLost`] as in
+    /// [`with_transaction_lock`](crate::with_transaction_lock). The body's own error comes out as it
+    /// is; its work is rolled back.
+    ///
+    /// [`idle_in_transaction_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
+    pub fn fenced<B, T, E>(
+        &self,
+        backend: &mut B,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        B: LockBackend + ?Sized,
+        E: From<Error>,
+    {
+        if self.office.has_lapsed() {
+            return Err(self.over().into());
+        }
+        let mut handle = backend.session().map_err(|source| Error::Checkout {
+            lock: self.info.clone(),
+            source,
+        })?;
+        self.fence(&mut *handle, body)?
+    }
+
+    fn fence<S: Session, T, E: From<Error>>(
+        &self,
+        session: &mut S,
+        body: impl FnOnce(&mut S::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Error> {
+        let fence = Fence {
+            lock: self.keys.fence.clone(),
+            term: self.keys.term(self.elected.number),
+            idle: self.elected.lease.length(),
+        };
+        if session.in_transaction() {
+            let sent = session.send(&fence.in_transaction(S::REPLIES));
+            if let Err(failure) = sent {
+                let _ = ask::undo(session);
+                return Err(self.refused(failure));
+            }
+        }
+        let opening = Opening {
+            entry: Entry::Fence(&fence),
+            name: &process::unique_word(),
+            replies: S::REPLIES,
+            label: "",
+        };
+        let transacted = session.transact(&opening, |transaction| {
+            let result = body(transaction).map_err(Some);
+            let result = result.and_then(|value| match self.office.has_lapsed() {
+                true => Err(None),
+                false => Ok(value),
+            });
+            let finish = match result.is_ok() {
+                true => Finish::Commit,
+                false => Finish::Rollback,
+            };
+            (result, finish)
+        });
+        let Transacted {
+            result,
+            ended: committed,
+        } = transacted.map_err(|failure| self.refused(failure))?;
+        Ok(match (result, committed) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Ok(_), Err(failure)) => Err(Error::commit(self.info.clone(), failure).into()),
+            (Err(Some(error)), _) => Err(error),
+            (Err(None), _) => Err(self.over().into()),
+        })
+    }
+
+    fn refused(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Refused(Refusal::NotHeld) => self.over(),
+            failure => Error::acquire(self.info.clone(), None, failure),
+        }
+    }
+
+    fn over(&self) -> Error {
+        Error::TermOver {
+            lock: self.info.clone(),
+        }
+    }
+}

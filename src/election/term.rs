@@ -1,0 +1,110 @@
+//! A term: what its leader has in hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::keys::Keys;
+use super::office::{Elected, Office};
+use super::token::Token;
+use crate::error::Error;
+use crate::request::LockInfo;
+
+/// How long dropping a term waits for the server to confirm.
+const DROP: Duration = Duration::from_secs(1);
+
+/// A term of an [`Election`](super::Election): this process leads.
+///
+/// It is over when the leader resigns, when its connection is found broken, or when the server has not
+/// answered for nine tenths of the lease, by this machine's clocks. Neither [`is_over`](Term::is_over)
+/// nor [`wait`](Term::wait) asks the server.
+///
+/// A term can be shared among threads. Dropping it resigns, and waits for up to a second for the server
+/// to confirm that; [`resign`](Term::resign) says how it went.
+#[must_use = "a term that is not kept is resigned at once"]
+pub struct Term {
+    pub(super) office: Arc<Office>,
+    pub(super) info: LockInfo,
+    pub(super) keys: Keys,
+    pub(super) elected: Elected,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+impl Term {
+    /// Whether the term is over, or its election was stopped (see
+    /// [`Election::stop_on`](super::Election::stop_on)). Once it is, it stays so.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.office.is_over()
+    }
+
+    /// Sleeps for that long, or until the term is over, and says whether it is.
+    #[must_use = "a term that is over is not to be served any more"]
+    pub fn wait(&self, time: Duration) -> bool {
+        self.office.wait_for_end(time)
+    }
+
+    /// A number that is greater in every later term.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.elected.token
+    }
+
+    /// The lease: what was asked for, or the server's `idle_session_timeout` where that is shorter.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.elected.lease.length()
+    }
+
+    /// The election's lock, as errors name it.
+    #[must_use]
+    pub fn lock(&self) -> &LockInfo {
+        &self.info
+    }
+
+    /// Ends the term, and says whether all was well. Somebody else can be elected when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LockLost`]: the term was over before, or the server does not confirm the release within
+    /// a lease. In both cases the lock is free after a lease at the latest.
+    pub fn resign(mut self) -> Result<(), Error> {
+        self.end(self.elected.lease.length())
+    }
+
+    fn end(&mut self, patience: Duration) -> Result<(), Error> {
+        let in_time = self.office.leave();
+        let confirmed = self.office.wait_for_keeper(patience);
+        if let (Some(thread), true) = (self.thread.take(), confirmed) {
+            let _ = thread.join();
+        }
+        let source = match self.office.take_loss() {
+            Some(reason) => Some(reason),
+            None if !in_time => Some("the server did not answer within the lease".into()),
+            None if !confirmed => Some("the server does not confirm the release".into()),
+            None => return Ok(()),
+        };
+        let lock = self.info.clone();
+        Err(Error::LockLost { lock, source })
+    }
+}
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            let _ = self.end(DROP);
+        }
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Term")
+            .field("lock", &self.info)
+            .field("token", &self.elected.token)
+            .field("lease", &self.elected.lease.length())
+            .field("is_over", &self.is_over())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,287 @@
+//! The drivers that elections run on, and what a test sees of an election from outside.
+
+use std::sync::Mutex;
+
+use pglock::driver::BoxError;
+use pglock::election::Election;
+use pglock::{Key, LockBackend};
+
+use crate::oracle::{Oracle, connect, unique_name, url, wait_until};
+use crate::proxy::Proxy;
+
+/// A driver, by what an election on it needs.
+pub trait Driver: 'static {
+    type Backend: LockBackend + Send;
+
+    /// Whether a connection goes back to a pool and lives on.
+    const POOLED: bool = false;
+
+    /// An election whose sessions call themselves by its name.
+    fn election(url: &str, name: &str) -> Election;
+
+    fn try_connect(url: &str) -> Result<Self::Backend, BoxError>;
+
+    fn connect(url: &str) -> Self::Backend {
+        Self::try_connect(url).unwrap()
+    }
+}
+
+/// The way to a server through a proxy, for every driver.
+pub fn through(proxy: &Proxy) -> String {
+    let config = proxy.config();
+    format!(
+        "postgres://{}@127.0.0.1:{}/{}?sslmode=disable",
+        config.get_user().unwrap(),
+        config.get_ports()[0],
+        config.get_dbname().unwrap()
+    )
+}
+
+/// A database of a test's own, dropped with this: what becomes of the sessions of other tests does not
+/// show in its statistics.
+pub struct Database(String);
+
+impl Database {
+    pub fn new() -> Self {
+        let name = unique_name("database");
+        let create = format!("CREATE DATABASE {name}");
+        connect().batch_execute(&create).unwrap();
+        Self(name)
+    }
+
+    pub fn url(&self) -> String {
+        let server = url();
+        let (server, _) = server.rsplit_once('/').unwrap();
+        format!("{server}/{}", self.0)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _ = connect().batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.0));
+    }
+}
+
+/// A URL with the name of an application.
+pub fn named(url: &str, name: &str) -> String {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    match url.contains("://") {
+        true => format!("{url}{mark}application_name={name}"),
+        false => format!("{url} application_name={name}"),
+    }
+}
+
+#[cfg(feature = "postgres")]
+pub struct Postgres;
+
+#[cfg(feature = "postgres")]
+impl Driver for Postgres {
+    type Backend = postgres::Client;
+
+    fn election(url: &str, name: &str) -> Election {
+        let url = named(url, name);
+        Election::new(
+            move || postgres::Client::connect(&url, postgres::NoTls),
+            name,
+        )
+    }
+
+    fn try_connect(url: &str) -> Result<postgres::Client, BoxError> {
+        Ok(postgres::Client::connect(url, postgres::NoTls)?)
+    }
+}
+
+#[cfg(feature = "diesel")]
+pub struct Diesel;
+
+#[cfg(feature = "diesel")]
+impl Driver for Diesel {
+    type Backend = diesel::PgConnection;
+
+    fn election(url: &str, name: &str) -> Election {
+        let url = named(url, name);
+        let establish = <diesel::PgConnection as diesel::Connection>::establish;
+        Election::new(move || establish(&url), name)
+    }
+
+    fn try_connect(url: &str) -> Result<diesel::PgConnection, BoxError> {
+        Ok(<diesel::PgConnection as diesel::Connection>::establish(
+            url,
+        )?)
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "r2d2"))]
+pub struct PostgresPool;
+
+#[cfg(all(feature = "postgres", feature = "r2d2"))]
+impl Driver for PostgresPool {
+    type Backend = postgres::Client;
+
+    const POOLED: bool = true;
+
+    fn election(url: &str, name: &str) -> Election {
+        let config = named(url, name).parse().unwrap();
+        let manager = r2d2_postgres::PostgresConnectionManager::new(config, postgres::NoTls);
+        let pool = r2d2::Pool::builder()
+            .max_size(2)
+            .min_idle(Some(0))
+            .build(manager)
+            .unwrap();
+        Election::new(move || pool.get(), name)
+    }
+
+    fn try_connect(url: &str) -> Result<postgres::Client, BoxError> {
+        Postgres::try_connect(url)
+    }
+}
+
+#[cfg(all(feature = "diesel", feature = "r2d2"))]
+pub struct DieselPool;
+
+#[cfg(all(feature = "diesel", feature = "r2d2"))]
+impl Driver for DieselPool {
+    type Backend = diesel::PgConnection;
+
+    const POOLED: bool = true;
+
+    fn election(url: &str, name: &str) -> Election {
+        let manager =
+            diesel::r2d2::ConnectionManager::<diesel::PgConnection>::new(named(url, name));
+        let pool = r2d2::Pool::builder()
+            .max_size(2)
+            .min_idle(Some(0))
+            .build(manager)
+            .unwrap();
+        Election::new(move || pool.get(), name)
+    }
+
+    fn try_connect(url: &str) -> Result<diesel::PgConnection, BoxError> {
+        Diesel::try_connect(url)
+    }
+}
+
+/// For what is the same on every driver.
+#[cfg(feature = "postgres")]
+pub type AnyDriver = Postgres;
+#[cfg(not(feature = "postgres"))]
+pub type AnyDriver = Diesel;
+
+/// Makes a test of each driver, for what a pool adds nothing to.
+macro_rules! on_both_drivers {
+    ($($function:ident),+ $(,)?) => {$(
+        mod $function {
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn client() {
+                super::$function::<crate::harness::Postgres>();
+            }
+
+            #[cfg(feature = "diesel")]
+            #[test]
+            fn connection() {
+                super::$function::<crate::harness::Diesel>();
+            }
+        }
+    )+};
+}
+pub(crate) use on_both_drivers;
+
+/// Makes a test of each driver, and of a pool of each.
+macro_rules! on_every_driver {
+    ($($function:ident),+ $(,)?) => {$(
+        mod $function {
+            #[allow(unused_imports)]
+            use crate::harness::*;
+
+            #[cfg(feature = "postgres")]
+            #[test]
+            fn client() {
+                super::$function::<Postgres>();
+            }
+
+            #[cfg(feature = "diesel")]
+            #[test]
+            fn connection() {
+                super::$function::<Diesel>();
+            }
+
+            #[cfg(all(feature = "postgres", feature = "r2d2"))]
+            #[test]
+            fn postgres_pool() {
+                super::$function::<PostgresPool>();
+            }
+
+            #[cfg(all(feature = "diesel", feature = "r2d2"))]
+            #[test]
+            fn diesel_pool() {
+                super::$function::<DieselPool>();
+            }
+        }
+    )+};
+}
+pub(crate) use on_every_driver;
+
+/// An election of a test's own, and a second connection that looks at it.
+pub struct Case {
+    pub name: String,
+    pub lock: Key,
+    pub oracle: Mutex<Oracle>,
+}
+
+impl Case {
+    pub fn new() -> Self {
+        let name = unique_name("election");
+        Self {
+            lock: Key::namespaced("pglock.election", name.clone()),
+            name,
+            oracle: Mutex::new(Oracle::new()),
+        }
+    }
+
+    pub fn election<D: Driver>(&self) -> Election {
+        D::election(&url(), &self.name)
+    }
+
+    pub fn oracle(&self) -> std::sync::MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap()
+    }
+
+    /// The process of the server that has the lock.
+    pub fn leader(&self) -> i32 {
+        let mut oracle = self.oracle();
+        let holders = oracle
+            .rows(&self.lock)
+            .into_iter()
+            .filter(|row| row.granted);
+        let pids: Vec<_> = holders.map(|row| row.pid).collect();
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        pids[0]
+    }
+
+    /// All advisory locks of this election's sessions.
+    pub fn locks(&self) -> i64 {
+        let query = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE locktype = 'advisory' AND application_name = $1";
+        let row = self.oracle().client.query_one(query, &[&self.name]);
+        row.unwrap().get(0)
+    }
+
+    /// No lock is left of the election, at once, and no session but a pool's as soon as the server has
+    /// read the farewell.
+    #[track_caller]
+    pub fn assert_nothing_left<D: Driver>(&self) {
+        assert_eq!(self.locks(), 0);
+        let mut oracle = self.oracle();
+        oracle.assert_free(&self.lock);
+        if !D::POOLED {
+            wait_until("the end of the sessions", || {
+                oracle.sessions_of(&self.name).is_empty().then_some(())
+            });
+        }
+    }
+
+    pub fn wait_for_candidate(&self) -> i32 {
+        self.oracle().wait_for_waiter(&self.lock)
+    }
+}
