@@ -1,16 +1,20 @@
-//! What a lock costs that many threads want: a plain pool beside a queued one, and how two queued
-//! pools, which know as little of each other as two processes, share a key.
+//! What a lock costs that many threads want: a plain pool beside a queued one, what it does to those
+//! who want other keys, and how two queued pools, which know as little of each other as two processes,
+//! share a key.
 //!
 //! ```text
-//! scripts/with-postgres cargo bench --bench contended
+//! scripts/with-postgres cargo bench --bench contended [-- TABLE...]
 //! ```
+//!
+//! The tables are `contended`, `other-keys` and `sharing`.
 //!
 //! A machine's speed drifts, so plain and queued take turns, and ratios are medians over the rounds.
 //! The cases do not: it takes up to a second until threads and the processes of their connections have
 //! settled on the cores, and after another case, which pool came sooner to rest is all that a short
-//! round would show. Each pool may have a connection a thread.
+//! round would show. In `contended` each pool may have a connection a thread.
 
 mod crowd;
+mod other_keys;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -32,32 +36,22 @@ type Manager = PostgresConnectionManager<NoTls>;
 struct Case {
     keys: usize,
     threads: usize,
-    statement: Option<&'static str>,
 }
 
-const EMPTY: Option<&str> = None;
-const STATEMENT: Option<&str> = Some("SELECT 1");
-const MANY_KEYS: Case = case(1_000, 16, EMPTY);
-const CASES: [Case; 11] = [
-    case(1, 1, EMPTY),
-    case(1, 2, EMPTY),
-    case(1, 4, EMPTY),
-    case(1, 16, EMPTY),
-    case(1, 64, EMPTY),
-    case(1, 1, STATEMENT),
-    case(1, 2, STATEMENT),
-    case(1, 4, STATEMENT),
-    case(1, 16, STATEMENT),
-    case(1, 64, STATEMENT),
+/// In each section.
+const STATEMENT: &str = "SELECT 1";
+const MANY_KEYS: Case = case(1_000, 16);
+const CASES: [Case; 6] = [
+    case(1, 1),
+    case(1, 2),
+    case(1, 4),
+    case(1, 16),
+    case(1, 64),
     MANY_KEYS,
 ];
 
-const fn case(keys: usize, threads: usize, statement: Option<&'static str>) -> Case {
-    Case {
-        keys,
-        threads,
-        statement,
-    }
+const fn case(keys: usize, threads: usize) -> Case {
+    Case { keys, threads }
 }
 
 fn main() {
@@ -65,46 +59,52 @@ fn main() {
         true => (8, Duration::from_secs(1)),
         false => (1, Duration::from_millis(10)),
     };
+    let tables: Vec<_> = std::env::args().skip(1).collect();
+    let tables: Vec<_> = tables
+        .iter()
+        .filter(|table| !table.starts_with('-'))
+        .collect();
+    let wanted = |name| tables.is_empty() || tables.iter().any(|table| *table == name);
+    if wanted("contended") {
+        contended(rounds, time);
+    }
+    if wanted("other-keys") {
+        other_keys::report(rounds.div_ceil(2), time * 2);
+    }
+    if wanted("sharing") {
+        sharing(rounds.div_ceil(3), time * 3);
+    }
+}
+
+fn contended(rounds: u32, time: Duration) {
     let results = CASES.map(|case| Compared::new(case, rounds, time));
     report(&results);
     if measures() {
-        let gain = |case| {
-            let result = results.iter().find(|result| result.case == case);
-            result.map_or(f64::NAN, Compared::gain)
-        };
         verdict(
             "1 thread: queued / plain pool, time a lock",
             alone(),
             Bound::AtMost(1.05),
         );
-        for (what, ratio, bound) in [
-            (
-                "16 threads: queued / plain pool",
-                gain(case(1, 16, EMPTY)),
-                6.0,
-            ),
-            ("queued pool: 64 threads / 16", crowded(rounds, time), 0.9),
-            ("1,000 keys: queued / plain pool", gain(MANY_KEYS), 1.0),
-        ] {
-            verdict(
-                &format!("{what}, locks a second"),
-                ratio,
-                Bound::AtLeast(bound),
-            );
+        for result in &results {
+            let Case { keys, threads } = result.case;
+            if keys > 1 || threads >= 16 {
+                verdict(
+                    &format!(
+                        "keys: {keys}, threads: {threads}: queued / plain pool, locks a second"
+                    ),
+                    result.gain(),
+                    Bound::AtLeast(if keys > 1 { 0.95 } else { 1.0 }),
+                );
+            }
         }
     }
-    let heads = [
-        "body",
-        "seconds",
-        "locks of the one",
-        "of the other",
-        "shares",
-    ];
+}
+
+fn sharing(rounds: u32, time: Duration) {
+    let heads = ["seconds", "locks of the one", "of the other", "shares"];
     let mut table = Table::new("sharing", &heads);
-    for statement in [EMPTY, STATEMENT] {
-        for _ in 0..rounds.div_ceil(3) {
-            share(&mut table, case(1, 16, statement), time * 3);
-        }
+    for _ in 0..rounds {
+        share(&mut table, case(1, 16), time);
     }
     table.finish();
 }
@@ -129,15 +129,6 @@ fn alone() -> f64 {
     ratio(&times[0], &times[1])
 }
 
-/// 64 threads directly after 16, on one pool.
-fn crowded(rounds: u32, time: Duration) -> f64 {
-    let pool = QueuedPool::new(pool(1));
-    median((0..rounds).map(|_| {
-        let [fewer, more] = [16, 64].map(|threads| run(&pool, case(1, threads, EMPTY), time).rate);
-        more / fewer
-    }))
-}
-
 struct Pools {
     plain: Pool<Manager>,
     queued: QueuedPool<Manager>,
@@ -149,9 +140,7 @@ impl Pools {
     fn new(case: Case) -> Self {
         let plain = pool(case.threads);
         let queued = match case {
-            Case {
-                keys: 1, threads, ..
-            } if threads > 1 => pool(threads),
+            Case { keys: 1, threads } if threads > 1 => pool(threads),
             _ => plain.clone(),
         };
         let queued = QueuedPool::new(queued);
@@ -200,14 +189,7 @@ impl Compared {
 
 fn report(results: &[Compared]) {
     let mut heads = vec!["keys", "threads", "body", "pool", "locks/s", "ratio"];
-    heads.extend([
-        "wait p50",
-        "p99",
-        "max",
-        "hand-over p50",
-        "p99",
-        "connections",
-    ]);
+    heads.extend(["wait p50", "p99", "max", "connections"]);
     let mut table = Table::new("contended", &heads);
     for result in results {
         let Pools { plain, queued } = &result.pools;
@@ -230,25 +212,20 @@ fn line(
     rounds: &[Round],
     gain: &str,
     pool: &Pool<Manager>,
-) -> [String; 12] {
-    let sorted = |of: fn(&Round) -> &Vec<Duration>| {
-        let mut times: Vec<_> = rounds.iter().flat_map(of).copied().collect();
-        times.sort_unstable();
-        times
-    };
-    let (waits, gaps) = (sorted(|round| &round.waits), sorted(|round| &round.gaps));
+) -> [String; 10] {
+    let waits = rounds.iter().flat_map(|round| &round.waits);
+    let mut waits: Vec<_> = waits.copied().collect();
+    waits.sort_unstable();
     [
         case.keys.to_string(),
         case.threads.to_string(),
-        case.statement.unwrap_or("empty").to_owned(),
+        STATEMENT.to_owned(),
         name.to_owned(),
         format!("{:.0}", median(rounds.iter().map(|round| round.rate))),
         gain.to_owned(),
         at(&waits, 0.5),
         at(&waits, 0.99),
         at(&waits, 1.0),
-        at(&gaps, 0.5),
-        at(&gaps, 0.99),
         pool.state().connections.to_string(),
     ]
 }
@@ -274,7 +251,6 @@ fn share(table: &mut Table, case: Case, time: Duration) {
     });
     let shares = f64::from(one.max(other)) / f64::from(one.min(other));
     table.row([
-        case.statement.unwrap_or("empty").to_owned(),
         time.as_secs_f64().to_string(),
         one.to_string(),
         other.to_string(),

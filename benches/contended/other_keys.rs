@@ -1,0 +1,116 @@
+//! What a key that many threads want does to those who want other keys: a few threads, each with a
+//! key of its own, beside a crowd on one key, all of them on one small pool.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pglock::{Error, Lock, LockBackend, QueuedPool};
+use postgres::Client;
+
+use crate::support::table::Table;
+use crate::support::{Bound, measures, verdict};
+use crate::{STATEMENT, at, pool};
+
+const CONNECTIONS: usize = 8;
+const HOT_THREADS: usize = 64;
+const HOT_SECTION: &str = "SELECT pg_sleep(0.002)";
+const COLD_THREADS: i64 = 4;
+
+#[derive(Default)]
+struct Times {
+    /// From asking for the lock to its release.
+    cold: Vec<Duration>,
+    hot_rate: f64,
+}
+
+/// Plain and queued take turns, each on a pool of its own.
+pub fn report(rounds: u32, time: Duration) {
+    let plain = pool(CONNECTIONS);
+    let queued = QueuedPool::new(pool(CONNECTIONS));
+    let (mut beside_plain, mut beside_queued) = (Times::default(), Times::default());
+    for _ in 0..rounds {
+        run(&plain, time, &mut beside_plain);
+        run(&queued, time, &mut beside_queued);
+    }
+    let mut table = Table::new(
+        "other-keys",
+        &[
+            "pool",
+            "hot sections/s",
+            "cold sections",
+            "p50",
+            "p99",
+            "max",
+        ],
+    );
+    for (name, times) in [("plain", &mut beside_plain), ("queued", &mut beside_queued)] {
+        times.cold.sort_unstable();
+        table.row([
+            name.to_owned(),
+            format!("{:.0}", times.hot_rate / f64::from(rounds)),
+            times.cold.len().to_string(),
+            at(&times.cold, 0.5),
+            at(&times.cold, 0.99),
+            at(&times.cold, 1.0),
+        ]);
+    }
+    table.finish();
+    if measures() {
+        for (share, bound) in [(0.5, 100.0), (0.99, 50.0)] {
+            let middle = |times: &Times| {
+                let index = (times.cold.len() as f64 * share) as usize;
+                times.cold[index].as_secs_f64()
+            };
+            verdict(
+                &format!(
+                    "a cold section, p{:.0}: plain / queued pool, time",
+                    share * 100.0
+                ),
+                middle(&beside_plain) / middle(&beside_queued),
+                Bound::AtLeast(bound),
+            );
+        }
+    }
+}
+
+fn run<B>(backend: &B, time: Duration, times: &mut Times)
+where
+    B: Sync,
+    for<'b> &'b B: LockBackend<Session = Client>,
+{
+    let (stop, hot) = (AtomicBool::new(false), AtomicU32::new(0));
+    let section = |key: i64, statement: &str| {
+        Lock::new(backend, key)
+            .run(|client| client.batch_execute(statement).map_err(Error::from))
+            .unwrap();
+    };
+    thread::scope(|threads| {
+        for _ in 0..HOT_THREADS {
+            threads.spawn(|| {
+                while !stop.load(Relaxed) {
+                    section(7_152_069_305_793_107_000, HOT_SECTION);
+                    hot.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        let cold = |number| {
+            let mut times = Vec::new();
+            while !stop.load(Relaxed) {
+                let asked = Instant::now();
+                section(7_152_069_305_793_107_001 + number, STATEMENT);
+                times.push(asked.elapsed());
+            }
+            times
+        };
+        let spawn = |number| threads.spawn(move || cold(number));
+        let cold: Vec<_> = (0..COLD_THREADS).map(spawn).collect();
+        let start = Instant::now();
+        thread::sleep(time); // for as long as is measured
+        stop.store(true, Relaxed);
+        times.hot_rate += f64::from(hot.load(Relaxed)) / start.elapsed().as_secs_f64();
+        for thread in cold {
+            times.cold.extend(thread.join().unwrap());
+        }
+    });
+}
