@@ -1,0 +1,121 @@
+//! How long a change of leaders takes, and what leaders cost that have nothing to do.
+
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use comfy_table::Table;
+use pglock::election::{Election, Term};
+use postgres::{Client, NoTls};
+
+use crate::fleet::Fleet;
+use crate::member::ELECTION;
+
+const CHANGES: usize = 50;
+const LEADERS: usize = 200;
+
+pub fn measure(url: &str, lease: Duration) -> anyhow::Result<()> {
+    let mut table = Table::new();
+    table.set_header(["from … to the next leader", "p50", "p99", "max"]);
+    table.add_row(row("resigned", resignations(url, lease)?));
+    table.add_row(row(
+        "killed (SIGKILL)",
+        deaths(url, lease, |fleet, leader| fleet.members[leader].kill())?,
+    ));
+    let cut_off = deaths(url, lease, |fleet, leader| {
+        fleet.members[leader].network.freeze(true);
+        Ok(())
+    });
+    table.add_row(row("cut off (at most a lease)", cut_off?));
+    println!("{table}");
+    idle(url)
+}
+
+fn election(url: &str, name: &str) -> Election {
+    let url = url.to_owned();
+    Election::new(move || Client::connect(&url, NoTls), name)
+}
+
+/// From the call of `resign` to the return of the other's `campaign`.
+fn resignations(url: &str, lease: Duration) -> anyhow::Result<Vec<Duration>> {
+    let election = election(url, "example-leader-resigns").lease(lease);
+    let mut term = election.campaign()?;
+    let mut took = Vec::new();
+    for _ in 0..CHANGES {
+        term = thread::scope(|threads| -> anyhow::Result<Term> {
+            let next = threads.spawn(|| election.campaign().map(|term| (term, Instant::now())));
+            thread::sleep(Duration::from_millis(150)); // it waits, and has seen who leads
+            let since = Instant::now();
+            term.resign()?;
+            let (next, elected) = next.join().expect("no panic")?;
+            took.push(elected - since);
+            Ok(next)
+        })?;
+    }
+    Ok(took)
+}
+
+/// From the death of a process to the first word of the next.
+fn deaths(
+    url: &str,
+    lease: Duration,
+    mut fault: impl FnMut(&mut Fleet, usize) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Duration>> {
+    Client::connect(url, NoTls)?.batch_execute(crate::TABLE)?;
+    let mut fleet = Fleet::start(url, lease, 2)?;
+    let mut took = Vec::new();
+    for _ in 0..CHANGES / 2 {
+        let leader = fleet.wait_for_leader()?;
+        thread::sleep(Duration::from_millis(1_500));
+        fault(&mut fleet, leader)?;
+        let since = Instant::now();
+        fleet.wait_for_another(leader, || ())?;
+        took.push(since.elapsed());
+        let _ = fleet.members[leader].kill();
+        fleet.members[leader].network.freeze(false);
+        fleet.restart(leader)?;
+    }
+    fleet.end();
+    Ok(took)
+}
+
+fn row(what: &str, mut took: Vec<Duration>) -> [String; 4] {
+    took.sort();
+    let at = |part: usize| {
+        format!(
+            "{:.1} ms",
+            took[(took.len() - 1) * part / 100].as_secs_f64() * 1e3
+        )
+    };
+    [what.to_owned(), at(50), at(99), at(100)]
+}
+
+/// Leaders of the default lease, each with its thread and its connection.
+fn idle(url: &str) -> anyhow::Result<()> {
+    let mut terms = Vec::new();
+    let start = Instant::now();
+    for number in 0..LEADERS {
+        terms.push(election(url, &format!("{ELECTION}-{number}")).campaign()?);
+    }
+    let elected = start.elapsed() / u32::try_from(LEADERS)?;
+    let (before, start) = (cpu_ticks()?, Instant::now());
+    thread::sleep(Duration::from_secs(20));
+    let used = (cpu_ticks()? - before) * 10; // USER_HZ is 100
+    let part = used as f64 / start.elapsed().as_secs_f64() / 10.0;
+    let over = terms.iter().filter(|term| term.is_over()).count();
+    println!(
+        "{LEADERS} leaders in one process: {elected:.1?} to elect each, {part:.1} % of a processor, {over} lost"
+    );
+    Ok(())
+}
+
+/// Of this process, from `/proc/self/stat`.
+fn cpu_ticks() -> anyhow::Result<u64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
