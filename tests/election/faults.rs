@@ -147,37 +147,41 @@ fn a_server_crashes_and_comes_back() {
     fleet.replace(0);
 }
 
-/// Anything at any time; strict elections take what others are spared.
+/// Anything at any time; strict elections take what others are spared. What breaks may leave nobody who
+/// can lead, so all of it is mended from time to time.
 #[test]
 fn whatever_breaks() {
     let database = Database::new();
     let mut fleet = Fleet::start(&database.url(), LEASE, true);
-    fleet.wait_for_leader();
     let random = |limit: usize| RandomState::new().hash_one(0) as usize % limit;
-    for _ in 0..60 {
-        let leader = fleet.leader();
-        let member = match leader {
-            Some((leader, _)) if random(2) == 0 => leader,
-            _ => random(MEMBERS),
-        };
-        match random(8) {
-            0 => fleet.replace(member),
-            1 => fleet.signal(member, "STOP"),
-            2 | 3 => fleet.signal(member, "CONT"),
-            4 => fleet.members[member].proxy.cut(),
-            5 => leader.map_or((), |(_, pid)| terminate(&database.url(), pid)),
-            _ => fleet.members[member]
-                .proxy
-                .freeze(random(2) == 0, random(2) == 0),
+    for _ in 0..4 {
+        fleet.wait_for_leader();
+        for _ in 0..12 {
+            let leader = fleet.leader();
+            let member = match leader {
+                Some((leader, _)) if random(2) == 0 => leader,
+                _ => random(MEMBERS),
+            };
+            match random(8) {
+                0 => fleet.replace(member),
+                1 => fleet.signal(member, "STOP"),
+                2 | 3 => fleet.signal(member, "CONT"),
+                4 => fleet.members[member].proxy.cut(),
+                5 => leader.map_or((), |(_, pid)| terminate(&database.url(), pid)),
+                _ => fleet.members[member]
+                    .proxy
+                    .freeze(random(2) == 0, random(2) == 0),
+            }
+            thread::sleep(Duration::from_millis(random(300) as u64));
         }
-        thread::sleep(Duration::from_millis(random(300) as u64));
+        for member in 0..MEMBERS {
+            fleet.signal(member, "CONT");
+            fleet.members[member].proxy.freeze(false, false);
+        }
+        let (leader, _) = fleet.wait_for_leader();
+        let terms = fleet.count();
+        fleet.replace(leader);
+        fleet.wait_for_next(terms);
     }
-    let terms = fleet.count();
-    for member in 0..MEMBERS {
-        fleet.signal(member, "CONT");
-        fleet.members[member].proxy.freeze(false, false);
-    }
-    fleet.wait_for_leader();
     fleet.assert_no_overlap();
-    assert!(terms > 1, "{terms}");
 }
