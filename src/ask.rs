@@ -7,11 +7,16 @@ use crate::sql;
 const ROWS: &str = "rows ";
 const ROW: char = '\x1e';
 
-/// Runs a query whose only column is a text called `line`.
-pub(crate) fn lines<S: Session>(session: &mut S, query: &str) -> Result<Vec<String>, Failure> {
+/// Runs a query whose only column is a text called `line`, behind a statement that has no rows, or
+/// nothing.
+pub(crate) fn lines<S: Session>(
+    session: &mut S,
+    first: &str,
+    query: &str,
+) -> Result<Vec<String>, Failure> {
     match S::REPLIES {
-        Replies::Rows => session.query(query),
-        Replies::Errors => from_error(session.send(&as_error(query))),
+        Replies::Rows => session.query(&[first, query].concat()),
+        Replies::Errors => from_error(session.send(&[first, &as_error(query)].concat())),
     }
 }
 

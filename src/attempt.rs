@@ -78,6 +78,11 @@ impl<'r> Attempt<'r> {
         }
     }
 
+    /// What goes in front of all that is sent outside a transaction.
+    fn first(&self) -> &'static str {
+        sql::first(self.request.timeout.is_some())
+    }
+
     fn is_over(&self) -> bool {
         let timeout = self.request.timeout;
         timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
@@ -140,7 +145,7 @@ impl<'r> Attempt<'r> {
                 (Err(undone), _) => Err(undone),
             },
             Place::Session | Place::OwnTransaction | Place::OneMessage => {
-                ask::lines(session, &question)
+                ask::lines(session, self.first(), &question)
             }
         };
         let lines = match told {
@@ -176,7 +181,7 @@ impl<'r> Attempt<'r> {
                 .request
                 .names_holders(place != Place::CallersTransaction)
             {
-                true => inspect::holders_of(session, &self.request.lock),
+                true => inspect::holders_of(session, self.first(), &self.request.lock),
                 false => Vec::new(),
             };
             return Err(self.error(failure, holders));
@@ -190,7 +195,7 @@ impl<'r> Attempt<'r> {
         let busy = failure.is_timeout() || matches!(failure, Failure::Refused(Refusal::Busy));
         let mut holders = Vec::new();
         if matches!(failure, Failure::Refused(Refusal::Unexplained)) {
-            return self.error(why_not(session, place), holders);
+            return self.error(why_not(session, place, self.first()), holders);
         }
         match place {
             _ if matches!(failure, Failure::Lost(_)) => {}
@@ -209,7 +214,7 @@ impl<'r> Attempt<'r> {
                 }
             }
             _ if busy && self.request.names_holders(true) => {
-                holders = inspect::holders_of(session, lock);
+                holders = inspect::holders_of(session, self.first(), lock);
             }
             Place::Session | Place::OwnTransaction | Place::OneMessage => {
                 // A driver may return before the server has let go of what the message had: the
@@ -223,9 +228,10 @@ impl<'r> Attempt<'r> {
                     _ => matches!(failure, Failure::Sql { .. }),
                 };
                 if unknown || must_settle {
-                    let settled = insist(|| session.send("SELECT 1"));
-                    if matches!(settled, Err(Failure::Sql { .. })) {
-                        failure = failure.without_transaction(true);
+                    let settle = [self.first(), "SELECT 1"].concat();
+                    let settled = insist(|| session.send(&settle));
+                    if let Err(aborted @ Failure::Sql { .. }) = settled {
+                        failure = of_raw_transaction(failure, &aborted);
                     }
                 }
             }
@@ -241,14 +247,14 @@ impl<'r> Attempt<'r> {
 
 /// Asks why the server has refused the lock. That it does not answer says so too: the refusal came as
 /// an error, which has aborted a raw transaction of the caller's.
-fn why_not<S: Session>(session: &mut S, place: Place) -> Failure {
+fn why_not<S: Session>(session: &mut S, place: Place, first: &str) -> Failure {
     let question = sql::why_not(place == Place::Session);
     let lines = match place {
         Place::CallersTransaction => match ask::lines_after_undo(session, &question) {
             (Ok(()), lines) => Ok(lines),
             (Err(failure), _) => return failure.without_transaction(session.in_transaction()),
         },
-        _ => ask::lines(session, &question),
+        _ => ask::lines(session, first, &question),
     };
     match lines {
         Ok(lines) => Failure::Refused(
@@ -261,6 +267,17 @@ fn why_not<S: Session>(session: &mut S, place: Place) -> Failure {
             Failure::Refused(Refusal::InTransaction)
         }
         Err(failure) => failure,
+    }
+}
+
+/// What a failure means that a driver does not tell the SQLSTATE of, where the next message finds an
+/// aborted transaction, of which the driver does not know: that was aborted before, or by the failure.
+fn of_raw_transaction(failure: Failure, aborted: &Failure) -> Failure {
+    match failure {
+        Failure::Sql { sqlstate: None, .. } if !failure.says_the_same(aborted) => {
+            Failure::Refused(Refusal::InTransaction)
+        }
+        failure => failure.without_transaction(true),
     }
 }
 

@@ -349,8 +349,8 @@ impl Opening<'_> {
             }
             Entry::Fence(fence) => fence.at_begin(self.name, before_begin, self.replies),
         };
-        let first = if before_begin { "" } else { sql::FIRST };
-        [self.label, first, &acquire].concat()
+        let bounded = matches!(self.entry, Entry::Lock(_, time) if time.is_bounded());
+        [self.label, sql::first(bounded || !before_begin), &acquire].concat()
     }
 
     /// What commits: it fails if the transaction has been aborted, or is not ours any more.

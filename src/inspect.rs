@@ -151,8 +151,8 @@ where
 
 /// The sessions that hold a lock, ten at most: none where that cannot be told, which must not
 /// replace the error that they are asked about. One round trip.
-pub(crate) fn holders_of<S: Session>(session: &mut S, lock: &LockInfo) -> Vec<Claim> {
-    let lines = ask::lines(session, &holders_query(lock));
+pub(crate) fn holders_of<S: Session>(session: &mut S, first: &str, lock: &LockInfo) -> Vec<Claim> {
+    let lines = ask::lines(session, first, &holders_query(lock));
     read(&lines.unwrap_or_default(), lock.keys())
 }
 

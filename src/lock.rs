@@ -131,9 +131,9 @@ impl<B, T> Lock<B, T> {
     /// (24 days) is as much as that. Zero is exactly one attempt, without waiting. Several keys
     /// share one timeout. With a pool it bounds the wait for a connection too.
     ///
-    /// It does not bound the wait for a safe snapshot, which `default_transaction_isolation =
-    /// serializable` with `default_transaction_read_only` and `default_transaction_deferrable` puts in
-    /// front of every statement.
+    /// It does not bound the wait for a safe snapshot in a transaction of the caller's that is serializable,
+    /// read only and deferrable, and has had no query. Outside a transaction, defaults that make each one
+    /// so do not prolong it.
     ///
     /// On a pool it bounds the wait for a connection too, beside the pool's own timeout, and what that
     /// wait takes is no longer there for the lock. If no connection comes in time, the error is

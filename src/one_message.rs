@@ -209,6 +209,7 @@ fn one_message<B: LockBackend + ?Sized, R>(
         lock,
         text,
         inside: session.in_transaction(),
+        bounded: request.timeout.is_some(),
         name: name.as_deref(),
     };
     let place = match message.inside {
@@ -290,7 +291,7 @@ fn settled<S: Session>(
         return Ok(());
     }
     let lock = || request.lock.clone();
-    let source = match ask::lines(session, &sql::idle()) {
+    let source = match ask::lines(session, "", &sql::idle()) {
         Ok(lines) if lines.first().is_none_or(|idle| idle == "true") => return Ok(()),
         Ok(_) => None,
         Err(Failure::Lost(source)) => {

@@ -162,6 +162,13 @@ pub(crate) enum WaitTime {
     OwnSlice(i32),
 }
 
+impl WaitTime {
+    /// Whether it is part of a wait that a timeout of the caller's bounds.
+    pub(crate) fn is_bounded(self) -> bool {
+        !matches!(self, Self::Place(None) | Self::OwnSlice(_))
+    }
+}
+
 impl Request {
     pub(crate) fn new(target: Target) -> Self {
         Self {

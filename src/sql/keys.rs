@@ -9,7 +9,7 @@
 //! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
 
 use super::conditions::{Conditions, all_released, is_timed, setting_millis};
-use super::{advisory_rows, carry, in_savepoint, named, raise};
+use super::{advisory_rows, carry, first, in_savepoint, named, raise};
 use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
@@ -83,14 +83,15 @@ pub(crate) fn acquire_for_session(
         for_session.for_session(lock);
         REFUSED.to_owned()
     };
-    match replies {
+    let acquire = match replies {
         Replies::Rows => {
             for_message.and(&[&for_session.text]);
             answer(&for_message, &why, replies)
         }
         // A block looks for interrupts at its end, so it takes nothing for the session.
         Replies::Errors => [carry(&for_message, &why), raise(&for_session, REFUSED)].join("; "),
-    }
+    };
+    [first(time.is_bounded()), &acquire].concat()
 }
 
 /// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets it. As

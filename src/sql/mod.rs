@@ -62,10 +62,17 @@ pub(crate) fn acquire_at_begin(
         .unwrap_or_else(|| keys::acquire_at_begin(lock, time, name, before_begin, replies))
 }
 
-/// Fails, with SQLSTATE 25001, in a transaction that has had a query: it is the caller's, by a raw
-/// BEGIN, and would be committed with ours. (A raw BEGIN alone cannot be seen.) In one of ours it
-/// keeps a `default_transaction_deferrable` from waiting for a snapshot.
+/// Keeps a `default_transaction_deferrable` from waiting for a safe snapshot, which no `lock_timeout`
+/// bounds. It goes in front of all that a bounded wait sends outside a transaction.
+///
+/// It fails, with SQLSTATE 25001, in a transaction that has had a query: that is the caller's, by a raw
+/// BEGIN, and would be committed with one of ours. (A raw BEGIN alone cannot be seen by it.)
 pub(crate) const FIRST: &str = "SET TRANSACTION NOT DEFERRABLE; ";
+
+/// [`FIRST`], or nothing.
+pub(crate) fn first(bounded: bool) -> &'static str {
+    if bounded { FIRST } else { "" }
+}
 
 /// Gives the transaction a name, which is gone with it.
 fn named(name: &str) -> String {

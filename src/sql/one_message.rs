@@ -4,7 +4,7 @@
 //! own. An answer other than yes must be an error, or the statements would run without the lock.
 
 use super::conditions::Conditions;
-use super::{IDLE, carry, keys, raise, savepoint, targets};
+use super::{IDLE, carry, first, keys, raise, savepoint, targets};
 use crate::failure::Replies;
 use crate::request::{LockInfo, WaitTime};
 
@@ -15,6 +15,8 @@ pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
     /// Whether it stands behind a savepoint of the caller's transaction.
     pub(crate) inside: bool,
+    /// Whether a timeout of the caller's bounds the wait.
+    pub(crate) bounded: bool,
     /// The transaction's name, where the text may end it.
     pub(crate) name: Option<&'a str>,
 }
@@ -30,7 +32,7 @@ impl Message<'_> {
                 format!("SAVEPOINT {}; ", savepoint()),
                 format!("; RELEASE SAVEPOINT {}", savepoint()),
             ),
-            false => Default::default(),
+            false => (first(self.bounded).to_owned(), String::new()),
         };
         let check = match self.name {
             Some(name) => format!("; {}", still_there(name)),
@@ -46,7 +48,8 @@ impl Message<'_> {
     /// How many statements of ours stand in front of the text, and behind it.
     pub(crate) fn statements_around(&self) -> (usize, usize) {
         let savepoint = usize::from(self.inside);
-        (1 + savepoint, savepoint + usize::from(self.name.is_some()))
+        let before = usize::from(self.inside || self.bounded);
+        (1 + before, savepoint + usize::from(self.name.is_some()))
     }
 
     fn acquire(&self, time: WaitTime, exact: bool) -> String {

@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pglock::{
-    Error, Key, Lock, LockGuard, Row, Scope, Table as TableLock, transaction_lock, with_lock,
-    with_transaction_lock,
+    Error, Key, Lock, LockBackend, LockGuard, Row, Scope, Table as TableLock, transaction_lock,
+    with_lock, with_transaction_lock,
 };
 
 use crate::harness::{Harness, InTransaction, holds, on, sql};
@@ -313,4 +313,76 @@ pub fn is_held_tells_an_aborted_transaction<H: InTransaction>() {
             "{told:?}"
         );
     });
+}
+
+/// With these settings every statement outside a transaction waits until all that write under
+/// SERIALIZABLE have ended, and no `lock_timeout` bounds that.
+pub fn a_deferrable_default_does_not_outlast_a_timeout<H: Harness>() {
+    const DEFERRABLE: &str = "SET default_transaction_isolation = 'serializable'; \
+        SET default_transaction_read_only = on; SET default_transaction_deferrable = on";
+    let (mut oracle, taken, free, table) =
+        (Oracle::new(), unique_key(), unique_key(), Table::new());
+    oracle.lock(&taken);
+    H::with(|backend| {
+        // The connection itself: a pool asks first whether it is well, and has that wait.
+        let mut session = backend.session().map_err(Error::body).unwrap();
+        sql(&mut *session, DEFERRABLE).unwrap();
+        let mut writer = Oracle::new();
+        // It is there at the end, or it was waited for.
+        let write = format!(
+            "SET idle_in_transaction_session_timeout = '30s'; BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT FROM {}; {}",
+            table.name,
+            table.insert()
+        );
+        writer.client.batch_execute(&write).unwrap();
+        for timeout in [Duration::ZERO, SHORT] {
+            let mut lock = Lock::new(&mut *session, &taken).timeout(timeout);
+            let busy = lock.run(|_| Ok::<_, Error>(()));
+            assert!(
+                matches!(&busy, Err(Error::Timeout { holders, .. }) if timeout == SHORT || holders.len() == 1),
+                "{busy:?}"
+            );
+            let refused = [
+                lock.run_in_transaction(|_| Ok::<_, Error>(())),
+                lock.batch_execute("SELECT 1"),
+            ];
+            for refused in refused {
+                assert!(
+                    matches!(refused, Err(Error::StaleSnapshot { .. })),
+                    "{refused:?}"
+                );
+            }
+        }
+        Lock::new(&mut *session, &free)
+            .timeout(SHORT)
+            .run(|_| {
+                oracle.holder(&free);
+                writer.client.batch_execute("ROLLBACK").unwrap();
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+    });
+}
+
+/// Whatever is sent first. A driver that knows of no SQLSTATE has only the server's words.
+pub fn a_raw_transaction_is_told_whatever_the_wait<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    for begin in ["BEGIN", "BEGIN; SELECT 1", "BEGIN; SAVEPOINT a; SELECT 1"] {
+        for timeout in [None, Some(Duration::ZERO), Some(SHORT)] {
+            H::with(|backend| {
+                on(backend, begin).unwrap();
+                let mut lock = Lock::new(&mut *backend, &key);
+                if let Some(timeout) = timeout {
+                    lock = lock.timeout(timeout);
+                }
+                let refused = lock.run(|_| Ok::<_, Error>(()));
+                assert!(
+                    matches!(refused, Err(Error::InTransaction { .. })),
+                    "{begin} {timeout:?}: {refused:?}"
+                );
+                let _ = on(backend, "ROLLBACK");
+                oracle.assert_free(&key);
+            });
+        }
+    }
 }

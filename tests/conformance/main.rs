@@ -130,6 +130,8 @@ macro_rules! outside_a_transaction {
                 a_failed_commit_that_may_succeed_later_is_contention,
                 only_a_lock_of_the_session_is_held_by_it,
                 thousands_of_keys_make_a_short_error,
+                a_deferrable_default_does_not_outlast_a_timeout,
+                a_raw_transaction_is_told_whatever_the_wait,
             }
             slices::{
                 a_long_wait_ends_with_the_lock,
