@@ -1,5 +1,5 @@
-//! Promises that take a server of their own: a standby, a full lock table, and one that does not
-//! speak English.
+//! Promises that take a server of their own: a standby, a full lock table, one that does not speak
+//! English, and one with a bad clock.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
@@ -24,9 +24,12 @@ macro_rules! on_every_driver {
             $url,
         );
         #[cfg(all(feature = "r2d2", feature = "diesel"))]
-        $function(&mut diesel_pool($url), $url);
+        $function(&mut crate::diesel_pool($url), $url);
     };
 }
+
+#[path = "servers/clock.rs"]
+mod clock;
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
 fn diesel_pool(url: &str) -> r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::PgConnection>> {
