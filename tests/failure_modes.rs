@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 const TABLE: &str = include_str!("../docs/failure-modes.md");
-const ROWS: usize = 43;
+const ROWS: usize = 54;
 
 /// The cells of each row that begins with a number.
 fn rows() -> impl Iterator<Item = Vec<&'static str>> {
@@ -14,8 +14,8 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .filter(|cells: &Vec<_>| cells.len() > 2 && cells[1].parse::<usize>().is_ok())
 }
 
-/// `a::b::c` is the function `c` in `tests/a/b.rs` or `src/a/b.rs`, or in a `mod.rs` or `tests.rs`
-/// of the folder `src/a/b`.
+/// `a::b::c` is the function `c` in `a/b.rs` of `tests`, `cli/tests` or `src`, or in a `mod.rs` or
+/// `tests.rs` of the folder `src/a/b`.
 fn exists(test: &str) -> bool {
     let mut path: Vec<_> = test.split("::").collect();
     let function = path.pop().unwrap();
@@ -23,6 +23,7 @@ fn exists(test: &str) -> bool {
     let path = path.join("/");
     let files = [
         format!("tests/{path}.rs"),
+        format!("cli/tests/{path}.rs"),
         format!("src/{path}.rs"),
         format!("src/{path}/mod.rs"),
         format!("src/{path}/tests.rs"),
