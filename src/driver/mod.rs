@@ -29,12 +29,17 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+pub use self::transaction::{Finish, Opening, Transacted};
 pub use crate::failure::{BoxError, Failure, Refusal, Replies};
 
+pub(crate) use self::persist::{end_session, insist, while_canceled};
+pub(crate) use self::transaction::Entry;
 use crate::error::Error;
-use crate::request::{LockInfo, Scope, WaitTime};
-use crate::sql;
+use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
+
+mod persist;
+mod transaction;
 
 /// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
 /// out for as long as the lock is held.
@@ -309,108 +314,4 @@ pub trait Session: LockBackend<Session = Self> + Sized {
         end_session(self);
         let _ = self.send(""); // lets a driver see the end of the connection, on which its pool decides
     }
-}
-
-/// What a transaction of pglock's begins and ends with.
-#[derive(Debug)]
-pub struct Opening<'a> {
-    pub(crate) entry: Entry<'a>,
-    pub(crate) name: &'a str,
-    pub(crate) replies: Replies,
-    pub(crate) label: &'a str,
-}
-
-/// What a transaction of pglock's must have before anything else.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Entry<'a> {
-    /// A lock, which it waits for.
-    Lock(&'a LockInfo, WaitTime),
-    /// A term of an election that is not over.
-    Fence(&'a sql::election::Fence),
-}
-
-impl Opening<'_> {
-    /// What acquires the lock, to be sent in front of `BEGIN` in the same message.
-    #[must_use]
-    pub fn before_begin(&self) -> String {
-        self.acquire(true)
-    }
-
-    /// What acquires the lock, to be sent after the BEGIN.
-    #[must_use]
-    pub fn after_begin(&self) -> String {
-        self.acquire(false)
-    }
-
-    fn acquire(&self, before_begin: bool) -> String {
-        let acquire = match self.entry {
-            Entry::Lock(lock, time) => {
-                sql::acquire_at_begin(lock, time, self.name, before_begin, self.replies)
-            }
-            Entry::Fence(fence) => fence.at_begin(self.name, before_begin, self.replies),
-        };
-        let bounded = matches!(self.entry, Entry::Lock(_, time) if time.is_bounded());
-        [self.label, sql::first(bounded || !before_begin), &acquire].concat()
-    }
-
-    /// What commits: it fails if the transaction has been aborted, or is not ours any more.
-    #[must_use]
-    pub fn commit(&self) -> String {
-        sql::commit(self.name)
-    }
-}
-
-/// How a body wants its transaction to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// By COMMIT.
-    Commit,
-    /// By ROLLBACK.
-    Rollback,
-}
-
-/// What became of a body and of its transaction.
-#[derive(Debug)]
-pub struct Transacted<R> {
-    /// What the body returned.
-    pub result: R,
-    /// Whether the transaction ended as the body wanted.
-    pub ended: Result<(), Failure>,
-}
-
-/// How often a request is sent that has to come through.
-const ATTEMPTS: usize = 100;
-
-pub(crate) fn end_session<S: Session>(session: &mut S) {
-    for _ in 0..ATTEMPTS {
-        if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
-            return;
-        }
-        // Not even its own role may end it.
-        let _ = session.send(sql::LET_SESSION_END);
-        std::thread::sleep(Duration::from_millis(5));
-        if matches!(session.send(""), Err(Failure::Lost(_))) {
-            return;
-        }
-    }
-}
-
-/// Sends what has to come through again, if it failed.
-pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-    match while_canceled(&mut send) {
-        Err(failure) if failure.may_pass() => while_canceled(send),
-        done => done,
-    }
-}
-
-/// Sends it again and again while it is cancelled: cancels can come in a row.
-pub(crate) fn while_canceled(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
-    let mut done = send();
-    for _ in 1..ATTEMPTS {
-        match &done {
-            Err(failure) if failure.is_canceled() => done = send(),
-            _ => break,
-        }
-    }
-    done
 }

@@ -1,0 +1,44 @@
+//! Messages that have to come through.
+
+use std::time::Duration;
+
+use super::Session;
+use crate::failure::Failure;
+use crate::sql;
+
+/// How often a request is sent that has to come through.
+const ATTEMPTS: usize = 100;
+
+pub(crate) fn end_session<S: Session>(session: &mut S) {
+    for _ in 0..ATTEMPTS {
+        if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
+            return;
+        }
+        // Not even its own role may end it.
+        let _ = session.send(sql::LET_SESSION_END);
+        std::thread::sleep(Duration::from_millis(5));
+        if matches!(session.send(""), Err(Failure::Lost(_))) {
+            return;
+        }
+    }
+}
+
+/// Sends what has to come through again, if it failed.
+pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    match while_canceled(&mut send) {
+        Err(failure) if failure.may_pass() => while_canceled(send),
+        done => done,
+    }
+}
+
+/// Sends it again and again while it is cancelled: cancels can come in a row.
+pub(crate) fn while_canceled(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut done = send();
+    for _ in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_canceled() => done = send(),
+            _ => break,
+        }
+    }
+    done
+}
