@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use bouncer::Bouncer;
 use pglock::driver::Session;
-use pglock::{Error, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock};
+use pglock::{
+    Error, Lock, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock,
+};
 use postgres::{Client, NoTls};
 
 #[cfg(feature = "diesel")]
@@ -31,6 +33,42 @@ fn transaction_scope_works_through_a_pooler() {
     #[cfg(feature = "diesel")]
     excludes_others(|| connection(&bouncer));
     assert_eq!(bouncer.holder(), None);
+}
+
+#[test]
+fn one_message_works_through_a_pooler() {
+    let Some(bouncer) = Bouncer::start("bouncer-message") else {
+        return;
+    };
+    #[cfg(feature = "postgres")]
+    loses_no_increment(&bouncer, || bouncer.client());
+    #[cfg(feature = "diesel")]
+    loses_no_increment(&bouncer, || connection(&bouncer));
+    assert_eq!(bouncer.holder(), None);
+}
+
+/// What is read by one statement is written by the next, a moment later: without the lock, increments
+/// are lost.
+fn loses_no_increment<B: LockBackend>(bouncer: &Bouncer, connect: impl Fn() -> B + Sync) {
+    let mut client = Client::connect(&bouncer.server.url(), NoTls).unwrap();
+    client
+        .batch_execute("DROP TABLE IF EXISTS counter; CREATE TABLE counter AS SELECT 0 AS n")
+        .unwrap();
+    let increment = "SELECT set_config('my.n', n::text, true) FROM counter; SELECT pg_sleep(0.001); \
+        UPDATE counter SET n = current_setting('my.n')::int + 1";
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                let mut backend = connect();
+                for _ in 0..10 {
+                    let mut lock = Lock::new(&mut backend, "counter");
+                    lock.batch_execute(increment).unwrap();
+                }
+            });
+        }
+    });
+    let row = client.query_one("SELECT n FROM counter", &[]).unwrap();
+    assert_eq!(row.get::<_, i32>(0), 40);
 }
 
 fn excludes_others<B: LockBackend>(connect: impl Fn() -> B + Sync) {

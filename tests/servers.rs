@@ -85,6 +85,7 @@ fn refuses_in_recovery<B: LockBackend>(backend: &mut B, url: &str) {
             .timeout(Duration::from_secs(9))
             .run(never),
         with_transaction_lock(backend, "key", |_| never(&mut ())),
+        Lock::new(&mut *backend, "key").batch_execute("SELECT 1"),
     ];
     for result in refused {
         assert!(

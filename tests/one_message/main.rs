@@ -98,6 +98,7 @@ macro_rules! outside_a_transaction {
                 a_stopped_wait_holds_nothing,
                 a_wait_in_its_place_is_bounded_too,
                 a_row_that_is_locked_times_out,
+                a_deadlock_is_told_and_nothing_runs,
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use pglock::{Error, Lock, Row, StopToken};
+use pglock::{Error, Lock, Row, StopToken, with_lock};
 
 use crate::harness::{Harness, on};
 use crate::of_statements;
@@ -174,4 +174,28 @@ pub fn a_row_that_is_locked_times_out<H: Harness>() {
     });
     oracle.client.batch_execute("ROLLBACK").unwrap();
     assert_eq!(table.rows(), 1);
+}
+
+/// The server's own check would come after ten minutes: the question between two slices finds it.
+pub fn a_deadlock_is_told_and_nothing_runs<H: Harness>() {
+    let (ours, theirs, table) = (unique_key(), unique_key(), Table::new());
+    let (mut oracle, mut other) = (Oracle::new(), Oracle::new());
+    other
+        .client
+        .batch_execute("SET deadlock_timeout = '10min'")
+        .unwrap();
+    other.lock(&theirs);
+    H::with(|backend| {
+        thread::scope(|threads| {
+            let told = with_lock(backend, &ours, |conn| {
+                threads.spawn(|| other.lock(&ours));
+                oracle.wait_for_waiter(&ours);
+                Lock::new(conn, &theirs).batch_execute(&table.insert())
+            });
+            let error = told.unwrap_err();
+            assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
+        });
+    });
+    assert_eq!(oracle.rows(&theirs).len(), 1, "the other session's");
+    assert_eq!(table.rows(), 0);
 }
