@@ -35,6 +35,7 @@ fn main() -> Result<()> {
     uncontended()?;
     contended()?;
     waits()?;
+    one_message()?;
     keys()
 }
 
@@ -114,6 +115,30 @@ fn waits() -> Result<()> {
         "waits",
         "One key, a statement in the body: µs from asking to having",
         "threads",
+        &series,
+    )
+}
+
+/// How many times as many sections as `with_lock` each way does, with 16 threads on the three networks.
+fn one_message() -> Result<()> {
+    let rows = Table::read("one_message");
+    let of = |way: &'static str| {
+        let rows = rows
+            .iter()
+            .filter(|row| row[0] == "postgres" && row[2] == "16" && row[3] == way);
+        (way, rows.map(|row| number(&row[5])).collect())
+    };
+    let series = [
+        "one message",
+        "with_lock",
+        "SELECT … FOR UPDATE",
+        "bare UPDATE",
+    ]
+    .map(of);
+    bars(
+        "one_message",
+        "16 threads, one row: sections a second, as multiples of with_lock's",
+        &["local socket", "+ 0.5 ms network", "+ 2 ms network"],
         &series,
     )
 }
@@ -213,11 +238,12 @@ fn bars(name: &str, title: &str, groups: &[&str], series: &[(&str, Vec<f64>)]) -
         .light_line_style(WHITE)
         .x_labels(0)
         .draw()?;
+    let width = 0.7 / series.len() as f64;
     for (index, (label, values)) in series.iter().enumerate() {
         let colour = COLOURS[index];
         let bar = |(group, value): (usize, &f64)| {
-            let left = group as f64 + 0.15 + 0.23 * index as f64;
-            Rectangle::new([(left, 0.0), (left + 0.21, *value)], colour.filled())
+            let left = group as f64 + 0.15 + width * index as f64;
+            Rectangle::new([(left, 0.0), (left + width * 0.9, *value)], colour.filled())
         };
         chart
             .draw_series(values.iter().enumerate().map(bar))?
