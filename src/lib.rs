@@ -46,6 +46,8 @@
 //! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
 //!
+//! The [`guide`] takes you from the first lock to the night when you are called.
+//!
 //! # Errors and their type
 //!
 //! A body returns `Result<T, E>` for any `E: From<pglock::Error>`: anyhow, a boxed error, your own
@@ -79,6 +81,8 @@
 //!
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod acquire;
 mod ask;
 mod attempt;
@@ -95,6 +99,7 @@ mod error;
 mod failure;
 mod first_free;
 mod guard;
+pub mod guide;
 pub mod inspect;
 mod key;
 mod lock;
