@@ -40,6 +40,7 @@
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
+//! | nights, bytes or ids from one number to another | [`Lock::range`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | one leader among several processes | [`election`] |
@@ -122,7 +123,7 @@ pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
 pub use sql::literal;
 pub use stop::StopToken;
-pub use targets::{FirstFree, IntoTarget, Row, Table, TableMode, TableName, Target};
+pub use targets::{FirstFree, IntoTarget, KeyRange, Row, Table, TableMode, TableName, Target};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,

@@ -9,7 +9,7 @@
 //! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
 
 use super::conditions::{Conditions, all_released, is_timed, setting_millis};
-use super::{advisory_rows, carry, in_savepoint, named, raise};
+use super::{advisory_rows, carry, in_savepoint, is_in_the_way, named, raise};
 use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
@@ -278,18 +278,22 @@ pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
 /// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
 pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
-    let mode = match lock.mode() {
-        Mode::Exclusive => "ExclusiveLock",
-        Mode::Shared => "ShareLock",
-    };
-    conditions.and(&[
-        "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
-        mode,
-        "' AND ",
-        &advisory_rows(lock.keys()),
-        ") = ",
-        &lock.keys().len().to_string(),
-    ]);
+    for (mode, name) in [
+        (Mode::Exclusive, "ExclusiveLock"),
+        (Mode::Shared, "ShareLock"),
+    ] {
+        let keys = lock.keys_in(mode);
+        if !keys.is_empty() {
+            conditions.and(&[
+                "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
+                name,
+                "' AND ",
+                &advisory_rows(&keys),
+                ") = ",
+                &keys.len().to_string(),
+            ]);
+        }
+    }
     answer(&conditions, "'not held'", replies)
 }
 
@@ -325,17 +329,14 @@ fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
 /// Who waits for a transaction's end by its virtual number, as CREATE INDEX CONCURRENTLY does, may
 /// wait for this very question: that is left to the server's own check.
 pub(crate) fn between_slices(lock: &LockInfo) -> String {
-    let conflicting = match lock.mode() {
-        Mode::Exclusive => "",
-        Mode::Shared => " AND l.mode = 'ExclusiveLock'",
-    };
     format!(
         "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_catalog.pg_locks l \
-         WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
+         WHERE l.granted AND l.pid <> pg_backend_pid() AND {in_the_way} AND {rows} \
          UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
          SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
          pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
+        in_the_way = is_in_the_way(lock),
         rows = advisory_rows(lock.keys()),
         deadlock_timeout = setting_millis("deadlock_timeout"),
         lock_timeout = setting_millis("lock_timeout"),

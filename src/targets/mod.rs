@@ -1,4 +1,4 @@
-//! What can be locked: keys, rows and tables.
+//! What can be locked: keys, ranges, rows and tables.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,13 @@ use std::sync::Arc;
 use crate::key::{IntoKey, Key};
 
 mod first_free;
+mod range;
 mod row;
 mod table;
 
 pub use first_free::FirstFree;
 pub(crate) use first_free::Order;
+pub use range::KeyRange;
 pub use row::Row;
 pub use table::{Table, TableMode};
 
@@ -20,6 +22,8 @@ pub use table::{Table, TableMode};
 pub enum Target {
     /// Advisory keys, in the order in which they are taken.
     Keys(Arc<[Key]>),
+    /// A range of the numbers under a key.
+    Range(Arc<KeyRange>),
     /// Rows of a table.
     Row(Arc<Row>),
     /// A whole table.
@@ -119,7 +123,7 @@ impl Target {
                 .any(|(column, value)| nul(column) || nul(value))
         };
         match self {
-            Self::Keys(_) => false,
+            Self::Keys(_) | Self::Range(_) => false,
             Self::Row(row) => row.table.has_nul() || any(&row.columns),
             Self::Table(table) => table.name.has_nul(),
             Self::FirstFree(pick) => {
@@ -146,6 +150,7 @@ impl fmt::Display for Target {
                     more => write!(f, " and {more} more"),
                 }
             }
+            Self::Range(range) => range.fmt(f),
             Self::Row(row) => {
                 f.write_str("row ")?;
                 conditions(f, &row.columns)?;
