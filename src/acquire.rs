@@ -145,6 +145,12 @@ pub(crate) fn begin<'r, H>(
     let lock = &request.lock;
     match lock.target() {
         Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
+        Target::Range(range) if range.numbers().is_empty() => {
+            return Err(Error::EmptyRange { lock: lock.clone() });
+        }
+        Target::Range(range) if range.is_too_long(lock.mode()) => {
+            return Err(Error::SharedRangeTooLong { lock: lock.clone() });
+        }
         target if target.has_nul() => return Err(Error::NulByte { lock: lock.clone() }),
         _ => {}
     }

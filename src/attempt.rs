@@ -65,7 +65,8 @@ impl<'r> Attempt<'r> {
                 return Err(Error::Stopped { lock });
             }
             let time = self.time();
-            let failure = match send(session, time, &self.label(waited)) {
+            let label = self.label(waited) + self.first_at(place);
+            let failure = match send(session, time, &label) {
                 Ok(acquired) => return Ok(acquired),
                 Err(failure) => failure,
             };
@@ -81,6 +82,14 @@ impl<'r> Attempt<'r> {
     /// What goes in front of all that is sent outside a transaction.
     fn first(&self) -> &'static str {
         sql::first(self.request.timeout.is_some())
+    }
+
+    /// The same in front of the acquire, where the opening of a transaction has none of its own.
+    fn first_at(&self, place: Place) -> &'static str {
+        match place {
+            Place::Session | Place::OneMessage => self.first(),
+            Place::CallersTransaction | Place::OwnTransaction => "",
+        }
     }
 
     fn is_over(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
 use crate::sql;
+use crate::targets::Target;
 
 /// How long an upgrade waits for each key, in milliseconds: long enough for the server to let it past
 /// those who wait, which an attempt that does not wait is not before PostgreSQL 17.
@@ -27,6 +28,7 @@ impl<H: SessionHandle> LockGuard<H> {
     /// - [`Error::CannotDowngrade`]: a transaction is open. PostgreSQL cannot give up a lock of a
     ///   transaction's before its end, and others would see what a lock of the session's protects
     ///   before it is committed.
+    /// - [`Error::FixedMode`]: the lock is on a range.
     /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
     /// - [`Error::Canceled`], [`Error::TransactionAborted`], [`Error::Database`].
     pub fn downgrade(guard: &mut Self) -> Result<(), Error> {
@@ -34,6 +36,7 @@ impl<H: SessionHandle> LockGuard<H> {
             return Ok(());
         }
         let lock = guard.lock.clone();
+        must_be_variable(&lock)?;
         if guard.scope == Scope::Transaction || guard.in_transaction() {
             return Err(Error::CannotDowngrade { lock });
         }
@@ -60,6 +63,7 @@ impl<H: SessionHandle> LockGuard<H> {
     /// After each of them but [`Error::LockLost`], the lock is held as it was.
     ///
     /// - [`Error::InTransaction`]: the lock is the session's, and a transaction is open by now.
+    /// - [`Error::FixedMode`]: the lock is on a range.
     /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
     /// - [`Error::Canceled`], [`Error::LockTableFull`], [`Error::TransactionAborted`].
     /// - [`Error::Database`]: also in place of `false` with diesel, where the server's messages
@@ -68,6 +72,7 @@ impl<H: SessionHandle> LockGuard<H> {
         if guard.lock.mode() == Mode::Exclusive {
             return Ok(true);
         }
+        must_be_variable(&guard.lock)?;
         let lock = guard.lock.clone().with_mode(Mode::Exclusive);
         let upgraded = match guard.scope {
             Scope::Session => guard.upgrade_for_session(),
@@ -121,6 +126,13 @@ impl<H: SessionHandle> LockGuard<H> {
         let replies = <H::Target as Session>::REPLIES;
         self.handle
             .send(&sql::change_mode(&self.lock, UPGRADE, replies))
+    }
+}
+
+fn must_be_variable(lock: &LockInfo) -> Result<(), Error> {
+    match lock.target() {
+        Target::Range(_) => Err(Error::FixedMode { lock: lock.clone() }),
+        _ => Ok(()),
     }
 }
 

@@ -42,6 +42,7 @@ use crate::error::Error;
 use crate::key::{IntoKey, Key};
 use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::Target;
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
@@ -153,7 +154,7 @@ where
 /// replace the error that they are asked about. One round trip.
 pub(crate) fn holders_of<S: Session>(session: &mut S, first: &str, lock: &LockInfo) -> Vec<Claim> {
     let lines = ask::lines(session, first, &holders_query(lock));
-    read(&lines.unwrap_or_default(), lock.keys())
+    read_holders(&lines.unwrap_or_default(), lock)
 }
 
 /// The same after a failed statement behind a savepoint, which is left first. A driver that reads
@@ -163,18 +164,29 @@ pub(crate) fn undo_and_holders<S: Session>(
     lock: &LockInfo,
 ) -> (Result<(), Failure>, Vec<Claim>) {
     let (undone, lines) = ask::lines_after_undo(session, &holders_query(lock));
-    (undone, read(&lines, lock.keys()))
+    (undone, read_holders(&lines, lock))
 }
 
 /// Enough for an error's text.
 const FEW: usize = 10;
 
 fn holders_query(lock: &LockInfo) -> String {
-    let claims = sql::claims_of(
-        lock.keys(),
-        "l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()",
-    );
-    format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}")
+    let claims = sql::claims_in_the_way(lock);
+    match lock.target() {
+        Target::Range(_) => claims, // one session may hold all of the keys
+        _ => format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}"),
+    }
+}
+
+/// Of a range, each session once: the nodes on which they meet mean nothing to the caller.
+fn read_holders(lines: &[String], lock: &LockInfo) -> Vec<Claim> {
+    let mut claims = read(lines, lock.keys());
+    if let Target::Range(_) = lock.target() {
+        claims.sort_by_key(|claim| claim.pid);
+        claims.dedup_by_key(|claim| claim.pid);
+        claims.truncate(FEW);
+    }
+    claims
 }
 
 fn read(lines: &[String], keys: &[Key]) -> Vec<Claim> {

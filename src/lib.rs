@@ -40,6 +40,7 @@
 //! | a transaction that is open already | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
+//! | nights, bytes or ids from one number to another | [`Lock::range`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | at most so many at a time | [`Semaphore`] |
@@ -130,7 +131,9 @@ pub use request::{LockInfo, Mode, Scope};
 pub use semaphore::{Permit, Semaphore};
 pub use sql::literal;
 pub use stop::StopToken;
-pub use targets::{FirstFree, IntoTarget, Row, Slots, Table, TableMode, TableName, Target};
+pub use targets::{
+    FirstFree, IntoTarget, KeyRange, Row, Slots, Table, TableMode, TableName, Target,
+};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,

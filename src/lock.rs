@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acquire;
@@ -11,7 +13,7 @@ use crate::guard::LockGuard;
 use crate::key::{IntoKey, Key};
 use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::stop::StopToken;
-use crate::targets::{IntoTarget, Target};
+use crate::targets::{IntoTarget, KeyRange, Target};
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///
@@ -48,7 +50,7 @@ pub struct Lock<B, T = Key> {
     target: PhantomData<fn() -> T>,
 }
 
-/// Several keys, and the scope of a lock.
+/// Several keys, ranges, and the scope of a lock.
 impl<B> Lock<B> {
     /// A lock on several keys at once. Duplicates are one key.
     ///
@@ -76,6 +78,58 @@ impl<B> Lock<B> {
         Self {
             backend,
             request: Request::on_keys(keys.into_iter().map(Into::into).collect()),
+            target: PhantomData,
+        }
+    }
+
+    /// A lock on a range of the numbers under a key. It keeps out every range of that key's that
+    /// overlaps, and no other: nights of a room, bytes of a file, ids of a batch.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, key};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let (room, arrival, departure) = (7, 20261224, 20261227);
+    /// Lock::range(&mut client, key!("doc:room:{room}"), arrival..departure).run(|conn| {
+    ///     conn.batch_execute("SELECT 'book the nights'")?;
+    ///     Ok::<_, pglock::Error>(())
+    /// })?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The numbers are any `i64` but the greatest, and the end is not in the range. A lock on the bare
+    /// key is another lock: for all numbers, take the range `i64::MIN..i64::MAX`.
+    ///
+    /// An exclusive range is some 35 advisory locks where it is short, and never more than 250,
+    /// however long it is ([`KeyRange`](crate::KeyRange) says which). They are taken in one statement
+    /// and in one order, so that two ranges cannot deadlock. Each has a place in the server's lock
+    /// table ([`max_locks_per_transaction`]).
+    ///
+    /// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range takes a
+    /// lock for each of its numbers too, and so has 366 of them at most. Where it can
+    /// reach over the end of a month, count days: 20261231 and 20270101 are 8870 numbers apart.
+    ///
+    /// A range that waits keeps out, for as long as it waits in the server's queue, those that overlap
+    /// it. A guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait
+    /// for another of the same key on a second connection ([`Error::AlreadyHeld`]), overlapping or not:
+    /// somebody who waits for both may be between them.
+    ///
+    /// # Errors
+    ///
+    /// When it is used: [`Error::EmptyRange`], [`Error::SharedRangeTooLong`].
+    ///
+    /// [`max_locks_per_transaction`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION
+    pub fn range(backend: B, key: impl IntoKey, numbers: Range<i64>) -> Self {
+        let range = KeyRange::new(key.into(), numbers, Mode::default());
+        Self {
+            backend,
+            request: Request::new(Target::Range(Arc::new(range))),
             target: PhantomData,
         }
     }

@@ -1,6 +1,7 @@
 //! What is asked for: which lock, in which mode and scope, and for how long to wait.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::Key;
@@ -60,7 +61,11 @@ impl LockInfo {
 
     /// The same target in another mode.
     pub(crate) fn with_mode(self, mode: Mode) -> Self {
-        Self { mode, ..self }
+        let target = match self.target {
+            Target::Range(range) => Target::Range(Arc::new(range.in_mode(mode))),
+            target => target,
+        };
+        Self { target, mode }
     }
 
     /// What is locked.
@@ -69,15 +74,34 @@ impl LockInfo {
         &self.target
     }
 
-    /// The keys, in the order in which they are taken. A lock on a row or a table has none, a semaphore
-    /// those of its slots, of which it takes one.
+    /// The keys, in the order in which they are taken: of a range, those of its nodes. A lock on a row
+    /// or a table has none, a semaphore those of its slots, of which it takes one.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         match &self.target {
             Target::Keys(keys) => keys,
             Target::Slots(slots) => slots.meant(),
+            Target::Range(range) => range.nodes(),
             _ => &[],
         }
+    }
+
+    /// The keys, each with the mode in which it is taken.
+    pub(crate) fn keys_and_modes(&self) -> impl Iterator<Item = (&Key, Mode)> {
+        let of_range = match &self.target {
+            Target::Range(range) => range.modes(),
+            _ => &[],
+        };
+        let all_alike = self.keys().len() - of_range.len();
+        let modes = of_range.iter().copied();
+        let modes = modes.chain(std::iter::repeat_n(self.mode, all_alike));
+        self.keys().iter().zip(modes)
+    }
+
+    /// The keys that are taken in this mode.
+    pub(crate) fn keys_in(&self, mode: Mode) -> Vec<Key> {
+        let keys = self.keys_and_modes().filter(|(_, taken)| *taken == mode);
+        keys.map(|(key, _)| key.clone()).collect()
     }
 
     /// Exclusive or shared.
@@ -90,7 +114,7 @@ impl LockInfo {
     #[cfg(feature = "r2d2")]
     pub(crate) fn is_self_conflicting(&self) -> bool {
         match &self.target {
-            Target::Keys(_) | Target::Row(_) => self.mode == Mode::Exclusive,
+            Target::Keys(_) | Target::Range(_) | Target::Row(_) => self.mode == Mode::Exclusive,
             Target::Table(table) => self.table_mode(table).is_self_conflicting(),
             Target::FirstFree(_) | Target::Slots(_) => false, // it takes another row, or slot
         }
@@ -104,14 +128,17 @@ impl LockInfo {
     #[cfg(feature = "r2d2")]
     pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
         match (&self.target, &held.target) {
-            (Target::Keys(keys), Target::Keys(held)) => {
-                keys.iter().any(|key| held.binary_search(key).is_ok())
-            }
             (Target::Table(table), Target::Table(held)) => table.name == held.name,
             (Target::Row(row), Target::Row(held_row)) => {
                 row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
             }
-            _ => false, // FirstFree takes another row, a semaphore another slot
+            // FirstFree takes another row, and a semaphore another slot.
+            (Target::FirstFree(_) | Target::Slots(_), _)
+            | (_, Target::FirstFree(_) | Target::Slots(_)) => false,
+            _ => self
+                .keys()
+                .iter()
+                .any(|key| held.keys().binary_search(key).is_ok()),
         }
     }
 

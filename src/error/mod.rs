@@ -308,6 +308,29 @@ pub enum Error {
         count: u32,
     },
 
+    /// The range that was given to [`Lock::range`](crate::Lock::range) has no number in it.
+    #[error("cannot acquire {lock}: there is no number in this range, so it would protect nothing")]
+    EmptyRange {
+        /// The lock that was not acquired.
+        lock: LockInfo,
+    },
+
+    /// A shared range has more than 366 numbers: see [`Lock::range`](crate::Lock::range).
+    #[error(
+        "cannot acquire {lock}: a shared range has 366 numbers at most; take it exclusively, or count in larger units"
+    )]
+    SharedRangeTooLong {
+        /// The lock that was not acquired.
+        lock: LockInfo,
+    },
+
+    /// A range keeps the mode in which it was acquired: in another it has other keys.
+    #[error("cannot change the mode of {lock}: a range keeps the mode in which it was acquired")]
+    FixedMode {
+        /// The lock, which is held as it was.
+        lock: LockInfo,
+    },
+
     /// The id of the row that [`FirstFree`](crate::FirstFree) has found is not of the type that the body
     /// names. The body did not run.
     #[error("cannot read the id {id:?} of {lock} as the type that the body names")]
@@ -402,6 +425,9 @@ impl Error {
             | Self::Checkout { lock, .. }
             | Self::Slots { lock, .. }
             | Self::AlreadyHeld { lock }
+            | Self::EmptyRange { lock }
+            | Self::SharedRangeTooLong { lock }
+            | Self::FixedMode { lock }
             | Self::UnreadableId { lock, .. }
             | Self::Database { lock, .. } => Some(lock),
             Self::NoKeys | Self::Inspect { .. } | Self::Body(_) => None,

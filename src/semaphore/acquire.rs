@@ -114,7 +114,7 @@ impl Asked<'_> {
         if S::REPLIES == Replies::Errors {
             // It holds a slot from here on.
             let asked = while_canceled(|| {
-                told = ask::lines(session, sql::semaphore::TAKEN)?;
+                told = ask::lines(session, "", sql::semaphore::TAKEN)?;
                 Ok(())
             });
             if let Err(failure) = asked {

@@ -31,8 +31,8 @@ impl Conditions {
     /// Calls a function, key by key: one that says whether it did, or one that has done it when it
     /// returns.
     fn calls(&mut self, function: &str, lock: &LockInfo, then: &str) {
-        for key in lock.keys() {
-            self.call(function, lock.mode(), key, then);
+        for (key, mode) in lock.keys_and_modes() {
+            self.call(function, mode, key, then);
         }
     }
 
@@ -56,11 +56,12 @@ impl Conditions {
         self.exchanges(lock, lock);
     }
 
-    /// Releases each lock and takes the other on the same key. Stops at one that was not held.
+    /// Releases each lock and takes the other, which has the same keys. Stops at one that was not held.
     pub(super) fn exchanges(&mut self, lock: &LockInfo, other: &LockInfo) {
-        for key in lock.keys() {
-            self.call("pg_advisory_unlock", lock.mode(), key, "");
-            self.call("pg_advisory_lock", other.mode(), key, DONE);
+        let keys = lock.keys_and_modes().zip(other.keys_and_modes());
+        for ((key, mode), (_, other)) in keys {
+            self.call("pg_advisory_unlock", mode, key, "");
+            self.call("pg_advisory_lock", other, key, DONE);
         }
     }
 
@@ -71,11 +72,11 @@ impl Conditions {
     /// sleep of no time looks: whatever comes after it comes only if nothing has fired, and the
     /// timeout is off by then.
     pub(super) fn waits(&mut self, lock: &LockInfo, time: WaitTime) {
-        for (i, key) in lock.keys().iter().enumerate() {
+        for (i, (key, mode)) in lock.keys_and_modes().enumerate() {
             if let Some(timeout) = timeout(time, i == 0) {
                 self.and(&[&timeout, DONE]);
             }
-            self.call("pg_advisory_xact_lock", lock.mode(), key, DONE);
+            self.call("pg_advisory_xact_lock", mode, key, DONE);
         }
         self.and(&["pg_sleep(0)", DONE]);
     }
@@ -105,12 +106,12 @@ fn suffix(mode: Mode) -> &'static str {
 /// Releases each of them, and is true if all were held: `least`, unlike AND, calls each in any case.
 pub(super) fn all_released(lock: &LockInfo) -> String {
     let mut calls = String::with_capacity(64);
-    for key in lock.keys() {
+    for (key, mode) in lock.keys_and_modes() {
         let separator = if calls.is_empty() { "" } else { ", " };
         for part in [
             separator,
             "pg_advisory_unlock",
-            suffix(lock.mode()),
+            suffix(mode),
             "(",
             &key.arguments(),
             ")",

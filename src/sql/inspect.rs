@@ -1,8 +1,9 @@
 //! Who holds locks and who waits: views' rows as one text a row, with the control characters that
 //! separate fields and rows taken out of what users chose.
 
-use super::advisory_rows;
+use super::{advisory_rows, is_in_the_way};
 use crate::key::Key;
+use crate::request::LockInfo;
 
 const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 
@@ -30,6 +31,15 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         label = clean("substring(a.query FROM '^/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')"),
         rows = advisory_rows(keys),
     )
+}
+
+/// The claims of other sessions that keep the lock from being acquired.
+pub(crate) fn claims_in_the_way(lock: &LockInfo) -> String {
+    let condition = format!(
+        "l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND {}",
+        is_in_the_way(lock)
+    );
+    claims_of(lock.keys(), &condition)
 }
 
 fn clean(text: &str) -> String {

@@ -9,7 +9,7 @@
 //! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
 
 use super::conditions::{Conditions, all_released, is_timed, setting_millis};
-use super::{advisory_rows, carry, first, in_savepoint, named, raise};
+use super::{advisory_rows, carry, in_savepoint, is_in_the_way, named, raise};
 use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
@@ -78,15 +78,14 @@ pub(crate) fn acquire_for_session(
         for_session.for_session(lock);
         REFUSED.to_owned()
     };
-    let acquire = match replies {
+    match replies {
         Replies::Rows => {
             for_message.and(&[&for_session.text]);
             answer(&for_message, &why, replies)
         }
         // A block looks for interrupts at its end, so it takes nothing for the session.
         Replies::Errors => [carry(&for_message, &why), raise(&for_session, REFUSED)].join("; "),
-    };
-    [first(time.is_bounded()), &acquire].concat()
+    }
 }
 
 /// Whether a lock may be taken for the session.
@@ -286,18 +285,22 @@ pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
 /// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
 pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
-    let mode = match lock.mode() {
-        Mode::Exclusive => "ExclusiveLock",
-        Mode::Shared => "ShareLock",
-    };
-    conditions.and(&[
-        "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
-        mode,
-        "' AND ",
-        &advisory_rows(lock.keys()),
-        ") = ",
-        &lock.keys().len().to_string(),
-    ]);
+    for (mode, name) in [
+        (Mode::Exclusive, "ExclusiveLock"),
+        (Mode::Shared, "ShareLock"),
+    ] {
+        let keys = lock.keys_in(mode);
+        if !keys.is_empty() {
+            conditions.and(&[
+                "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
+                name,
+                "' AND ",
+                &advisory_rows(&keys),
+                ") = ",
+                &keys.len().to_string(),
+            ]);
+        }
+    }
     answer(&conditions, "'not held'", replies)
 }
 
@@ -353,16 +356,13 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
             ),
         ),
     };
-    let conflicting = match lock.mode() {
-        Mode::Exclusive => "",
-        Mode::Shared => " AND l.mode = 'ExclusiveLock'",
-    };
     format!(
         "WITH RECURSIVE blocker (lock, pid) AS (SELECT {lock_of}, l.pid FROM pg_catalog.pg_locks l \
-         WHERE l.granted{others}{conflicting} AND {rows} \
+         WHERE l.granted{others} AND {in_the_way} AND {rows} \
          UNION SELECT blocker.lock, unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
          SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
+        in_the_way = is_in_the_way(lock),
         rows = advisory_rows(lock.keys()),
         deadlock_timeout = setting_millis("deadlock_timeout"),
         lock_timeout = setting_millis("lock_timeout"),

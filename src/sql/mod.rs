@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use crate::failure::{Replies, mark};
 use crate::key::Key;
 use crate::process;
-use crate::request::{LockInfo, WaitTime};
+use crate::request::{LockInfo, Mode, WaitTime};
 
 mod conditions;
 pub(crate) mod election;
@@ -28,7 +28,7 @@ mod versions;
 
 use self::conditions::Conditions;
 use self::keys::IDLE;
-pub(crate) use inspect::{claims_of, signal};
+pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
 pub(crate) use keys::{
@@ -132,23 +132,42 @@ pub(crate) const END_SESSION: &str = "ROLLBACK; SELECT pg_advisory_unlock_all();
 pub(crate) const LET_SESSION_END: &str =
     "ROLLBACK; SET idle_in_transaction_session_timeout = 1; BEGIN";
 
-/// Of `pg_locks l`, the rows of these keys in the current database; of no keys, of all. VALUES,
-/// unlike a plain list, takes any number.
+/// Of `pg_locks l`, the rows of these keys in the current database; of no keys, of all.
 pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     let mut rows = "l.locktype = 'advisory' \
         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
         .to_owned();
+    if !keys.is_empty() {
+        rows += " AND ";
+        rows += &is_among(keys);
+    }
+    rows
+}
+
+/// Whether a row of `pg_locks l` is of one of these keys. VALUES, unlike a plain list, takes any number.
+fn is_among(keys: &[Key]) -> String {
+    let mut rows = String::new();
     for (i, (classid, objid, objsubid)) in keys.iter().map(Key::pg_locks).enumerate() {
         rows += match i {
-            0 => " AND (l.classid, l.objid, l.objsubid) IN (VALUES ",
+            0 => "(l.classid, l.objid, l.objsubid) IN (VALUES ",
             _ => ", ",
         };
         let _ = write!(rows, "({classid}, {objid}, {objsubid})");
     }
-    if !keys.is_empty() {
-        rows.push(')');
-    }
+    rows.push(')');
     rows
+}
+
+/// Whether a row of `pg_locks l`, of a key of the lock's, is in its way.
+fn is_in_the_way(lock: &LockInfo) -> String {
+    let exclusive = lock.keys_in(Mode::Exclusive);
+    if exclusive.len() == lock.keys().len() {
+        return "true".to_owned();
+    }
+    match exclusive.as_slice() {
+        [] => "l.mode = 'ExclusiveLock'".to_owned(),
+        keys => format!("(l.mode = 'ExclusiveLock' OR {})", is_among(keys)),
+    }
 }
 
 /// Fails with the reason in the error's text, under any `lc_messages`, if the conditions do not hold:

@@ -4,7 +4,7 @@
 //! own. An answer other than yes must be an error, or the statements would run without the lock.
 
 use super::conditions::Conditions;
-use super::{IDLE, carry, first, keys, raise, savepoint, targets};
+use super::{IDLE, carry, keys, raise, savepoint, targets};
 use crate::failure::Replies;
 use crate::request::{LockInfo, WaitTime};
 
@@ -15,7 +15,7 @@ pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
     /// Whether it stands behind a savepoint of the caller's transaction.
     pub(crate) inside: bool,
-    /// Whether a timeout of the caller's bounds the wait.
+    /// Whether a timeout of the caller's bounds the wait, and a statement for that stands in front.
     pub(crate) bounded: bool,
     /// The transaction's name, where the text may end it.
     pub(crate) name: Option<&'a str>,
@@ -32,7 +32,7 @@ impl Message<'_> {
                 format!("SAVEPOINT {}; ", savepoint()),
                 format!("; RELEASE SAVEPOINT {}", savepoint()),
             ),
-            false => (first(self.bounded).to_owned(), String::new()),
+            false => Default::default(),
         };
         let check = match self.name {
             Some(name) => format!("; {}", still_there(name)),

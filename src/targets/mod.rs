@@ -1,4 +1,4 @@
-//! What can be locked: keys, rows and tables.
+//! What can be locked: keys, ranges, rows and tables.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::key::{IntoKey, Key};
 
 mod first_free;
+mod range;
 mod row;
 mod slots;
 mod table;
 
 pub use first_free::FirstFree;
 pub(crate) use first_free::Order;
+pub use range::KeyRange;
 pub use row::Row;
 pub use slots::Slots;
 pub use table::{Table, TableMode};
@@ -22,6 +24,8 @@ pub use table::{Table, TableMode};
 pub enum Target {
     /// Advisory keys, in the order in which they are taken.
     Keys(Arc<[Key]>),
+    /// A range of the numbers under a key.
+    Range(Arc<KeyRange>),
     /// Rows of a table.
     Row(Arc<Row>),
     /// A whole table.
@@ -123,7 +127,7 @@ impl Target {
                 .any(|(column, value)| nul(column) || nul(value))
         };
         match self {
-            Self::Keys(_) | Self::Slots(_) => false,
+            Self::Keys(_) | Self::Range(_) | Self::Slots(_) => false,
             Self::Row(row) => row.table.has_nul() || any(&row.columns),
             Self::Table(table) => table.name.has_nul(),
             Self::FirstFree(pick) => {
@@ -150,6 +154,7 @@ impl fmt::Display for Target {
                     more => write!(f, " and {more} more"),
                 }
             }
+            Self::Range(range) => range.fmt(f),
             Self::Row(row) => {
                 f.write_str("row ")?;
                 conditions(f, &row.columns)?;

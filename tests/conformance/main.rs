@@ -15,6 +15,7 @@ mod harness;
 mod inside;
 mod inspecting;
 mod modes;
+mod ranges;
 mod sections;
 mod slices;
 mod transactions;
@@ -121,6 +122,13 @@ macro_rules! outside_a_transaction {
                 no_mode_changes_in_a_raw_transaction,
                 a_cancel_at_a_change_of_mode_changes_all_or_nothing,
             }
+            ranges::{
+                a_range_keeps_out_what_overlaps_and_nothing_else,
+                a_guard_of_a_range_holds_and_keeps_its_mode,
+                a_range_is_waited_for,
+                a_timeout_names_who_holds_a_range_in_the_way,
+                a_range_that_cannot_be_taken_is_told,
+            }
             attacks::{
                 a_cancel_at_a_nested_release_leaves_the_outer_hold,
                 a_cancel_at_a_nested_acquire_leaves_the_outer_hold,
@@ -167,6 +175,10 @@ macro_rules! inside_a_transaction {
             }
             modes::{
                 a_transactions_lock_is_upgraded_and_never_downgraded,
+            }
+            ranges::{
+                a_range_is_held_until_the_transaction_ends,
+                a_refused_range_leaves_nothing_in_the_transaction,
             }
             attacks::{
                 a_savepoint_of_the_callers_is_left_alone,

@@ -1,0 +1,1 @@
+ALTER TABLE booking ADD COLUMN guest text NOT NULL DEFAULT 'nobody';

@@ -1,0 +1,142 @@
+//! A range of the numbers under a key, as nodes of a tree over all `i64`.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::key::Key;
+use crate::request::Mode;
+
+/// A range of the numbers under a key: see [`Lock::range`](crate::Lock::range).
+///
+/// It is held as advisory locks on nodes of a tree. Like the hash of names they are part of the
+/// crate's contract. A node is the 2ᵇ numbers from a multiple of 2ᵇ on, for b = 0, 2, 4, … 62: a
+/// node of b bits has four of b − 2 bits below it. Its key is the name `"C:O:S F/B"` in the namespace
+/// `pglock.range` (see [`Key::namespaced`]), where C, O and S are what [`Key::pg_locks`] gives for the
+/// range's key, F is the first number of the node and B its bits.
+///
+/// | node | exclusive range | shared range |
+/// | --- | --- | --- |
+/// | some of its numbers are in the range | shared | shared |
+/// | all of them are, not all of those above it | exclusive | shared |
+/// | all of them are, and all of those above it | – | shared |
+///
+/// Of two ranges that overlap, one has a node that covers numbers of the other: exclusive ones meet
+/// there. A shared range has every node that has a number in it, so it meets whatever an exclusive one
+/// covers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KeyRange {
+    key: Key,
+    numbers: Range<i64>,
+    nodes: Vec<Key>,
+    modes: Vec<Mode>,
+}
+
+/// The most numbers of a shared range, which has all nodes that have one of them. Exclusive ranges that
+/// do not overlap have no exclusive node in common; a shared one that overlaps them all must meet each,
+/// so it has at least as many nodes as numbers.
+const MOST_SHARED: u64 = 366;
+
+/// How many bits of the numbers each step down the tree tells apart. With two, a range has as few nodes
+/// at worst as with one, and fewer on average.
+const STEP: u32 = 2;
+
+impl KeyRange {
+    pub(crate) fn new(key: Key, numbers: Range<i64>, mode: Mode) -> Self {
+        let mut range = Self {
+            key,
+            numbers,
+            nodes: Vec::new(),
+            modes: Vec::new(),
+        };
+        range.find_nodes(mode);
+        range
+    }
+
+    /// The same range in another mode.
+    pub(crate) fn in_mode(&self, mode: Mode) -> Self {
+        Self::new(self.key.clone(), self.numbers.clone(), mode)
+    }
+
+    /// The key whose numbers they are.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The numbers, without the end.
+    #[must_use]
+    pub fn numbers(&self) -> Range<i64> {
+        self.numbers.clone()
+    }
+
+    /// The keys of the nodes, in the order in which they are taken.
+    pub(crate) fn nodes(&self) -> &[Key] {
+        &self.nodes
+    }
+
+    /// The modes in which they are taken.
+    pub(crate) fn modes(&self) -> &[Mode] {
+        &self.modes
+    }
+
+    pub(crate) fn is_too_long(&self, mode: Mode) -> bool {
+        mode == Mode::Shared && self.numbers.end.abs_diff(self.numbers.start) > MOST_SHARED
+    }
+
+    fn find_nodes(&mut self, mode: Mode) {
+        if self.numbers.is_empty() || self.is_too_long(mode) {
+            return; // refused when it is used
+        }
+        let mut found = Vec::new();
+        let span = (self.numbers.start, self.numbers.end - 1);
+        for first in children(i64::MIN, 64) {
+            visit(first, 64 - STEP, span, mode, &mut found);
+        }
+        let (classid, objid, objsubid) = self.key.pg_locks();
+        let mut nodes: Vec<_> = found
+            .into_iter()
+            .map(|(first, bits, mode)| {
+                let name = format!("{classid}:{objid}:{objsubid} {first}/{bits}");
+                (Key::namespaced("pglock.range", name), mode)
+            })
+            .collect();
+        // Of two nodes with the same hash, the exclusive one comes first and stays.
+        nodes.sort_unstable_by_key(|(key, mode)| (key.as_i64(), *mode == Mode::Shared));
+        nodes.dedup_by(|(one, _), (other, _)| one == other);
+        (self.nodes, self.modes) = nodes.into_iter().unzip();
+    }
+}
+
+/// Finds the nodes at and below one that the numbers from `span.0` to `span.1` take.
+fn visit(first: i64, bits: u32, span: (i64, i64), mode: Mode, found: &mut Vec<(i64, u32, Mode)>) {
+    let last = first + ((1_i64 << bits) - 1);
+    if last < span.0 || first > span.1 {
+        return;
+    }
+    let covered = span.0 <= first && last <= span.1;
+    if covered && mode == Mode::Exclusive {
+        found.push((first, bits, Mode::Exclusive));
+        return;
+    }
+    found.push((first, bits, Mode::Shared));
+    if bits > 0 {
+        for child in children(first, bits) {
+            visit(child, bits - STEP, span, mode, found);
+        }
+    }
+}
+
+/// The first numbers of the nodes below the node of that first number.
+fn children(first: i64, bits: u32) -> impl Iterator<Item = i64> {
+    (0..1_i64 << STEP).map(move |child| first.wrapping_add(child << (bits - STEP)))
+}
+
+/// `20261224..20261227 of "room:7"`
+impl fmt::Display for KeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {}", self.numbers, self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests;
