@@ -7,6 +7,7 @@ use std::path::Path;
 
 use pglock::Key;
 use pglock::compat::Scheme;
+use pglock::inspect::Claim;
 
 use crate::args::LsArgs;
 use crate::exit::{Failure, USAGE};
@@ -116,9 +117,70 @@ impl Names {
         self.known.extend(new);
     }
 
+    /// Takes over the names that sessions show for keys themselves, where they are those of the keys: a
+    /// session that has several shows one.
+    pub(crate) fn read_labels(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            let key = claim.label.as_deref().and_then(labelled);
+            let Some(key) = key.filter(|key| *key == claim.key) else {
+                continue;
+            };
+            let meanings = self.known.entry(claim.key.clone()).or_default();
+            let own = key.to_string();
+            if !meanings.iter().any(|known| known.to_string() == own) {
+                meanings.push(Meaning::Own(key));
+            }
+        }
+    }
+
     pub(crate) fn meanings(&self, key: &Key) -> &[Meaning] {
         self.known.get(key).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The key of a name as keys show it. A name that was cut is none.
+fn labelled(label: &str) -> Option<Key> {
+    const IN: &str = " in ";
+    let namespaced = |(at, _)| {
+        let (name, namespace) = (&label[..at], &label[at + IN.len()..]);
+        Some(Key::namespaced(unquoted(namespace)?, unquoted(name)?))
+    };
+    let own = unquoted(label).map(Key::from);
+    own.or_else(|| label.match_indices(IN).find_map(namespaced))
+}
+
+/// Takes the quotes and escapes of Rust's off a text.
+fn unquoted(text: &str) -> Option<String> {
+    let mut text = text.strip_prefix('"')?.strip_suffix('"')?;
+    let mut unquoted = String::new();
+    while let Some((before, escape)) = text.split_once('\\') {
+        if before.contains('"') {
+            return None;
+        }
+        let mut after = escape.chars();
+        let character = match after.next()? {
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            '0' => '\0',
+            'u' => {
+                let (number, rest) = after.as_str().strip_prefix('{')?.split_once('}')?;
+                after = rest.chars();
+                u32::from_str_radix(number, 16)
+                    .ok()
+                    .and_then(char::from_u32)?
+            }
+            other => other,
+        };
+        unquoted += before;
+        unquoted.push(character);
+        text = after.as_str();
+    }
+    if text.contains('"') {
+        return None;
+    }
+    unquoted += text;
+    Some(unquoted)
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -128,4 +190,28 @@ fn read(path: &Path) -> io::Result<String> {
         return Ok(text);
     }
     std::fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_keys_show_are_read() {
+        for name in ["deploy", "", "a \"b\" in \\c", "\n\r\t\0\u{7f}", "é 🔒 '"] {
+            let keys = [
+                Key::from(name),
+                Key::namespaced("in \"x", name),
+                Key::namespaced(name, "in \"x"),
+            ];
+            for key in keys {
+                let label = key.to_string().replace('é', "\\u{e9}");
+                let read = labelled(&label).unwrap();
+                assert_eq!((read.to_string(), &read), (key.to_string(), &key));
+            }
+        }
+        for label in ["deploy", "\"deploy", "42", "\"x\\u{110000}\"", "\"a\" in "] {
+            assert!(labelled(label).is_none(), "{label}");
+        }
+    }
 }

@@ -17,12 +17,13 @@ use crate::output::print;
 use crate::waits::tree_of;
 
 pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
-    let mut connection = connect(url, "pglock ls")?.connection;
+    let mut connection = connect(url, "pglock ls")?;
     let Place { database, schema } = place(&mut connection)?;
     let mut names = Names::of(args, &database, &schema)?;
     loop {
         let claims = inspect::locks(&mut connection)?;
         names.look_up(claims.iter().map(|claim| &claim.key));
+        names.read_labels(&claims);
         let text = if args.json {
             json_of(&claims, &names).to_string()
         } else if claims.is_empty() {
@@ -61,7 +62,7 @@ fn place(connection: &mut PgConnection) -> Result<Place, Failure> {
 
 pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
     let (key, names) = (args.key.key(), Names::default());
-    let mut connection = connect(url, "pglock who")?.connection;
+    let mut connection = connect(url, "pglock who")?;
     let mut claims = inspect::holders(&mut connection, &key)?;
     let held = !claims.is_empty();
     claims.extend(inspect::waiters(&mut connection, &key)?);
