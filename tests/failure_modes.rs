@@ -14,7 +14,7 @@ fn rows() -> impl Iterator<Item = Vec<&'static str>> {
         .filter(|cells: &Vec<_>| cells.len() > 2 && cells[1].parse::<usize>().is_ok())
 }
 
-/// `a::b::c` is the function `c` in `tests/a/b.rs` or `src/a/b.rs`, or in a `mod.rs` or `tests.rs`
+/// `a::b::c` is the function `c` in `tests/a/b.rs`, `cli/tests/a/b.rs` or `src/a/b.rs`, or in a `mod.rs` or `tests.rs`
 /// of the folder `src/a/b`.
 fn exists(test: &str) -> bool {
     let mut path: Vec<_> = test.split("::").collect();
@@ -23,6 +23,7 @@ fn exists(test: &str) -> bool {
     let path = path.join("/");
     let files = [
         format!("tests/{path}.rs"),
+        format!("cli/tests/{path}.rs"),
         format!("src/{path}.rs"),
         format!("src/{path}/mod.rs"),
         format!("src/{path}/tests.rs"),
