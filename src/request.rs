@@ -69,11 +69,13 @@ impl LockInfo {
         &self.target
     }
 
-    /// The keys, in the order in which they are taken. A lock on a row or a table has none.
+    /// The keys, in the order in which they are taken. A lock on a row or a table has none, a semaphore
+    /// those of its slots, of which it takes one.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         match &self.target {
             Target::Keys(keys) => keys,
+            Target::Slots(slots) => slots.meant(),
             _ => &[],
         }
     }
@@ -90,7 +92,7 @@ impl LockInfo {
         match &self.target {
             Target::Keys(_) | Target::Row(_) => self.mode == Mode::Exclusive,
             Target::Table(table) => self.table_mode(table).is_self_conflicting(),
-            Target::FirstFree(_) => false, // it takes another row
+            Target::FirstFree(_) | Target::Slots(_) => false, // it takes another row, or slot
         }
     }
 
@@ -109,7 +111,7 @@ impl LockInfo {
             (Target::Row(row), Target::Row(held_row)) => {
                 row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
             }
-            _ => false, // FirstFree takes another row
+            _ => false, // FirstFree takes another row, a semaphore another slot
         }
     }
 
@@ -124,6 +126,9 @@ impl LockInfo {
 /// `"stock:ABC" (exclusive)`, `row id = 42 of "seat" (shared)`: the target as the user named it.
 impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Target::Slots(slots) = &self.target {
+            return slots.fmt(f);
+        }
         write!(f, "{} (", self.target)?;
         match (&self.target, self.mode) {
             (Target::Table(table), _) if table.mode.is_some() => {
