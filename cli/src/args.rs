@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use pglock::Key;
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::compat::Scheme;
+use pglock::{Key, Slots};
 
 use crate::times::{lease, pause, time};
+use crate::wanted::Wanted;
 
 const AFTER: &str = "\
 Connection:
@@ -53,6 +55,8 @@ Examples:
                                            from cron: one machine of the fleet does it
   pglock run deploy --timeout 5m -- make deploy
                                            one at a time, five minutes' patience
+  pglock run mail --slots 3 -- ./send.sh
+                                           three at a time
   pglock run catalogue --shared -- ./read-only.sh
                                            beside others, not beside a writer
 
@@ -110,6 +114,12 @@ Examples:
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
+
+    /// Run up to N at a time: a semaphore of that name with N slots, of which the command finds
+    /// its own, from 0 on, in PGLOCK_SLOT
+    #[arg(long, value_name = "N", value_parser = slots(),
+          conflicts_with_all = ["int", "pair", "namespace", "scheme", "shared", "scope"])]
+    pub(crate) slots: Option<u32>,
 
     /// Share the lock with other shared holders
     #[arg(short, long)]
@@ -190,6 +200,11 @@ pub(crate) struct LsArgs {
 pub(crate) struct WhoArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
+
+    /// Of the N slots of that semaphore, and of the queue for them; its first holds the queue
+    #[arg(long, value_name = "N", value_parser = slots(),
+          conflicts_with_all = ["int", "pair", "namespace", "scheme"])]
+    pub(crate) slots: Option<u32>,
 
     /// Print JSON
     #[arg(long)]
@@ -272,7 +287,30 @@ fn pair(text: &str) -> Result<(i32, i32), String> {
     numbers.ok_or_else(|| "two 32-bit numbers with a comma between them, such as 1,-2".to_owned())
 }
 
+fn slots() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=i64::from(Slots::MAX))
+}
+
+impl RunArgs {
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.key.wanted(self.slots)
+    }
+}
+
+impl WhoArgs {
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.key.wanted(self.slots)
+    }
+}
+
 impl KeyArgs {
+    fn wanted(&self, slots: Option<u32>) -> Wanted {
+        match (&self.which.key, slots) {
+            (Some(name), Some(slots)) => Wanted::Slots(Slots::new(name, slots)),
+            _ => Wanted::Key(self.key()),
+        }
+    }
+
     pub(crate) fn key(&self) -> Key {
         let Which { key, int, pair } = &self.which;
         let name = key.as_deref().unwrap_or_default();

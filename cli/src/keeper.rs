@@ -4,16 +4,13 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
-use diesel::pg::PgConnection;
-use pglock::driver::Owned;
-use pglock::{Error, LockGuard, Scope};
+use pglock::{Error, Scope};
 
 use crate::exit::chain;
+use crate::guard::Guard;
 use crate::lease::{LOOK, Lease, Moment};
 use crate::output::say_aside;
 use crate::signals::Event;
-
-pub(crate) type Guard = LockGuard<Owned<PgConnection>>;
 
 /// How often a lock of a transaction is asked after at its end, if the question fails.
 const ATTEMPTS: usize = 3;
@@ -39,8 +36,8 @@ impl Keeper {
             let _ = stopped.recv();
         }
         let events = self.events.clone();
-        let released = match LockGuard::scope(&self.guard) {
-            Scope::Session => LockGuard::release(self.guard),
+        let released = match self.guard.scope() {
+            Scope::Session => self.guard.release(),
             Scope::Transaction => self.end_transaction(),
         };
         let _ = events.send(Event::Released(released));
@@ -50,7 +47,7 @@ impl Keeper {
     fn watch(&mut self, stopped: &Receiver<()>) -> Option<String> {
         // At once, which shows the lock's name. A transaction would keep its lock on `pg_locks`, where
         // its own is looked up, to its end.
-        let mut asked = match LockGuard::scope(&self.guard) {
+        let mut asked = match self.guard.scope() {
             Scope::Session => None,
             Scope::Transaction => Some(Moment::now()),
         };
@@ -64,7 +61,7 @@ impl Keeper {
                     Found::Unknown(_) if warned => {}
                     Found::Unknown(reason) => {
                         warned = true;
-                        let lock = LockGuard::lock_info(&self.guard);
+                        let lock = self.guard.lock_info();
                         say_aside(format!("cannot ask whether {lock} is held: {reason}"));
                     }
                 }
@@ -83,13 +80,13 @@ impl Keeper {
 
     /// Whether the connection has been closed from the other side: asks nothing of it.
     fn closed(&mut self) -> Option<String> {
-        let mut notifications = self.guard.notifications_iter();
+        let mut notifications = self.guard.connection().notifications_iter();
         let error = notifications.find_map(Result::err)?;
         Some(chain(&error))
     }
 
     fn ask(&mut self) -> Found {
-        match LockGuard::is_held(&mut self.guard) {
+        match self.guard.is_held() {
             Ok(true) => Found::Held,
             Ok(false) => {
                 Found::Lost("the server does not hold it for this session any more".to_owned())
@@ -104,10 +101,10 @@ impl Keeper {
     fn end_transaction(mut self) -> Result<(), Error> {
         let lost = self.lost_at_the_end();
         // Waits for the server to have let go; a lost connection has done so.
-        let _ = AnsiTransactionManager::rollback_transaction(&mut *self.guard);
+        let _ = AnsiTransactionManager::rollback_transaction(self.guard.connection());
         match lost {
             Some(reason) => Err(Error::body(format!("the lock was lost: {reason}"))),
-            None => LockGuard::release(self.guard),
+            None => self.guard.release(),
         }
     }
 

@@ -7,6 +7,7 @@ mod claims;
 mod connection;
 mod doctor;
 mod exit;
+mod guard;
 mod keeper;
 mod keys;
 mod kill;
@@ -23,6 +24,7 @@ mod times;
 mod tools;
 mod tree;
 mod waits;
+mod wanted;
 
 use std::process::ExitCode;
 

@@ -8,14 +8,16 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::pg::PgConnection;
 use diesel::sql_types::Bool;
 use diesel::{QueryResult, RunQueryDsl, sql_query};
-use pglock::{Error, Lock, LockGuard, Mode, Scope, inspect};
+use pglock::{Error, Lock, Mode, Scope, Semaphore};
 
 use crate::args::{RunArgs, ScopeArg};
 use crate::connection::connect;
 use crate::exit::{Failure, UNAVAILABLE, chain, one_line};
+use crate::guard::Guard;
 use crate::lease::{Lease, Moment};
 use crate::signals::{Signals, end_by};
 use crate::supervise::Held;
+use crate::wanted::Wanted;
 
 pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     let signals = Signals::listen()?;
@@ -26,7 +28,7 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     }
     let lease = Lease::begin(&mut connection, args)?;
     signals.waiting();
-    let acquired = lock(connection, args).stop_on(&signals.stop).into_guard();
+    let acquired = acquire(connection, args, &signals);
     if let Some(signal) = signals.running() {
         drop(acquired);
         return Err(end_by(signal));
@@ -41,7 +43,21 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     Held::keep(guard, lease, asked, &signals, args)?.run()
 }
 
-fn lock(connection: PgConnection, args: &RunArgs) -> Lock<PgConnection> {
+fn acquire(connection: PgConnection, args: &RunArgs, signals: &Signals) -> Result<Guard, Error> {
+    let timeout = match args.no_wait {
+        true => Some(Duration::ZERO),
+        false => args.timeout,
+    };
+    if let Wanted::Slots(slots) = args.wanted() {
+        let semaphore = Semaphore::new(connection, slots.name(), slots.count())
+            .labelled(true)
+            .stop_on(&signals.stop);
+        let semaphore = match timeout {
+            Some(timeout) => semaphore.timeout(timeout),
+            None => semaphore,
+        };
+        return semaphore.into_permit().map(Guard::Slot);
+    }
     let mode = match args.shared {
         true => Mode::Shared,
         false => Mode::Exclusive,
@@ -54,20 +70,21 @@ fn lock(connection: PgConnection, args: &RunArgs) -> Lock<PgConnection> {
         .mode(mode)
         .scope(scope)
         .labelled(true)
-        .name_holders(true);
-    match args.timeout {
-        _ if args.no_wait => lock.timeout(Duration::ZERO),
+        .name_holders(true)
+        .stop_on(&signals.stop);
+    let lock = match timeout {
         Some(timeout) => lock.timeout(timeout),
         None => lock,
-    }
+    };
+    lock.into_guard().map(Guard::Lock)
 }
 
 /// From now on, `statement_timeout` could only cancel the questions whether the lock is held.
-fn check_at_leisure(guard: &mut crate::keeper::Guard) -> QueryResult<usize> {
-    let local = LockGuard::scope(guard) == Scope::Transaction;
+fn check_at_leisure(guard: &mut Guard) -> QueryResult<usize> {
+    let local = guard.scope() == Scope::Transaction;
     sql_query("SELECT set_config('statement_timeout', '0', $1)")
         .bind::<Bool, _>(local)
-        .execute(&mut **guard)
+        .execute(guard.connection())
 }
 
 /// Whoever looks at the locks sees which command it is.
@@ -79,14 +96,15 @@ fn application(command: &[OsString]) -> String {
 
 /// For a lock that was not waited for, where the error does not say it.
 fn in_the_way(url: &str, args: &RunArgs) -> String {
-    let key = args.key.key();
-    let holders = connect(url, "pglock")
-        .map(|mut connection| inspect::holders(&mut connection, &key).unwrap_or_default());
-    let holders = holders.unwrap_or_default();
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let wanted = args.wanted();
+    let claims = connect(url, "pglock")
+        .map(|mut connection| wanted.claims(&mut connection).unwrap_or_default());
+    let mut claims = claims.unwrap_or_default();
+    claims.retain(|claim| wanted.is_held_by(claim));
+    let names: Vec<_> = claims.iter().map(ToString::to_string).collect();
     match names.as_slice() {
-        [] => format!("{key} is held by another session"),
-        names => format!("{key} is held by {}", names.join(" and ")),
+        [] => format!("{wanted} is held by another session"),
+        names => format!("{wanted} is held by {}", names.join(" and ")),
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use pglock::{Error, LockGuard};
+use pglock::Error;
 use rustix::process::Signal;
 
 use crate::args::RunArgs;
 use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, SIGNAL};
-use crate::keeper::{Guard, Keeper};
+use crate::guard::Guard;
+use crate::keeper::Keeper;
 use crate::lease::{LOOK, Lease, Moment, Silence};
 use crate::output::{say, say_aside};
 use crate::signals::{Event, Signals};
@@ -21,6 +22,7 @@ use crate::spawn::{Running, spawn};
 /// A lock that is held for a command.
 pub(crate) struct Held<'a> {
     lock: String,
+    slot: Option<u32>,
     lease: Lease,
     silence: Silence,
     signals: &'a Signals,
@@ -48,7 +50,8 @@ impl<'a> Held<'a> {
         args: &'a RunArgs,
     ) -> io::Result<Self> {
         let (keeps, stopped) = mpsc::channel();
-        let lock = LockGuard::lock_info(&guard).to_string();
+        let lock = guard.lock_info().to_string();
+        let slot = guard.slot();
         let keeper = Keeper {
             guard,
             lease,
@@ -57,6 +60,7 @@ impl<'a> Held<'a> {
         Builder::new().spawn(move || keeper.keep(&stopped))?;
         Ok(Self {
             lock,
+            slot,
             lease,
             silence: Silence::since(asked),
             signals,
@@ -69,7 +73,7 @@ impl<'a> Held<'a> {
     /// Runs the command to its end, and gives the status to exit with.
     pub(crate) fn run(mut self) -> Result<u8, Failure> {
         let started = Instant::now();
-        let mut command = match spawn(&self.args.command) {
+        let mut command = match spawn(&self.args.command, self.slot) {
             Ok(command) => command,
             Err(failure) => {
                 let _ = self.release();

@@ -22,6 +22,7 @@ mod names;
 mod output;
 mod report;
 mod run;
+mod slots;
 mod tree;
 
 use oracle::unique_name;
