@@ -26,7 +26,7 @@ pub(crate) fn guard<H: SessionHandle>(
     } else {
         on_session(&mut *handle, &mut attempt, waiting)?
     };
-    Ok(LockGuard::new(handle, request.lock.clone(), scope, hold))
+    Ok(LockGuard::new(handle, request, scope, hold))
 }
 
 /// Acquires the lock for the caller's transaction, which alone ends it.

@@ -13,7 +13,7 @@ use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Replies, Session, insist};
 use crate::error::Error;
 use crate::inspect;
-use crate::request::{Request, WaitTime, millis};
+use crate::request::{LockInfo, Request, WaitTime, millis};
 use crate::sql;
 use crate::stop::StopToken;
 
@@ -65,7 +65,7 @@ impl<'r> Attempt<'r> {
                 return Err(Error::Stopped { lock });
             }
             let time = self.time();
-            let label = self.label(waited) + self.first_at(place);
+            let label = label(self.name(), waited) + self.first_at(place);
             let failure = match send(session, time, &label) {
                 Ok(acquired) => return Ok(acquired),
                 Err(failure) => failure,
@@ -120,23 +120,9 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// A comment that says for how long the wait has lasted before this slice, and for which lock: it
-    /// shows in `pg_stat_activity`.
-    fn label(&self, waited: Option<Duration>) -> String {
-        let mut label = String::new();
-        if let Some(waited) = waited {
-            label = format!("waited {} ms ", waited.as_millis().min(999_999_999));
-        }
-        if self.request.labelled {
-            label = format!(
-                "{label}key {}",
-                comment(&self.request.lock.target().to_string())
-            );
-        }
-        match label.is_empty() {
-            true => label,
-            false => format!("/*pglock {label}*/ "),
-        }
+    /// The lock, where its name may be shown.
+    fn name(&self) -> Option<&LockInfo> {
+        self.request.labelled.then_some(&self.request.lock)
     }
 
     /// After a slice: whether waiting on makes sense.
@@ -302,14 +288,33 @@ fn slice() -> i32 {
     i32::try_from(millis).unwrap_or(i32::MAX).max(1)
 }
 
+/// A comment that says for how long a wait has lasted before this slice, and for which lock: it shows in
+/// `pg_stat_activity`.
+pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String {
+    let mut label = String::new();
+    if let Some(waited) = waited {
+        label = format!("waited {} ms ", waited.as_millis().min(999_999_999));
+    }
+    if let Some(lock) = lock {
+        label = format!("{label}key {}", comment(&lock.target().to_string()));
+    }
+    match label.is_empty() {
+        true => label,
+        false => format!("/*pglock {label}*/ "),
+    }
+}
+
 /// At most 64 characters of a text, none of which ends a comment or is not in every encoding.
 fn comment(text: &str) -> String {
-    let text: String = text
-        .chars()
-        .flat_map(char::escape_default)
-        .take(64)
-        .collect();
-    text.replace("/*", "/ *").replace("*/", "* /")
+    let mut shown = String::new();
+    for character in text.chars() {
+        match character {
+            ' '..='~' => shown.push(character),
+            _ => shown.extend(character.escape_unicode()),
+        }
+    }
+    shown.truncate(64); // each is one byte
+    shown.replace("/*", "/ *").replace("*/", "* /")
 }
 
 /// What a slice that has ended learns.

@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::ask;
+use crate::attempt::label;
 use crate::driver::{Failure, Refusal, Replies, Session, SessionHandle, insist};
 use crate::error::Error;
-use crate::request::{LockInfo, Mode, Scope};
+use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::sql;
 use crate::telemetry::{Hold, Outcome};
 
@@ -54,6 +55,8 @@ where
     pub(crate) handle: H,
     pub(crate) lock: LockInfo,
     pub(crate) scope: Scope,
+    /// Whether questions after the lock bear its name.
+    labelled: bool,
     hold: Hold,
     released: bool,
 }
@@ -62,11 +65,12 @@ impl<H> LockGuard<H>
 where
     H: SessionHandle,
 {
-    pub(crate) fn new(handle: H, lock: LockInfo, scope: Scope, hold: Hold) -> Self {
+    pub(crate) fn new(handle: H, request: &Request, scope: Scope, hold: Hold) -> Self {
         Self {
             handle,
-            lock,
+            lock: request.lock.clone(),
             scope,
+            labelled: request.labelled,
             hold,
             released: false,
         }
@@ -106,12 +110,14 @@ where
             Scope::Session => sql::held_by_session(&guard.lock, replies),
             Scope::Transaction => sql::held(&guard.lock, replies),
         };
+        let label = label(guard.labelled.then_some(&guard.lock), None);
         let session = &mut *guard.handle;
         let in_transaction = session.in_transaction();
-        let told = match in_transaction {
-            true => session.send(&sql::in_savepoint(&question)),
-            false => session.send(&question),
+        let question = match in_transaction {
+            true => sql::in_savepoint(&question),
+            false => question,
         };
+        let told = session.send(&[label, question].concat());
         let mut failure = match told {
             Ok(()) => return Ok(true),
             Err(Failure::Lost(_)) => return Ok(false),

@@ -248,9 +248,9 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Whether the statement that acquires the lock bears the lock's name in a comment, so that
-    /// `pg_stat_activity`, the server's log and [`inspect`](crate::inspect) show it: escaped, and cut
-    /// to 64 characters. Defaults to `false`, for names can be private.
+    /// Whether the statements that acquire the lock and [ask after it](LockGuard::is_held) bear its
+    /// name in a comment, so that `pg_stat_activity`, the server's log and
+    /// [`inspect`](crate::inspect) show it: escaped, and cut to 64 characters. Defaults to `false`, for names can be private.
     pub fn labelled(mut self, label: bool) -> Self {
         self.request.labelled = label;
         self

@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use pglock::Key;
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::compat::Scheme;
+use pglock::{Key, Slots};
 
-use crate::times::{pause, silence, time};
+use crate::times::{lease, pause, time};
+use crate::wanted::Wanted;
 
 const AFTER: &str = "\
 Connection:
@@ -49,15 +51,28 @@ pub(crate) enum Command {
     /// Run a command under a lock, as flock(1) does for one machine
     #[command(after_long_help = "\
 Examples:
-  pglock run nightly-report --try -- ./report.sh       only one machine of the fleet does it
-  pglock run deploy --timeout 5m -- make deploy        one at a time, five minutes' patience
-  pglock run catalogue --shared -- ./read-only.sh      beside others, not beside a writer
+  pglock run nightly-report --try --at-least 5m -- ./report.sh
+                                           from cron: one machine of the fleet does it
+  pglock run deploy --timeout 5m -- make deploy
+                                           one at a time, five minutes' patience
+  pglock run mail --slots 3 -- ./send.sh
+                                           three at a time
+  pglock run catalogue --shared -- ./read-only.sh
+                                           beside others, not beside a writer
 
 The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
 else holds the lock, 127 if there is no such command, 126 if it cannot be run, and 76 if the
-lock was lost: the connection broke while the command ran. The command is then ended by TERM,
-and after the grace time by KILL. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on to the
+lock was lost while the command ran. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on to the
 command; where there is no terminal, signals go to its children too.
+
+--try alone keeps runs apart that overlap: where the clocks of two machines differ, a short
+job can still run on one after the other. --at-least keeps the lock for longer than the
+clocks differ, even when the command is done sooner. TERM, INT, HUP and QUIT end that.
+
+If pglock, its host or the network freezes, the server frees the lock after the lease
+(--lease). The command is ended before: by TERM when an answer has been overdue for long, and
+after the grace time by KILL, both within the lease. A pglock that is stopped itself cannot do
+so. If the connection breaks, the lock is free at once, and the command is ended then.
 
 However the command or pglock ends, the lock is free afterwards. On Linux, a pglock that is
 killed takes its command with it (TERM).")]
@@ -100,6 +115,12 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
+    /// Run up to N at a time: a semaphore of that name with N slots, of which the command finds
+    /// its own, from 0 on, in PGLOCK_SLOT
+    #[arg(long, value_name = "N", value_parser = slots(),
+          conflicts_with_all = ["int", "pair", "namespace", "scheme", "shared", "scope"])]
+    pub(crate) slots: Option<u32>,
+
     /// Share the lock with other shared holders
     #[arg(short, long)]
     pub(crate) shared: bool,
@@ -120,17 +141,18 @@ pub(crate) struct RunArgs {
     #[arg(short = 'E', long, value_name = "STATUS", default_value_t = crate::exit::BUSY)]
     pub(crate) busy_status: u8,
 
-    /// How often to ask the server whether the lock is still held
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "5s")]
-    pub(crate) check: Duration,
+    /// How long the server waits for a word from pglock before somebody else can have the lock
+    #[arg(long, value_name = "TIME", value_parser = lease, default_value = "10s")]
+    pub(crate) lease: Duration,
 
-    /// How long the server may leave that unanswered before it is taken for gone
-    #[arg(long, value_name = "TIME", value_parser = silence, default_value = "15s")]
-    pub(crate) silence: Duration,
-
-    /// How long the command has between TERM and KILL when the lock is lost
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s")]
+    /// How long the command has between TERM and KILL when the lock is lost; where the server is
+    /// only silent, at most four tenths of the lease
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     pub(crate) grace: Duration,
+
+    /// Keep the lock for at least this long from the start of the command
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) at_least: Option<Duration>,
 
     /// Say nothing if somebody else holds the lock
     #[arg(short, long)]
@@ -178,6 +200,11 @@ pub(crate) struct LsArgs {
 pub(crate) struct WhoArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
+
+    /// Of the N slots of that semaphore, and of the queue for them; its first holds the queue
+    #[arg(long, value_name = "N", value_parser = slots(),
+          conflicts_with_all = ["int", "pair", "namespace", "scheme"])]
+    pub(crate) slots: Option<u32>,
 
     /// Print JSON
     #[arg(long)]
@@ -260,7 +287,30 @@ fn pair(text: &str) -> Result<(i32, i32), String> {
     numbers.ok_or_else(|| "two 32-bit numbers with a comma between them, such as 1,-2".to_owned())
 }
 
+fn slots() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=i64::from(Slots::MAX))
+}
+
+impl RunArgs {
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.key.wanted(self.slots)
+    }
+}
+
+impl WhoArgs {
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.key.wanted(self.slots)
+    }
+}
+
 impl KeyArgs {
+    fn wanted(&self, slots: Option<u32>) -> Wanted {
+        match (&self.which.key, slots) {
+            (Some(name), Some(slots)) => Wanted::Slots(Slots::new(name, slots)),
+            _ => Wanted::Key(self.key()),
+        }
+    }
+
     pub(crate) fn key(&self) -> Key {
         let Which { key, int, pair } = &self.which;
         let name = key.as_deref().unwrap_or_default();

@@ -114,6 +114,8 @@ pub(crate) fn json_of(claims: &[Claim], names: &Names) -> Value {
             "name": claim.key.name().or(meaning.and_then(Meaning::name)),
             "scheme": meaning.and_then(Meaning::scheme),
             "tool": meaning.and_then(Meaning::tool),
+            "slot": meaning.and_then(Meaning::slot),
+            "slots": meaning.and_then(Meaning::slots),
             "mode": mode(claim),
             "granted": claim.granted,
             "pid": claim.pid,

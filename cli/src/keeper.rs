@@ -1,36 +1,24 @@
 //! Who holds the lock while the command runs: a thread of its own, since a question to a server that
 //! is gone may hang.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
 
-use diesel::pg::PgConnection;
-use pglock::{Error, LockGuard};
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use pglock::{Error, Scope};
 
-use crate::args::ScopeArg;
 use crate::exit::chain;
+use crate::guard::Guard;
+use crate::lease::{LOOK, Lease, Moment};
 use crate::output::say_aside;
 use crate::signals::Event;
-use crate::silence::LOOK;
-
-pub(crate) type Guard<'c> = LockGuard<&'c mut PgConnection>;
-
-/// Between two looks, pglock itself was stopped: nothing is known of the lock.
-const STOPPED: Duration = Duration::from_secs(1);
 
 /// How often a lock of a transaction is asked after at its end, if the question fails.
 const ATTEMPTS: usize = 3;
 
-pub(crate) struct Keeper<'c> {
-    pub(crate) guard: Guard<'c>,
-    /// Set again and again, unless the server leaves a question unanswered.
-    pub(crate) heard: Arc<AtomicBool>,
+pub(crate) struct Keeper {
+    pub(crate) guard: Guard,
+    pub(crate) lease: Lease,
     pub(crate) events: Sender<Event>,
-    /// Between two questions whether the lock is held.
-    pub(crate) check: Duration,
-    pub(crate) scope: ScopeArg,
 }
 
 enum Found {
@@ -40,63 +28,65 @@ enum Found {
     Unknown(String),
 }
 
-impl Keeper<'_> {
+impl Keeper {
     /// Holds the lock until there is nobody to tell to stop, and says when it is lost.
     pub(crate) fn keep(mut self, stopped: &Receiver<()>) {
         if let Some(reason) = self.watch(stopped) {
             let _ = self.events.send(Event::Lost(reason));
             let _ = stopped.recv();
         }
-        // A transaction's lock is not asked after at its release.
-        let lost = match self.scope {
-            ScopeArg::Session => None,
-            ScopeArg::Transaction => self.lost_at_the_end(),
+        let events = self.events.clone();
+        let released = match self.guard.scope() {
+            Scope::Session => self.guard.release(),
+            Scope::Transaction => self.end_transaction(),
         };
-        let released = match lost {
-            Some(reason) => Err(Error::body(format!("the lock was lost: {reason}"))),
-            None => LockGuard::release(self.guard),
-        };
-        let _ = self.events.send(Event::Released(released));
+        let _ = events.send(Event::Released(released));
     }
 
     /// Until it is told to stop, or the lock is lost: why.
     fn watch(&mut self, stopped: &Receiver<()>) -> Option<String> {
-        let mut next = Instant::now() + self.check;
+        // At once, which shows the lock's name. A transaction would keep its lock on `pg_locks`, where
+        // its own is looked up, to its end.
+        let mut asked = match self.guard.scope() {
+            Scope::Session => None,
+            Scope::Transaction => Some(Moment::now()),
+        };
         let mut warned = false;
         loop {
-            let look = Instant::now();
-            let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) else {
-                return None;
-            };
-            if let Some(reason) = self.closed() {
-                return Some(reason);
-            }
-            if Instant::now() >= next || look.elapsed() > STOPPED {
+            if asked.is_none_or(|asked| asked.elapsed() >= self.lease.between_questions()) {
+                let now = Moment::now();
                 match self.ask() {
                     Found::Held => {}
                     Found::Lost(reason) => return Some(reason),
                     Found::Unknown(_) if warned => {}
                     Found::Unknown(reason) => {
                         warned = true;
-                        let lock = LockGuard::lock_info(&self.guard);
+                        let lock = self.guard.lock_info();
                         say_aside(format!("cannot ask whether {lock} is held: {reason}"));
                     }
                 }
-                next = Instant::now() + self.check;
+                // Whatever the answer, the server has heard this session.
+                let _ = self.events.send(Event::Answered(now));
+                asked = Some(now);
             }
-            self.heard.store(true, Ordering::Relaxed);
+            let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) else {
+                return None;
+            };
+            if let Some(reason) = self.closed() {
+                return Some(reason);
+            }
         }
     }
 
     /// Whether the connection has been closed from the other side: asks nothing of it.
     fn closed(&mut self) -> Option<String> {
-        let mut notifications = self.guard.notifications_iter();
+        let mut notifications = self.guard.connection().notifications_iter();
         let error = notifications.find_map(Result::err)?;
         Some(chain(&error))
     }
 
     fn ask(&mut self) -> Found {
-        match LockGuard::is_held(&mut self.guard) {
+        match self.guard.is_held() {
             Ok(true) => Found::Held,
             Ok(false) => {
                 Found::Lost("the server does not hold it for this session any more".to_owned())
@@ -104,6 +94,17 @@ impl Keeper<'_> {
             // Its locks are gone with it.
             Err(error @ Error::TransactionAborted { .. }) => Found::Lost(chain(&error)),
             Err(error) => Found::Unknown(chain(&error)),
+        }
+    }
+
+    /// A transaction's lock is not asked after at its release.
+    fn end_transaction(mut self) -> Result<(), Error> {
+        let lost = self.lost_at_the_end();
+        // Waits for the server to have let go; a lost connection has done so.
+        let _ = AnsiTransactionManager::rollback_transaction(self.guard.connection());
+        match lost {
+            Some(reason) => Err(Error::body(format!("the lock was lost: {reason}"))),
+            None => self.guard.release(),
         }
     }
 

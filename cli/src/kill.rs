@@ -13,7 +13,7 @@ use crate::prepared;
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     let key = args.key.key();
-    let mut connection = connect(url, "pglock kill")?.connection;
+    let mut connection = connect(url, "pglock kill")?;
     let holders = inspect::holders(&mut connection, &key)?;
     if holders.is_empty() {
         return Err(Failure::new(NOBODY, format_args!("nobody holds {key}")));

@@ -7,22 +7,24 @@ mod claims;
 mod connection;
 mod doctor;
 mod exit;
+mod guard;
 mod keeper;
 mod keys;
 mod kill;
+mod lease;
 mod names;
 mod output;
 mod prepared;
 mod run;
 mod show;
 mod signals;
-mod silence;
 mod spawn;
 mod supervise;
 mod times;
 mod tools;
 mod tree;
 mod waits;
+mod wanted;
 
 use std::process::ExitCode;
 

@@ -5,8 +5,9 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
-use pglock::Key;
 use pglock::compat::Scheme;
+use pglock::inspect::Claim;
+use pglock::{Key, Slots};
 
 use crate::args::LsArgs;
 use crate::exit::{Failure, USAGE};
@@ -19,6 +20,8 @@ pub(crate) enum Meaning {
     Own(Key),
     /// A name in the scheme of another library.
     Other(String, Scheme),
+    /// A slot of a semaphore; `None`: the queue for all of them.
+    Slot(Slots, Option<u32>),
     Tool(&'static str),
 }
 
@@ -27,13 +30,36 @@ impl Meaning {
         match self {
             Self::Own(key) => key.name(),
             Self::Other(name, _) => Some(name),
+            Self::Slot(slots, _) => Some(slots.name()),
             Self::Tool(_) => None,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> Option<u32> {
+        match self {
+            Self::Slot(_, slot) => *slot,
+            Self::Own(_) | Self::Other(..) | Self::Tool(_) => None,
+        }
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> Option<u32> {
+        match self {
+            Self::Slot(slots, _) => Some(slots.count()),
+            Self::Own(_) | Self::Other(..) | Self::Tool(_) => None,
+        }
+    }
+
+    fn of_slots(slots: &Slots, key: &Key) -> Option<Self> {
+        match slots.slot_of(key) {
+            None if key != slots.queue() => None,
+            slot => Some(Self::Slot(slots.clone(), slot)),
         }
     }
 
     pub(crate) fn scheme(&self) -> Option<&'static str> {
         match self {
-            Self::Own(_) => Some("pglock"),
+            Self::Own(_) | Self::Slot(..) => Some("pglock"),
             Self::Other(_, scheme) => Some(scheme.name()),
             Self::Tool(_) => None,
         }
@@ -42,7 +68,7 @@ impl Meaning {
     pub(crate) fn tool(&self) -> Option<&'static str> {
         match self {
             Self::Tool(tool) => Some(tool),
-            Self::Own(_) | Self::Other(..) => None,
+            Self::Own(_) | Self::Other(..) | Self::Slot(..) => None,
         }
     }
 }
@@ -52,6 +78,8 @@ impl fmt::Display for Meaning {
         match self {
             Self::Own(key) => key.fmt(f),
             Self::Other(name, scheme) => write!(f, "{name:?} by {scheme}"),
+            Self::Slot(slots, Some(slot)) => write!(f, "slot {slot} of {slots}"),
+            Self::Slot(slots, None) => write!(f, "queue of {slots}"),
             Self::Tool(tool) => f.write_str(tool),
         }
     }
@@ -116,9 +144,99 @@ impl Names {
         self.known.extend(new);
     }
 
+    /// Takes over the names that sessions show for keys themselves, where they are those of the keys: a
+    /// session that has several shows one.
+    pub(crate) fn read_labels(&mut self, claims: &[Claim]) {
+        for claim in claims {
+            let meaning = claim.label.as_deref();
+            if let Some(meaning) = meaning.and_then(|label| labelled(label, &claim.key)) {
+                self.add(&claim.key, meaning);
+            }
+        }
+    }
+
+    /// The slots of a semaphore.
+    pub(crate) fn add_slots(&mut self, slots: &Slots, claims: &[Claim]) {
+        for claim in claims {
+            if let Some(meaning) = Meaning::of_slots(slots, &claim.key) {
+                self.add(&claim.key, meaning);
+            }
+        }
+    }
+
+    fn add(&mut self, key: &Key, meaning: Meaning) {
+        let meanings = self.known.entry(key.clone()).or_default();
+        let text = meaning.to_string();
+        if !meanings.iter().any(|known| known.to_string() == text) {
+            meanings.push(meaning);
+        }
+    }
+
     pub(crate) fn meanings(&self, key: &Key) -> &[Meaning] {
         self.known.get(key).map_or(&[], Vec::as_slice)
     }
+}
+
+/// What a label says of a key: its name, or the semaphore that it is of. One that was cut, or that is of
+/// another key, says nothing.
+fn labelled(label: &str, key: &Key) -> Option<Meaning> {
+    if let Some(slots) = semaphore(label) {
+        return Meaning::of_slots(&slots, key);
+    }
+    named(label).filter(|named| named == key).map(Meaning::Own)
+}
+
+/// `"name"`, or `"name" in "namespace"`.
+fn named(label: &str) -> Option<Key> {
+    const IN: &str = " in ";
+    let namespaced = |(at, _)| {
+        let (name, namespace) = (&label[..at], &label[at + IN.len()..]);
+        Some(Key::namespaced(unquoted(namespace)?, unquoted(name)?))
+    };
+    let own = unquoted(label).map(Key::from);
+    own.or_else(|| label.match_indices(IN).find_map(namespaced))
+}
+
+/// `semaphore "name" (3 slots)`, or `slot 2 of` it.
+fn semaphore(label: &str) -> Option<Slots> {
+    let (_, semaphore) = label.split_once("semaphore ")?;
+    let (name, count) = semaphore.rsplit_once(" (")?;
+    let (count, _) = count.split_once(" slot")?;
+    Some(Slots::new(unquoted(name)?, count.parse().ok()?))
+}
+
+/// Takes the quotes and escapes of Rust's off a text.
+fn unquoted(text: &str) -> Option<String> {
+    let mut text = text.strip_prefix('"')?.strip_suffix('"')?;
+    let mut unquoted = String::new();
+    while let Some((before, escape)) = text.split_once('\\') {
+        if before.contains('"') {
+            return None;
+        }
+        let mut after = escape.chars();
+        let character = match after.next()? {
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            '0' => '\0',
+            'u' => {
+                let (number, rest) = after.as_str().strip_prefix('{')?.split_once('}')?;
+                after = rest.chars();
+                u32::from_str_radix(number, 16)
+                    .ok()
+                    .and_then(char::from_u32)?
+            }
+            other => other,
+        };
+        unquoted += before;
+        unquoted.push(character);
+        text = after.as_str();
+    }
+    if text.contains('"') {
+        return None;
+    }
+    unquoted += text;
+    Some(unquoted)
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -128,4 +246,42 @@ fn read(path: &Path) -> io::Result<String> {
         return Ok(text);
     }
     std::fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_keys_show_are_read() {
+        for name in ["deploy", "", "a \"b\" in \\c", "\n\r\t\0\u{7f}", "é 🔒 '"] {
+            let keys = [
+                Key::from(name),
+                Key::namespaced("in \"x", name),
+                Key::namespaced(name, "in \"x"),
+            ];
+            for key in keys {
+                let label = key.to_string().replace('é', "\\u{e9}");
+                let read = named(&label).unwrap();
+                assert_eq!((read.to_string(), &read), (key.to_string(), &key));
+            }
+        }
+        for label in ["deploy", "\"deploy", "42", "\"x\\u{110000}\"", "\"a\" in "] {
+            assert!(named(label).is_none(), "{label}");
+        }
+    }
+
+    #[test]
+    fn the_slots_that_semaphores_show_are_read() {
+        for (name, count) in [("mail", 3), ("one", 1), ("a \"semaphore (2 slots)", 9)] {
+            let slots = Slots::new(name, count);
+            for label in [slots.to_string(), format!("slot 0 of {slots}")] {
+                let slot = labelled(&label, &slots.keys()[0]).unwrap();
+                assert_eq!(slot.to_string(), format!("slot 0 of {slots}"));
+                let queue = labelled(&label, slots.queue()).unwrap();
+                assert_eq!(queue.to_string(), format!("queue of {slots}"));
+                assert!(labelled(&label, &Key::from(name)).is_none());
+            }
+        }
+    }
 }

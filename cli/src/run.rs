@@ -2,52 +2,62 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::pg::PgConnection;
 use diesel::sql_types::Bool;
 use diesel::{QueryResult, RunQueryDsl, sql_query};
-use pglock::{Error, Lock, Mode, Scope, inspect};
+use pglock::{Error, Lock, Mode, Scope, Semaphore};
 
 use crate::args::{RunArgs, ScopeArg};
-use crate::connection::{Connected, connect};
+use crate::connection::connect;
 use crate::exit::{Failure, UNAVAILABLE, chain, one_line};
-use crate::signals::Signals;
-use crate::supervise;
+use crate::guard::Guard;
+use crate::lease::{Lease, Moment};
+use crate::signals::{Signals, end_by};
+use crate::supervise::Held;
+use crate::wanted::Wanted;
 
 pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
-    let signals = Signals::listen(url)?;
-    let Connected {
-        mut connection,
-        pid,
-    } = connect(url, &application(&args.command))?;
-    signals.waiting_in(pid);
+    let signals = Signals::listen()?;
+    let mut connection = connect(url, &application(&args.command))?;
     if args.scope == ScopeArg::Transaction {
         AnsiTransactionManager::begin_transaction(&mut connection)
             .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     }
-    let mut lock = lock(&mut connection, args);
-    let acquired = lock.acquire();
-    // A signal that cancelled the wait is about to end this process: this waits for that, too.
-    signals.running();
+    let lease = Lease::begin(&mut connection, args)?;
+    signals.waiting();
+    let acquired = acquire(connection, args, &signals);
+    if let Some(signal) = signals.running() {
+        drop(acquired);
+        return Err(end_by(signal));
+    }
     let mut guard = acquired.map_err(|error| match error {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
         error if error.is_contention() => busy(args, &chain(&error)),
         error => error.into(),
     })?;
-    check_at_leisure(&mut guard, args.scope).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
-    let status = thread::scope(|threads| supervise::supervise(threads, guard, &signals, args));
-    drop(lock);
-    if args.scope == ScopeArg::Transaction {
-        // Waits for the server to have let go; a lost connection has done so.
-        let _ = AnsiTransactionManager::rollback_transaction(&mut connection);
-    }
-    status
+    let asked = Moment::now();
+    check_at_leisure(&mut guard).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
+    Held::keep(guard, lease, asked, &signals, args)?.run()
 }
 
-fn lock<'c>(connection: &'c mut PgConnection, args: &RunArgs) -> Lock<&'c mut PgConnection> {
+fn acquire(connection: PgConnection, args: &RunArgs, signals: &Signals) -> Result<Guard, Error> {
+    let timeout = match args.no_wait {
+        true => Some(Duration::ZERO),
+        false => args.timeout,
+    };
+    if let Wanted::Slots(slots) = args.wanted() {
+        let semaphore = Semaphore::new(connection, slots.name(), slots.count())
+            .labelled(true)
+            .stop_on(&signals.stop);
+        let semaphore = match timeout {
+            Some(timeout) => semaphore.timeout(timeout),
+            None => semaphore,
+        };
+        return semaphore.into_permit().map(Guard::Slot);
+    }
     let mode = match args.shared {
         true => Mode::Shared,
         false => Mode::Exclusive,
@@ -59,19 +69,22 @@ fn lock<'c>(connection: &'c mut PgConnection, args: &RunArgs) -> Lock<&'c mut Pg
     let lock = Lock::new(connection, args.key.key())
         .mode(mode)
         .scope(scope)
-        .name_holders(true);
-    match args.timeout {
-        _ if args.no_wait => lock.timeout(Duration::ZERO),
+        .labelled(true)
+        .name_holders(true)
+        .stop_on(&signals.stop);
+    let lock = match timeout {
         Some(timeout) => lock.timeout(timeout),
         None => lock,
-    }
+    };
+    lock.into_guard().map(Guard::Lock)
 }
 
 /// From now on, `statement_timeout` could only cancel the questions whether the lock is held.
-fn check_at_leisure(connection: &mut PgConnection, scope: ScopeArg) -> QueryResult<usize> {
+fn check_at_leisure(guard: &mut Guard) -> QueryResult<usize> {
+    let local = guard.scope() == Scope::Transaction;
     sql_query("SELECT set_config('statement_timeout', '0', $1)")
-        .bind::<Bool, _>(scope == ScopeArg::Transaction)
-        .execute(connection)
+        .bind::<Bool, _>(local)
+        .execute(guard.connection())
 }
 
 /// Whoever looks at the locks sees which command it is.
@@ -83,14 +96,15 @@ fn application(command: &[OsString]) -> String {
 
 /// For a lock that was not waited for, where the error does not say it.
 fn in_the_way(url: &str, args: &RunArgs) -> String {
-    let key = args.key.key();
-    let holders = connect(url, "pglock")
-        .map(|mut connected| inspect::holders(&mut connected.connection, &key).unwrap_or_default());
-    let holders = holders.unwrap_or_default();
-    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    let wanted = args.wanted();
+    let claims = connect(url, "pglock")
+        .map(|mut connection| wanted.claims(&mut connection).unwrap_or_default());
+    let mut claims = claims.unwrap_or_default();
+    claims.retain(|claim| wanted.is_held_by(claim));
+    let names: Vec<_> = claims.iter().map(ToString::to_string).collect();
     match names.as_slice() {
-        [] => format!("{key} is held by another session"),
-        names => format!("{key} is held by {}", names.join(" and ")),
+        [] => format!("{wanted} is held by another session"),
+        names => format!("{wanted} is held by {}", names.join(" and ")),
     }
 }
 

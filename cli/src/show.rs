@@ -15,14 +15,16 @@ use crate::exit::{Failure, NOBODY, UNAVAILABLE};
 use crate::names::Names;
 use crate::output::print;
 use crate::waits::tree_of;
+use crate::wanted::Wanted;
 
 pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
-    let mut connection = connect(url, "pglock ls")?.connection;
+    let mut connection = connect(url, "pglock ls")?;
     let Place { database, schema } = place(&mut connection)?;
     let mut names = Names::of(args, &database, &schema)?;
     loop {
         let claims = inspect::locks(&mut connection)?;
         names.look_up(claims.iter().map(|claim| &claim.key));
+        names.read_labels(&claims);
         let text = if args.json {
             json_of(&claims, &names).to_string()
         } else if claims.is_empty() {
@@ -60,11 +62,13 @@ fn place(connection: &mut PgConnection) -> Result<Place, Failure> {
 }
 
 pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
-    let (key, names) = (args.key.key(), Names::default());
-    let mut connection = connect(url, "pglock who")?.connection;
-    let mut claims = inspect::holders(&mut connection, &key)?;
-    let held = !claims.is_empty();
-    claims.extend(inspect::waiters(&mut connection, &key)?);
+    let (wanted, mut names) = (args.wanted(), Names::default());
+    let mut connection = connect(url, "pglock who")?;
+    let claims = wanted.claims(&mut connection)?;
+    if let Wanted::Slots(slots) = &wanted {
+        names.add_slots(slots, &claims);
+    }
+    let held = claims.iter().any(|claim| wanted.is_held_by(claim));
     if args.json {
         print(json_of(&claims, &names))?;
     } else if !claims.is_empty() {
@@ -73,6 +77,6 @@ pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
     match held {
         true => Ok(0),
         false if args.json => Ok(NOBODY),
-        false => Err(Failure::new(NOBODY, format_args!("nobody holds {key}"))),
+        false => Err(Failure::new(NOBODY, format_args!("nobody holds {wanted}"))),
     }
 }

@@ -6,14 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use pglock::StopToken;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::emulate_default_handler;
-use signal_hook::low_level::siginfo::Cause;
+use signal_hook::low_level::siginfo::{Cause, Origin};
 
-use crate::connection::cancel;
-use crate::exit::{Failure, OS};
+use crate::exit::{Failure, OS, SIGNAL};
+use crate::lease::Moment;
+
+/// How long a wait has to end, when its time has come; it takes a slice.
+const STOPPED: Duration = Duration::from_secs(2);
 
 /// What happens while a command runs.
 pub(crate) enum Event {
@@ -24,95 +28,131 @@ pub(crate) enum Event {
     },
     /// Something has happened to the command: it may have ended.
     Child,
+    /// A question to the server that was sent then has been answered.
+    Answered(Moment),
     /// The lock is not held any more.
     Lost(String),
     /// The keeper has let go of the lock.
     Released(Result<(), pglock::Error>),
 }
 
+#[derive(Clone, Copy)]
 enum Phase {
-    /// Waiting for the lock, in this process of the server once there is one.
-    Waiting(Option<i32>),
+    /// There is nothing yet that a signal could leave behind.
+    Connecting,
+    Waiting,
+    /// A signal has come while it was waiting.
+    Ending(i32),
     Running,
 }
 
 pub(crate) struct Signals {
     phase: Arc<Mutex<Phase>>,
+    /// Stopped by a signal that comes while pglock waits for the lock.
+    pub(crate) stop: StopToken,
     pub(crate) events: Receiver<Event>,
     pub(crate) sender: Sender<Event>,
 }
 
+struct Listener {
+    phase: Arc<Mutex<Phase>>,
+    stop: StopToken,
+    events: Sender<Event>,
+}
+
 impl Signals {
-    pub(crate) fn listen(url: &str) -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         let ignored = ignored();
         let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
             .into_iter()
             .filter(|signal| ignored >> (signal - 1) & 1 == 0)
             // Always: while it is ignored, the status of a child is not kept.
             .chain([SIGCHLD]);
-        let mut signals = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
+        let mut origins = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
         let (sender, events) = mpsc::channel();
-        let phase = Arc::new(Mutex::new(Phase::Waiting(None)));
-        let listener = {
-            let (url, phase, sender) = (url.to_owned(), Arc::clone(&phase), sender.clone());
-            move || {
-                for origin in signals.forever() {
-                    let phase = phase.lock().unwrap_or_else(PoisonError::into_inner);
-                    match *phase {
-                        _ if origin.signal == SIGCHLD => {
-                            let _ = sender.send(Event::Child);
-                        }
-                        Phase::Waiting(pid) => give_up(&url, pid, origin.signal),
-                        Phase::Running => {
-                            let _ = sender.send(Event::Signal {
-                                number: origin.signal,
-                                by_terminal: matches!(origin.cause, Cause::Kernel),
-                            });
-                        }
-                    }
-                }
-            }
+        let phase = Arc::new(Mutex::new(Phase::Connecting));
+        let stop = StopToken::new();
+        let listener = Listener {
+            phase: Arc::clone(&phase),
+            stop: stop.clone(),
+            events: sender.clone(),
         };
         thread::Builder::new()
-            .spawn(listener)
+            .spawn(move || {
+                for origin in origins.forever() {
+                    listener.hear(&origin);
+                }
+            })
             .map_err(|error| deaf(&error))?;
         Ok(Self {
             phase,
+            stop,
             events,
             sender,
         })
     }
 
-    pub(crate) fn waiting_in(&self, pid: i32) {
-        self.enter(Phase::Waiting(Some(pid)));
+    pub(crate) fn waiting(&self) {
+        *lock(&self.phase) = Phase::Waiting;
     }
 
-    pub(crate) fn running(&self) {
-        self.enter(Phase::Running);
+    /// From now on, signals are events. If one has come before, it is this one that ends pglock.
+    pub(crate) fn running(&self) -> Option<i32> {
+        let mut phase = lock(&self.phase);
+        match *phase {
+            Phase::Ending(signal) => Some(signal),
+            _ => {
+                *phase = Phase::Running;
+                None
+            }
+        }
     }
+}
 
-    fn enter(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+impl Listener {
+    fn hear(&self, origin: &Origin) {
+        let signal = origin.signal;
+        if signal == SIGCHLD {
+            let _ = self.events.send(Event::Child);
+            return;
+        }
+        let mut phase = lock(&self.phase);
+        match *phase {
+            Phase::Connecting | Phase::Ending(_) => {
+                end_by(signal);
+            }
+            Phase::Waiting => {
+                *phase = Phase::Ending(signal);
+                self.stop.stop();
+                // A server that says nothing does not end the wait.
+                let _ = thread::Builder::new().spawn(move || {
+                    thread::sleep(STOPPED);
+                    end_by(signal);
+                });
+            }
+            Phase::Running => {
+                let _ = self.events.send(Event::Signal {
+                    number: signal,
+                    by_terminal: matches!(origin.cause, Cause::Kernel),
+                });
+            }
+        }
     }
+}
+
+/// Ends as the signal does, or at least says so.
+pub(crate) fn end_by(signal: i32) -> Failure {
+    let _ = emulate_default_handler(signal);
+    let code = SIGNAL.saturating_add(u8::try_from(signal).unwrap_or(0));
+    Failure::new(code, "")
+}
+
+fn lock(phase: &Mutex<Phase>) -> std::sync::MutexGuard<'_, Phase> {
+    phase.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn deaf(error: &io::Error) -> Failure {
     Failure::new(OS, format_args!("cannot listen to signals: {error}"))
-}
-
-/// Ends as the signal does, but first cancels the wait: the server would notice only when it grants
-/// the lock that nobody is there to have it.
-fn give_up(url: &str, pid: Option<i32>, signal: i32) {
-    if let Some(pid) = pid {
-        let (done, canceled) = mpsc::channel();
-        let url = url.to_owned();
-        let _ = thread::Builder::new().spawn(move || {
-            cancel(&url, pid);
-            let _ = done.send(());
-        });
-        let _ = canceled.recv_timeout(Duration::from_secs(1));
-    }
-    let _ = emulate_default_handler(signal);
 }
 
 /// The signals that are to be ignored, as nohup(1) and shells arrange it, as a bit each. Where there

@@ -14,6 +14,9 @@ use crate::exit::{CANNOT_RUN, Failure, NOT_FOUND};
 /// What pglock is called by when it is to become the command.
 const BECOME: &str = "--become-the-command-of";
 
+/// Where the command finds the number of its slot.
+const SLOT: &str = "PGLOCK_SLOT";
+
 /// A command that runs, and whom signals for it go to.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -38,8 +41,8 @@ impl Running {
 
 /// Starts the command: on Linux by way of pglock itself, which asks for a TERM at its parent's death
 /// and then becomes the command. (Nothing but a program of its own can run between fork and exec
-/// without unsafe code.)
-pub(crate) fn spawn(command: &[OsString]) -> Result<Running, Failure> {
+/// without unsafe code.) It finds the number of its slot in its environment.
+pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, Failure> {
     let (program, arguments) = split(command);
     let mut starter = if cfg!(target_os = "linux") {
         let mut starter = Command::new("/proc/self/exe");
@@ -50,6 +53,10 @@ pub(crate) fn spawn(command: &[OsString]) -> Result<Running, Failure> {
         starter
     } else {
         Command::new(program)
+    };
+    match slot {
+        Some(slot) => starter.env(SLOT, slot.to_string()),
+        None => starter.env_remove(SLOT), // of a pglock that runs this one
     };
     let own_group = File::open("/dev/tty").is_err();
     if own_group {

@@ -2,123 +2,215 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, exit};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
-use std::thread::{Builder, Scope};
-use std::time::Instant;
+use std::process::ExitStatus;
+use std::sync::mpsc::{self, Sender};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
 
-use pglock::{Error, LockGuard};
+use pglock::Error;
 use rustix::process::Signal;
 
 use crate::args::RunArgs;
-use crate::exit::{Failure, LOST, SIGNAL};
-use crate::keeper::{Guard, Keeper};
+use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, SIGNAL};
+use crate::guard::Guard;
+use crate::keeper::Keeper;
+use crate::lease::{LOOK, Lease, Moment, Silence};
 use crate::output::{say, say_aside};
 use crate::signals::{Event, Signals};
-use crate::silence::{LOOK, Silence};
 use crate::spawn::{Running, spawn};
 
-/// Runs the command to its end, and gives the status to exit with.
-pub(crate) fn supervise<'s>(
-    threads: &'s Scope<'s, '_>,
-    guard: Guard<'s>,
-    signals: &Signals,
-    args: &RunArgs,
-) -> Result<u8, Failure> {
-    let lock = LockGuard::lock_info(&guard).to_string();
-    let (stop, stopped) = mpsc::channel();
-    let heard = Arc::new(AtomicBool::new(true));
-    let keeper = Keeper {
-        guard,
-        heard: Arc::clone(&heard),
-        events: signals.sender.clone(),
-        check: args.check,
-        scope: args.scope,
-    };
-    Builder::new().spawn_scoped(threads, move || keeper.keep(&stopped))?;
-    let mut command = spawn(&args.command)?;
+/// A lock that is held for a command.
+pub(crate) struct Held<'a> {
+    lock: String,
+    slot: Option<u32>,
+    lease: Lease,
+    silence: Silence,
+    signals: &'a Signals,
+    args: &'a RunArgs,
+    /// Dropped, it lets the keeper release the lock.
+    keeps: Sender<()>,
+    /// A signal asked for the end.
+    interrupted: bool,
+}
 
-    let (status, lost) = attend(&mut command, &signals.events, &heard, args, &lock)?;
-    drop(stop);
-    let released = released(&signals.events, args);
-    match released {
-        None if !lost => say(format_args!(
-            "the server does not say whether {lock} was held to the end"
-        )),
-        _ => {}
+/// How the command ended.
+struct Ended {
+    status: ExitStatus,
+    /// Whether it was told to, because the lock was lost.
+    lost: bool,
+}
+
+impl<'a> Held<'a> {
+    /// Lets the lock be kept, since a question that was sent at `asked` and has been answered.
+    pub(crate) fn keep(
+        guard: Guard,
+        lease: Lease,
+        asked: Moment,
+        signals: &'a Signals,
+        args: &'a RunArgs,
+    ) -> io::Result<Self> {
+        let (keeps, stopped) = mpsc::channel();
+        let lock = guard.lock_info().to_string();
+        let slot = guard.slot();
+        let keeper = Keeper {
+            guard,
+            lease,
+            events: signals.sender.clone(),
+        };
+        Builder::new().spawn(move || keeper.keep(&stopped))?;
+        Ok(Self {
+            lock,
+            slot,
+            lease,
+            silence: Silence::since(asked),
+            signals,
+            args,
+            keeps,
+            interrupted: false,
+        })
     }
-    match released {
-        // The keeper's question may hang for long.
-        None => exit(LOST.into()),
-        Some(_) if lost => Ok(LOST),
-        Some(Err(error)) => Err(Failure::of(LOST, &error)),
-        Some(Ok(())) => Ok(code(status)),
+
+    /// Runs the command to its end, and gives the status to exit with.
+    pub(crate) fn run(mut self) -> Result<u8, Failure> {
+        let started = Instant::now();
+        let mut command = match spawn(&self.args.command, self.slot) {
+            Ok(command) => command,
+            Err(failure) => {
+                let _ = self.release();
+                return Err(failure);
+            }
+        };
+        let ended = self.attend(&mut command)?;
+        if ended.lost {
+            return Ok(LOST);
+        }
+        let code = code(ended.status);
+        if let Some(at_least) = self.args.at_least
+            // There was no command, whoever says so.
+            && ![CANNOT_RUN, NOT_FOUND].contains(&code)
+            && let Err(reason) = self.stay(started, at_least)
+        {
+            say(format_args!(
+                "the lock {} was lost after the command: {reason}",
+                self.lock
+            ));
+            return Ok(code);
+        }
+        let lock = self.lock.clone();
+        match self.release() {
+            Some(Ok(())) => Ok(code),
+            Some(Err(error)) => Err(Failure::of(LOST, &error)),
+            None => Err(Failure::new(
+                LOST,
+                format_args!("the server does not say whether {lock} was held to the end"),
+            )),
+        }
     }
+
+    /// Until the command has ended: how, and whether the lock was lost meanwhile.
+    fn attend(&mut self, command: &mut Running) -> io::Result<Ended> {
+        let mut kill_at = None;
+        loop {
+            let event = self.next();
+            // Only here is it reaped: before, its number cannot go to another process.
+            if let Some(Event::Signal {
+                number,
+                by_terminal,
+            }) = event
+            {
+                let has_it = by_terminal && !command.own_group;
+                if let (false, Some(signal)) = (has_it, Signal::from_named_raw(number)) {
+                    command.tell(signal);
+                }
+            }
+            if let Some(status) = command.child.try_wait()? {
+                let lost = kill_at.is_some();
+                return Ok(Ended { status, lost });
+            }
+            if kill_at.is_none()
+                && let Some((reason, grace)) = self.loss(event)
+            {
+                command.tell(Signal::TERM);
+                say_aside(format!(
+                    "the lock {} was lost, ending the command: {reason}",
+                    self.lock
+                ));
+                kill_at = Some(Instant::now() + grace);
+            }
+            if kill_at.is_some_and(|kill_at| Instant::now() >= kill_at) {
+                command.tell(Signal::KILL);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Event> {
+        let event = self.signals.events.recv_timeout(LOOK).ok()?;
+        match &event {
+            Event::Answered(asked) => self.silence.answered(*asked),
+            Event::Signal { number, .. } => self.interrupted |= asks_for_the_end(*number),
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// Why the lock is lost, or is about to be, and how long the command may then go on.
+    fn loss(&mut self, event: Option<Event>) -> Option<(String, Duration)> {
+        let grace = self.lease.grace();
+        let too_long = self.silence.is_too_long(self.lease.term() - grace);
+        match event {
+            Some(Event::Lost(reason)) => Some((reason, self.args.grace)),
+            _ if too_long => Some((self.silent(), grace)),
+            _ => None,
+        }
+    }
+
+    fn silent(&self) -> String {
+        let seconds = self.silence.seconds();
+        format!("the server has been silent for {seconds} s")
+    }
+
+    /// Keeps the lock for so long, unless a signal asks for the end. The error says how it was lost.
+    fn stay(&mut self, started: Instant, at_least: Duration) -> Result<(), String> {
+        while started.elapsed() < at_least && !self.interrupted {
+            match self.next() {
+                Some(Event::Lost(reason)) => return Err(reason),
+                _ if self.silence.is_too_long(self.lease.term()) => return Err(self.silent()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the lock was released in good order; `None`: the server does not say.
+    fn release(self) -> Option<Result<(), Error>> {
+        let Self {
+            keeps,
+            signals,
+            lease,
+            mut silence,
+            ..
+        } = self;
+        drop(keeps);
+        loop {
+            match signals.events.recv_timeout(LOOK) {
+                Ok(Event::Released(released)) => return Some(released),
+                Ok(Event::Answered(asked)) => silence.answered(asked),
+                _ if silence.is_too_long(lease.term()) => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn asks_for_the_end(signal: i32) -> bool {
+    [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT]
+        .iter()
+        .any(|end| end.as_raw() == signal)
 }
 
 fn code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
         (None, signal) => SIGNAL + u8::try_from(signal.unwrap_or(0)).unwrap_or(0),
-    }
-}
-
-/// Until the command has ended: how, and whether the lock was lost meanwhile.
-fn attend(
-    command: &mut Running,
-    events: &Receiver<Event>,
-    heard: &AtomicBool,
-    args: &RunArgs,
-    lock: &str,
-) -> io::Result<(ExitStatus, bool)> {
-    let mut silence = Silence::new(args.silence);
-    let mut kill_at = None;
-    loop {
-        let mut lost = None;
-        match events.recv_timeout(LOOK) {
-            Ok(Event::Signal {
-                number,
-                by_terminal,
-            }) => {
-                let has_it = by_terminal && !command.own_group;
-                if let (false, Some(signal)) = (has_it, Signal::from_named_raw(number)) {
-                    command.tell(signal);
-                }
-            }
-            Ok(Event::Lost(reason)) => lost = Some(reason),
-            Ok(Event::Child | Event::Released(_)) | Err(_) => {}
-        }
-        // Only here is it reaped: before, its number cannot go to another process.
-        if let Some(status) = command.child.try_wait()? {
-            return Ok((status, kill_at.is_some()));
-        }
-        if silence.is_too_long(heard.swap(false, Ordering::Relaxed)) {
-            let seconds = args.silence.as_secs();
-            lost.get_or_insert_with(|| format!("the server has been silent for {seconds} s"));
-        }
-        if let (Some(reason), None) = (lost, kill_at) {
-            command.tell(Signal::TERM);
-            say_aside(format!(
-                "the lock {lock} was lost, ending the command: {reason}"
-            ));
-            kill_at = Some(Instant::now() + args.grace);
-        }
-        if kill_at.is_some_and(|kill_at| Instant::now() >= kill_at) {
-            command.tell(Signal::KILL);
-        }
-    }
-}
-
-/// Whether the lock was released in good order; `None`: the server does not say.
-fn released(events: &Receiver<Event>, args: &RunArgs) -> Option<Result<(), Error>> {
-    let mut silence = Silence::new(args.silence);
-    loop {
-        match events.recv_timeout(LOOK) {
-            Ok(Event::Released(released)) => return Some(released),
-            _ if silence.is_too_long(false) => return None,
-            _ => {}
-        }
     }
 }

@@ -10,8 +10,11 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A look takes a short lock on the server's whole lock table.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// Several looks.
-const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+/// As long as the library's.
+pub(crate) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+/// As long as the server can count.
+const LONGEST_LEASE: Duration = Duration::from_millis(i32::MAX as u64);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text).map_err(|error| error.to_string())?;
@@ -23,9 +26,8 @@ pub(crate) fn pause(text: &str) -> Result<Duration, String> {
     at_least(SHORTEST_PAUSE, text)
 }
 
-/// How long a server may be silent.
-pub(crate) fn silence(text: &str) -> Result<Duration, String> {
-    at_least(SHORTEST_SILENCE, text)
+pub(crate) fn lease(text: &str) -> Result<Duration, String> {
+    at_least(SHORTEST_LEASE, text).map(|time| time.min(LONGEST_LEASE))
 }
 
 fn at_least(least: Duration, text: &str) -> Result<Duration, String> {

@@ -1,7 +1,8 @@
 //! Terms: who leads, for how long, and what that is worth.
 //!
 //! One scheduler, one consumer, one leader in the fleet: all candidates run the same program, and at
-//! any time one of them is in a [`Term`].
+//! any time one of them is in a [`Term`]. `docs/elections.md` in the repository says what each part
+//! is worth, what it rests on, and what happens at a kill, a freeze, a crash and a failover.
 //!
 //! ```
 //! # fn main() -> anyhow::Result<()> {

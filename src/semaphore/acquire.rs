@@ -30,8 +30,11 @@ pub(super) fn permit<H: SessionHandle>(
         Ok(slot) => {
             let hold = waiting.acquired();
             let target = Target::from(slots.with_taken(slot));
-            let lock = LockInfo::new(target, Mode::Exclusive);
-            let guard = LockGuard::new(handle, lock, Scope::Session, hold);
+            let taken = Request {
+                lock: LockInfo::new(target, Mode::Exclusive),
+                ..request.clone()
+            };
+            let guard = LockGuard::new(handle, &taken, Scope::Session, hold);
             Ok(Permit::new(guard, slot))
         }
         Err(error) => {

@@ -17,6 +17,7 @@ fn bad_input_is_told_in_its_place() {
     );
     assert_fails(&["run", "x", "--timeout", "5x", "--", "true"], 64, "5x");
     assert_fails(&["run", "x", "--timeout", "5", "--", "true"], 64, "'5'");
+    assert_fails(&["run", "x", "--lease", "999ms", "--", "true"], 64, "1s");
     assert_fails(
         &["run", "--pair", "1", "--", "true"],
         64,
@@ -37,7 +38,7 @@ fn bad_input_is_told_in_its_place() {
 fn the_longest_time_is_a_time() {
     let ((name, key), mut oracle) = (unique(), Oracle::new());
     let long = "18446744073709551615s";
-    for option in ["--timeout", "--check", "--grace"] {
+    for option in ["--timeout", "--lease", "--grace"] {
         stdout(&["run", &name, option, long, "--", "true"]);
     }
     let running = Running::start(&name, &["--grace", long], "trap 'exit 0' TERM");

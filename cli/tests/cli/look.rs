@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use pglock::Key;
 use serde_json::Value;
 
 use crate::oracle::{Oracle, wait_until};
@@ -19,7 +20,8 @@ fn locks_are_shown_for_people_and_for_programs() {
     let table = stdout(&["who", &name]);
     assert!(table.starts_with("KEY"), "{table}");
     assert!(table.contains(&format!("\"{name}\" = {number}")), "{table}");
-    assert!(stdout(&["ls"]).contains(&format!("\n{number} ")));
+    let named = format!("\n\"{name}\" = {number} ");
+    assert!(stdout(&["ls"]).contains(&named));
 
     let json: Value = serde_json::from_str(&stdout(&["who", "--json", &name])).unwrap();
     assert_eq!(json[0]["pid"], pid);
@@ -32,7 +34,7 @@ fn locks_are_shown_for_people_and_for_programs() {
     assert!(
         claims
             .iter()
-            .any(|claim| claim["key"] == number && claim["name"].is_null())
+            .any(|claim| claim["key"] == number && claim["name"] == name)
     );
 
     let mut watching = pglock(&["ls", "--watch=100ms", "--json"])
@@ -53,6 +55,47 @@ fn locks_are_shown_for_people_and_for_programs() {
     assert_fails(&["who", &name], 1, "nobody holds");
     assert_fails(&["kill", &name, "--yes"], 1, "nobody holds");
     assert_eq!(output(&["who", "--json", &name]).stdout, b"[]\n");
+}
+
+#[test]
+fn the_name_that_somebody_waits_for_is_shown_for_its_number() {
+    let ((name, key), mut holder) = (unique(), Oracle::new());
+    let namespaced = Key::namespaced("cli \"x\" in y", name.clone());
+    for (key, options) in [
+        (&key, &[][..]),
+        (&namespaced, &["--namespace", "cli \"x\" in y"]),
+    ] {
+        holder.lock(key);
+        let run = [&["run", &name], options, &["--", "true"]].concat();
+        let mut waiting = pglock(&run).spawn().unwrap();
+        holder.wait_for_waiter(key);
+        let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
+        let claims = json.as_array().unwrap().iter();
+        let number = key.as_i64().unwrap();
+        let names = claims.filter(|claim| claim["key"] == number);
+        let names: Vec<_> = names.map(|claim| claim["name"].as_str()).collect();
+        assert_eq!(names, [Some(&*name); 2]);
+        holder.unlock(key);
+        assert!(waiting.wait().unwrap().success());
+    }
+}
+
+/// A session that holds two locks shows the name of one.
+#[test]
+fn a_name_is_shown_for_its_own_number_alone() {
+    let ((name, key), (_, other), mut holder) = (unique(), unique(), Oracle::new());
+    for key in [&other, &key] {
+        holder.lock(key);
+    }
+    let labelled = format!("/*pglock key \"{name}\"*/ SELECT");
+    holder.client.batch_execute(&labelled).unwrap();
+    let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
+    let name_of = |key: &Key| {
+        let mut claims = json.as_array().unwrap().iter();
+        let claim = claims.find(|claim| claim["key"] == key.as_i64().unwrap());
+        claim.unwrap()["name"].clone()
+    };
+    assert_eq!((name_of(&key), name_of(&other)), (name.into(), Value::Null));
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! `pglock run` when the lock is lost, or pglock is.
 
 use std::io::{BufRead, BufReader};
-use std::time::Duration;
 
-use pglock::Key;
 use postgres::{Client, NoTls};
 use rustix::process::Signal;
 
@@ -33,12 +31,10 @@ fn a_lost_lock_ends_the_command() {
 
 #[test]
 fn a_transaction_that_the_server_ends_ends_the_command() {
-    let server = Server::new("cli-idle");
-    server.configure("idle_in_transaction_session_timeout = '300ms'\n");
-    server.start();
-    let url = server.url();
-    let options = ["--url", &url, "--scope", "transaction"];
-    let running = Running::start("x", &options, "");
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let running = Running::start(&name, &["--scope", "transaction"], "trap 'exit 0' TERM");
+    let pid = oracle.holder(&key);
+    oracle.terminate(pid);
     let (status, stderr) = running.end();
     assert_eq!(status.code(), Some(76), "{stderr}");
 }
@@ -65,45 +61,6 @@ fn a_pglock_that_is_killed_takes_its_command_with_it() {
     wait_until("the end of the lock", || {
         oracle.rows(&key).is_empty().then_some(())
     });
-}
-
-#[test]
-fn a_pglock_that_was_stopped_asks_before_it_judges() {
-    let mut oracle = Oracle::new();
-    let options = ["--silence", "1s", "--check", "1h"];
-    let runs = [(); 6].map(|()| {
-        let (name, key) = unique();
-        let running = Running::start(&name, &options, "");
-        let asked = last_question(&mut oracle, oracle_pid(&key));
-        (running, key, asked)
-    });
-    for (running, ..) in &runs {
-        running.signal(Signal::STOP);
-    }
-    // Longer than a server may be silent.
-    std::thread::sleep(Duration::from_millis(1_500));
-    for (running, ..) in &runs {
-        running.signal(Signal::CONT);
-    }
-    for (mut running, key, asked) in runs {
-        wait_until("a question to the server", || {
-            let pid = oracle_pid(&key);
-            (last_question(&mut oracle, pid) != asked).then_some(())
-        });
-        running.0.stdin.take();
-        let (status, stderr) = running.end();
-        assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
-    }
-}
-
-fn oracle_pid(key: &Key) -> i32 {
-    Oracle::new().holder(key)
-}
-
-/// When the session last asked the server something.
-fn last_question(oracle: &mut Oracle, pid: i32) -> String {
-    let query = "SELECT query_start::text FROM pg_stat_activity WHERE pid = $1";
-    oracle.client.query_one(query, &[&pid]).unwrap().get(0)
 }
 
 /// A server whose `pg_locks` somebody else keeps: checks of a transaction lock hang.
@@ -152,7 +109,9 @@ fn a_check_that_is_cancelled_is_no_lost_lock() {
     let url = hanging.server.url();
     {
         let scope = "transaction";
-        let options = ["--url", &url, "--check", "1ms", "--scope", scope];
+        let options = [
+            "--url", &url, "--lease", "6s", "--grace", "1ms", "--scope", scope,
+        ];
         let mut running = Running::start("x", &options, "");
         hanging.hang();
         let (pid, first) = wait_until("a check", || hanging.check(0));
@@ -171,12 +130,27 @@ fn a_check_that_is_cancelled_is_no_lost_lock() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_in_time_ends_the_command() {
+    let mut hanging = Hanging::start("cli-slow");
+    let url = hanging.server.url();
+    let options = ["--url", &url, "--lease", "1s", "--scope", "transaction"];
+    let running = Running::start("x", &options, "trap 'exit 0' TERM");
+    hanging.hang();
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(76), "{stderr}");
+    assert!(stderr.contains("silent"), "{stderr}");
+    hanging.go_on();
+}
+
+#[test]
 fn a_statement_timeout_does_not_cancel_a_check() {
     let mut hanging = Hanging::start("cli-statement");
     let url = hanging.server.url();
     {
         let scope = "transaction";
-        let options = ["run", "--url", &url, "--check", "1ms", "--scope", scope];
+        let options = [
+            "run", "--url", &url, "--lease", "6s", "--grace", "1ms", "--scope", scope,
+        ];
         let command = ["x", "--", "sh", "-c", "echo started; read -r _"];
         let mut command = pglock(&[&options[..], &command].concat());
         command.env("PGOPTIONS", "-c statement_timeout=300ms");
@@ -200,7 +174,7 @@ fn a_check_that_may_not_be_asked_is_no_lost_lock() {
     let mut client = Client::connect(&server.url(), NoTls).unwrap();
     client.batch_execute(revoke).unwrap();
     let url = server.url().replace("postgres@", "app@");
-    let mut running = Running::start("x", &["--url", &url, "--check", "1ms"], "");
+    let mut running = Running::start("x", &["--url", &url], "");
     let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();

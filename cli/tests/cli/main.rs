@@ -6,6 +6,8 @@ mod bouncer;
 mod oracle;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../../../tests/support/proxy.rs"]
+mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
@@ -13,12 +15,14 @@ mod doctor;
 mod errors;
 mod input;
 mod kill;
+mod lease;
 mod look;
 mod lost;
 mod names;
 mod output;
 mod report;
 mod run;
+mod slots;
 mod tree;
 
 use oracle::unique_name;

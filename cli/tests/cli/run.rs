@@ -1,13 +1,16 @@
 //! `pglock run`: the lock, the status, the signals.
 
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use pglock::Key;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, test_kill_process};
 
 use crate::oracle::{Oracle, unique_name, wait_until};
 use crate::process::{Running, assert_fails, output, pglock, signal};
+use crate::proxy::Proxy;
 use crate::unique;
 
 #[test]
@@ -146,14 +149,94 @@ fn the_status_is_passed_on_where_children_were_ignored() {
 }
 
 #[test]
-fn a_wait_ends_with_ctrl_c_and_leaves_no_waiter() {
+fn a_wait_ends_with_a_signal_and_leaves_no_waiter() {
     let ((name, key), mut oracle, mut holder) = (unique(), Oracle::new(), Oracle::new());
     holder.lock(&key);
-    let mut waiting = pglock(&["run", &name, "--", "true"]).spawn().unwrap();
-    oracle.wait_for_waiter(&key);
+    for (end, scope) in [
+        (Signal::INT, "session"),
+        (Signal::TERM, "session"),
+        (Signal::TERM, "transaction"),
+    ] {
+        let run = ["run", &name, "--scope", scope, "--", "echo", "started"];
+        let mut waiting = pglock(&run).stdout(Stdio::piped()).spawn().unwrap();
+        oracle.wait_for_waiter(&key);
+        signal(end, &waiting);
+        assert_eq!(waiting.wait().unwrap().signal(), Some(end.as_raw()));
+        wait_until("the end of the wait", || {
+            (oracle.rows(&key).len() == 1).then_some(())
+        });
+        let mut said = String::new();
+        waiting.stdout.unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "");
+    }
+}
+
+/// A server that is not heard of any more does not keep pglock alive.
+#[test]
+fn a_wait_behind_a_frozen_network_ends_with_a_signal() {
+    let ((name, key), mut holder, proxy) = (unique(), Oracle::new(), Proxy::start());
+    holder.lock(&key);
+    let run = ["--url", &proxy.url(), "run", &name, "--", "true"];
+    let mut waiting = pglock(&run).spawn().unwrap();
+    holder.wait_for_waiter(&key);
+    proxy.freeze(true, true);
     signal(Signal::INT, &waiting);
-    assert_eq!(waiting.wait().unwrap().signal(), Some(2));
-    wait_until("the end of the wait", || {
-        (oracle.rows(&key).len() == 1).then_some(())
+    let status = wait_until("the end of pglock", || waiting.try_wait().unwrap());
+    assert_eq!(status.signal(), Some(2));
+}
+
+#[test]
+fn a_lock_is_kept_for_longer_than_a_short_command_runs() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let job = ["--", "sh", "-c", "echo $$; exit 4"];
+    for end in [Signal::TERM, Signal::INT] {
+        let run = [&["run", &name, "--try", "--at-least", "1h"], &job[..]].concat();
+        let mut first = Running::begin(&mut pglock(&run));
+        let ran = Pid::from_raw(first.line().parse().unwrap()).unwrap();
+        wait_until("the end of the job", || {
+            test_kill_process(ran).is_err().then_some(())
+        });
+        // The other host, whose clock is behind.
+        assert_fails(&run, 75, &name);
+        oracle.holder(&key);
+        first.signal(end);
+        let (status, stderr) = first.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(4), ""), "{end:?}");
+        oracle.assert_free(&key);
+    }
+
+    let start = Instant::now();
+    let run = [&["run", &name, "--at-least", "1s"], &job[..]].concat();
+    assert_fails(&run, 4, "");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    oracle.assert_free(&key);
+}
+
+#[test]
+fn a_signal_that_ends_the_command_ends_the_rest_of_its_time_too() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let running = Running::start(&name, &["--at-least", "1h"], "trap 'exit 5' TERM");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().0.code(), Some(5));
+    oracle.assert_free(&key);
+    let lost = [
+        &["run", &name, "--at-least", "1h"],
+        &["--", "sh", "-c", "echo $$; exit 4"][..],
+    ]
+    .concat();
+    let mut running = Running::begin(&mut pglock(&lost));
+    let ran = Pid::from_raw(running.line().parse().unwrap()).unwrap();
+    wait_until("the end of the job", || {
+        test_kill_process(ran).is_err().then_some(())
     });
+    let pid = oracle.holder(&key);
+    oracle.terminate(pid);
+    let (status, stderr) = running.end();
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("was lost after the command"), "{stderr}");
+    assert_fails(
+        &["run", &name, "--at-least", "1h", "--", "/no/such/command"],
+        127,
+        "",
+    );
 }

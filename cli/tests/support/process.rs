@@ -50,15 +50,24 @@ impl Running {
         Self::with_stderr(command, Stdio::piped())
     }
 
+    /// The same for a command that does not say so.
+    pub fn begin(command: &mut Command) -> Self {
+        Self::spawn(command, Stdio::piped())
+    }
+
     pub fn with_stderr(command: &mut Command, stderr: impl Into<Stdio>) -> Self {
+        let mut running = Self::spawn(command, stderr);
+        assert_eq!(running.line(), "started");
+        running
+    }
+
+    fn spawn(command: &mut Command, stderr: impl Into<Stdio>) -> Self {
         let child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn();
-        let mut running = Self(child.unwrap());
-        assert_eq!(running.line(), "started");
-        running
+        Self(child.unwrap())
     }
 
     /// The next line of the command's output.

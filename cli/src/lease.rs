@@ -1,0 +1,165 @@
+//! The lease: for how long the server waits for a word from pglock before it ends the session, and the
+//! lock with it; and how long before that the command is told to end.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
+use diesel::sql_types::{BigInt, Text};
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
+use humantime::format_duration;
+
+use crate::args::{RunArgs, ScopeArg};
+use crate::exit::{Failure, UNAVAILABLE};
+use crate::times::SHORTEST_LEASE;
+
+/// Between two looks at the connection, which ask nothing of the server.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// A moment by two clocks of this machine, of which one stands still while the machine is suspended,
+/// and the other can be set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The longest that can have passed.
+    pub(crate) fn elapsed(self) -> Duration {
+        let wall = self.wall.elapsed().unwrap_or_default();
+        wall.max(self.steady.elapsed())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lease {
+    length: Duration,
+    grace: Duration,
+}
+
+impl Lease {
+    /// Makes the server end the session after a lease of silence, or sooner if it does already, and
+    /// for no other reason: a waiter that is granted the lock when its host is gone loses it, too.
+    pub(crate) fn begin(connection: &mut PgConnection, args: &RunArgs) -> Result<Self, Failure> {
+        let (set, timeout) = match args.scope {
+            ScopeArg::Session => ("SET", "idle_session_timeout"),
+            ScopeArg::Transaction => ("SET LOCAL", "idle_in_transaction_session_timeout"),
+        };
+        let found = found(connection, timeout);
+        let found = found.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
+        let length = match u64::try_from(found.timeout) {
+            Ok(0) | Err(_) => args.lease,
+            Ok(millis) => args.lease.min(Duration::from_millis(millis)),
+        };
+        if length < SHORTEST_LEASE {
+            let (length, least) = (format_duration(length), format_duration(SHORTEST_LEASE));
+            let message = format!("{timeout} is {length}, and a lease takes at least {least}");
+            return Err(Failure::new(UNAVAILABLE, message));
+        }
+        // A network that is silent must not free the lock before the lease does.
+        let mut settings = format!(
+            "{set} {timeout} = {}; {set} tcp_user_timeout = 0",
+            length.as_millis()
+        );
+        let keepalives = length.as_secs() + 1;
+        if u64::try_from(found.keepalives).is_ok_and(|found| (1..keepalives).contains(&found)) {
+            settings += &format!("; {set} tcp_keepalives_idle = {keepalives}");
+        }
+        let begun = connection.batch_execute(&settings);
+        begun.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
+        Ok(Self {
+            length,
+            grace: args.grace,
+        })
+    }
+
+    pub(crate) fn between_questions(self) -> Duration {
+        self.length / 3
+    }
+
+    /// For how long after the sending of a question that was answered the lock is surely held. The
+    /// rest of the lease is for clocks that run at different speeds.
+    pub(crate) fn term(self) -> Duration {
+        self.length - self.length / 10
+    }
+
+    /// What the command has between TERM and KILL, both of which come within the lease: at most
+    /// four tenths of it, since the answer to a question takes its time, too.
+    pub(crate) fn grace(self) -> Duration {
+        self.grace.min(self.length * 4 / 10)
+    }
+}
+
+#[derive(QueryableByName)]
+struct Found {
+    /// In milliseconds; 0 is none.
+    #[diesel(sql_type = BigInt)]
+    timeout: i64,
+    /// In seconds; 0 on a socket that has none.
+    #[diesel(sql_type = BigInt)]
+    keepalives: i64,
+}
+
+fn found(connection: &mut PgConnection, timeout: &str) -> QueryResult<Found> {
+    let query = "SELECT coalesce(max(setting::bigint) FILTER (WHERE name = $1), 0) AS timeout, \
+                 coalesce(max(setting::bigint) FILTER (WHERE name = 'tcp_keepalives_idle'), 0) AS keepalives \
+                 FROM pg_settings WHERE name IN ($1, 'tcp_keepalives_idle')";
+    sql_query(query)
+        .bind::<Text, _>(timeout)
+        .get_result(connection)
+}
+
+/// pglock itself was stopped, if it has not looked for so long: the answer to its last question may
+/// have come meanwhile.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// What the server then has for the answer to a new one.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// For how long the server has said nothing.
+pub(crate) struct Silence {
+    /// When the last question was sent that was answered.
+    asked: Moment,
+    last_look: Moment,
+    excused_until: Option<Instant>,
+}
+
+impl Silence {
+    /// Begins with a question that was sent then, and has been answered.
+    pub(crate) fn since(asked: Moment) -> Self {
+        Self {
+            asked,
+            last_look: Moment::now(),
+            excused_until: None,
+        }
+    }
+
+    pub(crate) fn answered(&mut self, asked: Moment) {
+        self.asked = asked;
+    }
+
+    /// Looks whether it has lasted for as long, by whichever clock is first, unless pglock itself was
+    /// stopped, and the server has had no time to answer since.
+    pub(crate) fn is_too_long(&mut self, limit: Duration) -> bool {
+        if self.last_look.elapsed() > STOPPED {
+            self.excused_until = Some(Instant::now() + ANSWER);
+        }
+        self.last_look = Moment::now();
+        let excused = self
+            .excused_until
+            .is_some_and(|until| Instant::now() < until);
+        self.asked.elapsed() >= limit && !excused
+    }
+
+    pub(crate) fn seconds(&self) -> u64 {
+        self.asked.elapsed().as_secs()
+    }
+}
