@@ -145,3 +145,120 @@ fn is_told_of_the_move<B: LockBackend>(bouncer: &Bouncer, backend: &mut B) {
         assert!(start.elapsed() < Duration::from_secs(30), "still held");
     }
 }
+
+/// Tells a child what to do: its driver, where the pooler is, the mark of a section, for how long.
+const TASK: &str = "PGLOCK_TEST_POOLED";
+
+/// For as long as `PGLOCK_POOLER_SECONDS` says with each driver and each number of server connections.
+fn seconds() -> f64 {
+    let seconds = std::env::var("PGLOCK_POOLER_SECONDS");
+    seconds.map_or(1.0, |seconds| seconds.parse().expect("a number"))
+}
+
+/// Session locks, where they do not work: every one of them is refused, or told to have been lost.
+#[test]
+fn processes_behind_a_pooler_are_never_in_a_section_together() {
+    for size in 1..=3 {
+        let settings = format!("pool_mode = transaction\ndefault_pool_size = {size}\n");
+        let Some(bouncer) = Bouncer::start_with(&format!("bouncer-shared-{size}"), &settings)
+        else {
+            return;
+        };
+        #[cfg(feature = "postgres")]
+        three_processes(&bouncer, "postgres");
+        #[cfg(feature = "diesel")]
+        three_processes(&bouncer, "diesel");
+    }
+}
+
+fn three_processes(bouncer: &Bouncer, driver: &str) {
+    let mark = std::env::temp_dir().join(format!("pglock-pooled-{}", std::process::id()));
+    let task = [
+        driver,
+        &bouncer.url(),
+        mark.to_str().unwrap(),
+        &seconds().to_string(),
+    ];
+    let children: Vec<_> = (0..3)
+        .map(|_| {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "pooled_process", "--ignored", "--nocapture"])
+                .env(TASK, task.join("|"))
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut all = String::new();
+    let mut well = true;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        well &= output.status.success();
+        all += &String::from_utf8_lossy(&output.stdout);
+    }
+    let told = |what: &str| all.matches(what).count();
+    assert!(
+        well && told("refused: ") == 3 && told("done: 0 ") < 3,
+        "{all}"
+    );
+    eprintln!("{driver}: {}", all.replace('\n', " "));
+    // What the pooler has kept is not the next ones'.
+    Client::connect(&bouncer.server.url(), NoTls)
+        .unwrap()
+        .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        .unwrap();
+}
+
+#[test]
+#[ignore = "is what three_processes starts"]
+fn pooled_process() {
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
+    let task: Vec<_> = task.split('|').collect();
+    let &[driver, url, mark, seconds] = task.as_slice() else {
+        panic!("{task:?}")
+    };
+    let (mark, time) = (std::path::Path::new(mark), seconds.parse().unwrap());
+    match driver {
+        #[cfg(feature = "postgres")]
+        "postgres" => sections(&mut Client::connect(url, NoTls).unwrap(), mark, time),
+        #[cfg(feature = "diesel")]
+        "diesel" => sections::<diesel::PgConnection>(
+            &mut diesel::Connection::establish(url).unwrap(),
+            mark,
+            time,
+        ),
+        driver => panic!("no driver {driver}"),
+    }
+}
+
+/// Two that are in a section at once find the other's mark.
+fn sections<B: LockBackend>(backend: &mut B, mark: &std::path::Path, seconds: f64) {
+    let (mut done, mut refused) = (0, std::collections::BTreeMap::<&str, u32>::new());
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < seconds {
+        let section = |conn: &mut B::Session| {
+            std::fs::File::create_new(mark).expect("nobody else is in a section");
+            conn.send("SELECT pg_sleep(0.001)").unwrap();
+            std::fs::remove_file(mark).unwrap();
+            Ok::<_, Error>(())
+        };
+        let timeout = Duration::from_millis(20);
+        let kind = match Lock::new(&mut *backend, "key")
+            .timeout(timeout)
+            .run(section)
+        {
+            Ok(()) => {
+                done += 1;
+                continue;
+            }
+            Err(Error::SharedSession { .. }) => "shared session",
+            Err(Error::Timeout { .. }) => "timeout",
+            Err(Error::LockLost { .. }) => "lock lost",
+            Err(error) => panic!("{error:?}"),
+        };
+        *refused.entry(kind).or_default() += 1;
+    }
+    println!("done: {done} refused: {refused:?}");
+}

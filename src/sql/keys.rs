@@ -137,13 +137,12 @@ fn may_bear(lock: &LockInfo) -> String {
     )
 }
 
-/// Why a lock is not to be had here, or, where nothing is in the way, that the session is not known.
+/// Why a lock was refused here. Where nothing is in the way, another session has refused it than the
+/// one that answers, or this one holds the key for another process: both are a pooler's doing.
 pub(crate) fn why_not(for_session: bool) -> String {
     match for_session {
         true => format!(
-            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} \
-             WHEN current_setting('pglock.client', true) = '{}' THEN 'refused' ELSE 'shared session' END AS line",
-            process::word()
+            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} ELSE 'shared session' END AS line"
         ),
         false => format!(
             "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {STALE_SNAPSHOT} ELSE 'in transaction' END AS line"
