@@ -47,7 +47,7 @@ use crate::targets::Slots;
 /// - **Where there is room**, it takes one round trip to acquire a slot and one to release it. A driver
 ///   without rows (diesel) takes one more where the slot that it tried first is taken.
 /// - **Where there is none**, those who come wait in the server's queue, first come, first served. The
-///   one at its head looks for a free slot every 16 ms at most, on the server; the others ask nothing.
+///   one at its head looks for a free slot every 12 ms, on the server; the others ask nothing.
 ///   Nobody who comes later is let in before it, a single attempt neither.
 /// - The wait is sent in slices, as [that for a lock](crate::Lock::keep_place) is. Beyond the first slice,
 ///   of some 0.7 s, there is no order.
