@@ -75,9 +75,8 @@ use crate::targets::Slots;
 /// session. The server frees it with the session ([Advisory Locks]). Waiting takes the language PL/pgSQL, which
 /// every database has unless somebody has dropped it. A semaphore is kept in one database.
 ///
-/// PostgreSQL grants a session again what it holds. So a slot that a permit of this process holds is
-/// looked at first, by a release that is undone. Where the process has a semaphore of the same name in
-/// another database, that costs a warning in the server's log, and nothing else.
+/// PostgreSQL grants a session again what it holds. So if only slots are left that permits of this process
+/// hold, the statement looks into `pg_locks` for those of its own session.
 ///
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 #[must_use = "a semaphore does nothing until it is run or acquired"]
