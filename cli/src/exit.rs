@@ -49,13 +49,22 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = one_line(&error.to_string());
     let mut next = error.source();
     while let Some(source) = next {
-        let reason = one_line(&source.to_string());
+        let reason = unmarked(one_line(&source.to_string()));
         if !text.contains(&reason) {
             text = format!("{text}: {reason}");
         }
         next = source.source();
     }
     text
+}
+
+/// Without the word by which the library knows its own errors; the SQLSTATE behind it stays.
+fn unmarked(text: String) -> String {
+    let marked = text.strip_prefix("pglock-");
+    match marked.and_then(|marked| marked.split_once(':')) {
+        Some((word, rest)) if word.bytes().all(|byte| byte.is_ascii_hexdigit()) => rest.to_owned(),
+        _ => text,
+    }
 }
 
 /// libpq and the server like to say more than one.

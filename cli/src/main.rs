@@ -9,6 +9,7 @@ mod doctor;
 mod exit;
 mod guard;
 mod keeper;
+mod key_args;
 mod keys;
 mod kill;
 mod lease;

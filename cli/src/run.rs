@@ -35,6 +35,8 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     }
     let mut guard = acquired.map_err(|error| match error {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
+        // The server's words for it would add nothing.
+        Error::Timeout { .. } => busy(args, &error.to_string()),
         error if error.is_contention() => busy(args, &chain(&error)),
         error => error.into(),
     })?;

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use pglock::{Key, key};
+use pglock::{Key, election, key};
 use postgres::{Client, NoTls};
 
 use crate::tally::Tally;
+use crate::{leader, permit};
 
 pub const ACCOUNTS: i32 = 6;
 const BALANCE: i64 = 1_000;
@@ -47,7 +48,8 @@ impl Bank {
              CREATE UNLOGGED TABLE log (
                  section bigint, account int, exclusive boolean NOT NULL,
                  entered timestamptz NOT NULL DEFAULT clock_timestamp(), left_ timestamptz,
-                 PRIMARY KEY (section, account))"
+                 PRIMARY KEY (section, account));
+             CREATE UNLOGGED TABLE term (token bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())"
         ))?;
         Ok(Self { client, run })
     }
@@ -68,6 +70,7 @@ impl Bank {
         let mut tally = Tally::default();
         self.check_sum(&mut tally)?;
         self.check_overlaps(&mut tally)?;
+        self.check_terms(&mut tally)?;
         self.check_locks(&mut tally)?;
         let schema = schema(self.run);
         self.client
@@ -80,7 +83,7 @@ impl Bank {
     fn check_overlaps(&mut self, tally: &mut Tally) -> Result<()> {
         let query = "
             WITH seen AS (
-                SELECT exclusive, entered,
+                SELECT account, exclusive, entered,
                        max(left_) OVER earlier AS any_left,
                        max(left_) FILTER (WHERE exclusive) OVER earlier AS exclusive_left
                 FROM log
@@ -88,12 +91,14 @@ impl Bank {
                                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
             SELECT count(*), count(*) FILTER (WHERE NOT exclusive),
                    count(*) FILTER (WHERE exclusive_left > entered),
-                   count(*) FILTER (WHERE exclusive AND any_left > entered)
+                   count(*) FILTER (WHERE exclusive AND any_left > entered),
+                   count(*) FILTER (WHERE account >= $1)
             FROM seen";
-        let row = self.client.query_one(query, &[])?;
+        let row = self.client.query_one(query, &[&permit::FIRST])?;
         for (column, what) in [
             (0, "checks: holds logged"),
             (1, "checks: shared ones among them"),
+            (4, "checks: slots among them"),
         ] {
             tally.count_many(what, row.get::<_, i64>(column).unsigned_abs());
         }
@@ -106,19 +111,46 @@ impl Bank {
         Ok(())
     }
 
+    /// What was committed within a term was logged while no other term could begin.
+    fn check_terms(&mut self, tally: &mut Tally) -> Result<()> {
+        let query = "
+            WITH term AS (SELECT token, min(at) AS began, max(at) AS ended FROM term GROUP BY token),
+                 seen AS (SELECT began, max(ended) OVER earlier AS any_ended FROM term
+                          WINDOW earlier AS (ORDER BY token ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING))
+            SELECT count(*), count(*) FILTER (WHERE any_ended > began) FROM seen";
+        let row = self.client.query_one(query, &[])?;
+        tally.count_many("checks: terms logged", row.get::<_, i64>(0).unsigned_abs());
+        if row.get::<_, i64>(1) > 0 {
+            tally.violation("two led at a time");
+        }
+        Ok(())
+    }
+
+    /// The locks that must be free in the end.
+    fn keys(&self) -> Vec<Key> {
+        let slots = permit::slots(self.run);
+        let accounts = (1..=ACCOUNTS).map(|account| account_key(self.run, account));
+        accounts
+            .chain(slots.keys().iter().cloned())
+            .chain([slots.queue().clone()])
+            .collect()
+    }
+
     /// The server may need a moment to notice the end of connections that were cut.
     fn check_locks(&mut self, tally: &mut Tally) -> Result<()> {
         let start = Instant::now();
         loop {
             let query = "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory'";
             let rows = self.client.query(query, &[])?;
-            let left = (1..=ACCOUNTS).filter(|account| {
-                let (classid, objid, _) = account_key(self.run, *account).pg_locks();
+            let keys = self.keys();
+            let left = keys.iter().filter(|key| {
+                let (classid, objid, _) = key.pg_locks();
                 rows.iter()
                     .any(|row| (row.get::<_, u32>(0), row.get::<_, u32>(1)) == (classid, objid))
             });
             let left = left.count();
-            if left == 0 {
+            let led = election::leader(&mut self.client, leader::election(self.run))?;
+            if left == 0 && led.is_none() {
                 return Ok(());
             }
             if start.elapsed() > Duration::from_secs(30) {

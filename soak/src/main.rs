@@ -1,6 +1,7 @@
 //! Processes and threads on all drivers and pools move money under locks, while sessions are
 //! terminated and cancelled, connections cut, processes killed, and bodies panic. The sum must not
-//! change, nobody may be let in beside a holder, and no lock may be left.
+//! change, nobody may be let in beside a holder or into a slot that is taken, no two may lead at a time,
+//! and no lock may be left.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --release -p soak -- --minutes 10
@@ -8,6 +9,8 @@
 
 mod bank;
 mod faults;
+mod leader;
+mod permit;
 mod process;
 #[path = "../../tests/support/proxy.rs"]
 mod proxy;
@@ -43,7 +46,7 @@ struct Options {
     /// Makes the same random choices again; their timing is the machine's
     #[arg(long)]
     seed: Option<u64>,
-    /// Processes, of fourteen threads each
+    /// Processes, of fifteen threads each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     processes: u64,
     /// This is such a process: its number, and the run that it belongs to

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use pglock::StopToken;
 
 use crate::proxy::Proxy;
 use crate::random::Random;
@@ -69,7 +70,8 @@ pub fn work(seed: u64, number: i32, run: i32) {
     let proxy = Arc::new(Proxy::start());
     let stop = Arc::new(AtomicBool::new(false));
     let tally = Arc::new(Mutex::new(Tally::default()));
-    let workers = worker::start_all(&mut random, run, &proxy, &stop, &tally);
+    let resign = StopToken::new();
+    let workers = worker::start_all(&mut random, run, &proxy, &stop, &resign, &tally);
 
     thread::spawn({
         let stop = Arc::clone(&stop);
@@ -89,6 +91,7 @@ pub fn work(seed: u64, number: i32, run: i32) {
         }
         report(&tally, &stop);
     }
+    resign.stop();
     for worker in workers {
         worker.join().expect("a worker");
     }

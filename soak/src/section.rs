@@ -291,10 +291,10 @@ struct Refused;
 /// What a body saw that it never should.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Broken(&'static str);
+pub struct Broken(pub &'static str);
 
 /// After a timeout. A session that is lost meanwhile holds nothing, too.
-fn holds_nothing<S: Session>(session: &mut S) -> Result<(), Error> {
+pub fn holds_nothing<S: Session>(session: &mut S) -> Result<(), Error> {
     let held = "SELECT count(*)::text AS line FROM pg_locks \
                 WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()";
     if one(session, held)? == "0" {
@@ -309,7 +309,7 @@ fn balance<S: Session>(conn: &mut S, what: &str, account: i32) -> Result<i64, Er
     one(conn, &query)?.parse().map_err(Error::body)
 }
 
-fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
+pub fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
     let lines = conn.query(query)?;
     lines
         .into_iter()
@@ -317,6 +317,6 @@ fn one<S: Session>(conn: &mut S, query: &str) -> Result<String, Error> {
         .ok_or_else(|| Error::body("no row"))
 }
 
-fn send<S: Session>(conn: &mut S, text: &str) -> Result<(), Error> {
+pub fn send<S: Session>(conn: &mut S, text: &str) -> Result<(), Error> {
     Ok(conn.send(text)?)
 }

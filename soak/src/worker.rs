@@ -1,5 +1,6 @@
 //! The threads of a process: one on a connection of each driver, two on a pool of each, and four on
-//! a queued pool of each, which have a favourite account, so that they hand it over.
+//! a queued pool of each, which have a favourite account, so that they hand it over. And a candidate of
+//! the election.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +11,15 @@ use std::time::Duration;
 use diesel::Connection;
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
-use pglock::{Error, LockBackend, QueuedPool};
+use pglock::{Error, LockBackend, QueuedPool, StopToken};
 use postgres::NoTls;
 use r2d2::HandleEvent;
 use r2d2::event::CheckoutEvent;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::bank::{application, schema};
+use crate::leader;
+use crate::permit;
 use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::section::{Fate, Section, an_account};
@@ -45,6 +48,7 @@ pub fn start_all(
     run: i32,
     proxy: &Arc<Proxy>,
     stop: &Arc<AtomicBool>,
+    resign: &StopToken,
     tally: &Arc<Mutex<Tally>>,
 ) -> Vec<JoinHandle<()>> {
     let shared: Shared = (run, proxy.clone(), stop.clone(), tally.clone());
@@ -65,7 +69,9 @@ pub fn start_all(
         QueuedPool::new(diesel_pool()),
     );
     let favourites = (Some(an_account(random)), Some(an_account(random)));
+    let seed = Random::new(random.number());
     let mut workers = vec![
+        leader::start(config.clone(), run, seed, resign, tally),
         spawn("postgres", None, random, &shared, move || {
             config.connect(NoTls).ok()
         }),
@@ -133,7 +139,10 @@ fn spawn<B: LockBackend>(
                 section = section.at(account);
             }
             CHECKED_OUT.set(false);
-            let fate = section.run(backend);
+            let fate = match random.one_in(6) {
+                true => permit::Section::choose(&mut random, run).run(backend),
+                false => section.run(backend),
+            };
             let handed_over = matches!(fate, Fate::Ended(Ok(()))) && !CHECKED_OUT.get();
             let mut tally = tally.lock().unwrap();
             if favourite.is_some() && handed_over {

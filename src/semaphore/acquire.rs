@@ -56,7 +56,7 @@ fn on_session<S: Session>(
     let mut asked = Asked {
         lock,
         slots,
-        order: in_random_order(slots.keys()),
+        order: order(slots.keys()),
         client: sql::Client::Own,
     };
     let mut tried = false;
@@ -71,6 +71,9 @@ fn on_session<S: Session>(
     })
 }
 
+/// How often others may take the slot that was found to be free before there is no room.
+const RACES: usize = 10;
+
 /// What is asked for, again and again.
 struct Asked<'a> {
     lock: &'a LockInfo,
@@ -82,7 +85,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// Takes a slot if there is room.
     fn attempt<S: Session>(&mut self, session: &mut S, label: &str) -> Result<u32, Failure> {
-        loop {
+        for _ in 0..RACES {
             let told = self.send(|slots, client| {
                 let acquire = [label, &slots.attempt(client, S::REPLIES)].concat();
                 match S::REPLIES {
@@ -98,6 +101,7 @@ impl Asked<'_> {
                 Some(free) => self.order.swap(0, free),
             }
         }
+        Err(Failure::Refused(Refusal::Busy))
     }
 
     /// Waits for a slot, at most until the slice ends.
@@ -133,8 +137,6 @@ impl Asked<'_> {
         mut send: impl FnMut(&sql::semaphore::Slots<'_>, sql::Client) -> Result<Vec<String>, Failure>,
     ) -> Result<Vec<String>, Failure> {
         let held = held_of(&self.order);
-        // A look at one costs a warning if it is held in another database, so they come last.
-        self.order.sort_by_key(|key| held.contains(key));
         let slots = sql::semaphore::Slots {
             lock: self.lock,
             order: &self.order,
@@ -170,11 +172,14 @@ fn number(key: &Key) -> String {
     key.as_i64().unwrap_or_default().to_string()
 }
 
-/// Beginning anywhere, so that two that come at once seldom try the same slot first.
-fn in_random_order(keys: &[Key]) -> Vec<Key> {
+/// Beginning anywhere, so that two that come at once seldom try the same slot first. Those that this
+/// process holds come last, for they take a look at all locks.
+fn order(keys: &[Key]) -> Vec<Key> {
     let mut order = keys.to_vec();
     let random = RandomState::new().hash_one(std::process::id());
     let length = u64::try_from(order.len().max(1)).unwrap_or(1);
     order.rotate_left(usize::try_from(random % length).unwrap_or_default());
+    let held = held_of(&order);
+    order.sort_by_key(|key| held.contains(key));
     order
 }

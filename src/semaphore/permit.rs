@@ -20,7 +20,7 @@ pub struct Permit<H>
 where
     H: SessionHandle,
 {
-    /// Goes before the slot is free for others.
+    /// Goes before the slot is free, so that others need no look at it.
     held: Held,
     guard: LockGuard<H>,
     slot: u32,

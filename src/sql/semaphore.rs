@@ -10,7 +10,7 @@
 
 use super::conditions::{Conditions, setting_millis, timeout};
 use super::keys::{Client, REFUSED, allowed_for_session, answer};
-use super::{block, carried, carry, mark, raise};
+use super::{advisory_rows, block, carried, carry, mark, raise};
 use crate::failure::Replies;
 use crate::key::Key;
 use crate::request::{LockInfo, WaitTime};
@@ -28,6 +28,9 @@ pub(crate) struct Slots<'a> {
 /// The slot that a message has taken for itself.
 const SLOT: &str = "current_setting('pglock.slot')";
 
+/// Those of a session that a message has found.
+const MINE: &str = "current_setting('pglock.mine')";
+
 /// What a session was given after a wait.
 pub(crate) const TAKEN: &str = "SELECT current_setting('pglock.taken') AS line";
 
@@ -39,7 +42,7 @@ impl Slots<'_> {
     pub(crate) fn attempt(&self, client: Client, replies: Replies) -> String {
         let allowed = allowed_for_session(self.lock, client);
         let first_come = self.call("pg_try_advisory_xact_lock_shared", self.queue);
-        let take = self.take();
+        let take = self.take(self.look().as_deref());
         match replies {
             Replies::Rows => [
                 "SELECT CASE WHEN (",
@@ -72,7 +75,7 @@ impl Slots<'_> {
     /// Waits for the queue's key, and at its head for a slot: both as long as `time` says, and no
     /// longer than a message lasts. Its end lets the next one come to the head.
     ///
-    /// The head looks again after 1 ms, and then after twice as long, up to 16 ms.
+    /// The head looks again after 1 ms, and then after twice as long, up to 12 ms.
     ///
     /// With rows, the first is the slot's key; without, [`TAKEN`] tells it.
     pub(crate) fn wait(&self, time: WaitTime, client: Client, replies: Replies) -> String {
@@ -83,16 +86,20 @@ impl Slots<'_> {
             None => String::new(),
         };
         let line_up = self.call("pg_advisory_xact_lock", self.queue);
-        let take = self.take();
+        let take = self.take(None);
+        let look = match self.look() {
+            Some(look) => format!("PERFORM {look}; "),
+            None => String::new(),
+        };
         let limit = setting_millis("lock_timeout");
         let body = format!(
             "IF ({allowed}) IS NOT TRUE THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || {REFUSED}; END IF; \
-             {limited}ends := statement_timestamp() + nullif({limit}, 0) * interval '1 ms'; \
+             {look}{limited}ends := statement_timestamp() + nullif({limit}, 0) * interval '1 ms'; \
              PERFORM {line_up}; PERFORM pg_sleep(0); \
              LOOP EXIT WHEN {take} IS NOT NULL; \
              IF clock_timestamp() >= ends THEN RAISE EXCEPTION USING ERRCODE = '55P03', MESSAGE = 'no slot has become free'; END IF; \
              PERFORM pg_sleep(least(pause, extract(epoch FROM ends - clock_timestamp()))); \
-             pause := least(pause * 2, 0.016); END LOOP; "
+             pause := least(pause * 2, 0.012); END LOOP; "
         );
         let handler = match replies {
             Replies::Rows => String::new(),
@@ -108,23 +115,43 @@ impl Slots<'_> {
 
     /// Takes the first slot of the order that is free for the message; NULL if none is.
     ///
-    /// To a slot that the session holds already it would be let in again. A release finds out, and
-    /// takes nothing from the session, since the message has the slot too.
-    fn take(&self) -> String {
-        let mut cases = String::with_capacity(128 * self.order.len());
+    /// PostgreSQL would let a session into a slot that it holds already, which [`Self::look`] has found
+    /// out; `first` does so before the first of them is tried, if it comes to that.
+    fn take(&self, first: Option<&str>) -> String {
+        let mut cases = String::with_capacity(96 * self.order.len());
+        let mut first = first;
         for key in self.order {
             let slot = key.arguments();
             let tried = self.call("pg_try_advisory_xact_lock", key);
             cases += &match self.held.contains(key) {
-                true => format!(
-                    " WHEN CASE WHEN NOT {tried} THEN false \
-                     WHEN pg_advisory_unlock({slot}) THEN pg_advisory_lock({slot}) IS NULL ELSE true END"
-                ),
+                true => {
+                    let look = first.take().map_or(String::new(), |look| {
+                        [" WHEN ", look, " IS NULL THEN NULL"].concat()
+                    });
+                    format!("{look} WHEN {slot} <> ALL (string_to_array({MINE}, ' ')) AND {tried}")
+                }
                 false => [" WHEN ", &tried].concat(),
             };
-            cases += &[" THEN set_config('pglock.slot', ", &slot, ", true)"].concat();
+            cases += &[" THEN ", &slot].concat();
         }
-        ["CASE", &cases, " END"].concat()
+        [
+            "nullif(set_config('pglock.slot', coalesce(CASE",
+            &cases,
+            " END, ''), true), '')",
+        ]
+        .concat()
+    }
+
+    /// Looks which of the slots that this process holds are this session's, and keeps that in a setting
+    /// of the message. A look before the tries: after one `pg_locks` would show the try's own.
+    fn look(&self) -> Option<String> {
+        (!self.held.is_empty()).then(|| {
+            format!(
+                "set_config('pglock.mine', coalesce((SELECT string_agg(((l.classid::bigint << 32) | l.objid::bigint)::text, ' ') \
+                 FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {}), ''), true)",
+                advisory_rows(self.held)
+            )
+        })
     }
 
     fn call(&self, function: &str, key: &Key) -> String {

@@ -73,7 +73,8 @@ impl Slots {
         &self.keys
     }
 
-    /// The key that is waited for by all but the first of those who wait for a slot.
+    /// The key of the queue: the first of those who wait for a slot holds it while it looks for one, and
+    /// the others wait for it.
     #[must_use]
     pub fn queue(&self) -> &Key {
         &self.queue

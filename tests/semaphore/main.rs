@@ -33,6 +33,7 @@ macro_rules! outside_a_transaction {
             sections::{
                 as_many_as_there_are_slots_are_let_in,
                 each_permit_is_another_slot,
+                another_database_has_slots_of_its_own,
                 an_error_or_a_panic_gives_the_slot_back,
                 what_a_body_breaks_is_told,
                 no_slots_and_too_many_are_told,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pglock::{Error, Key, Permit, Semaphore, Slots};
 
-use crate::harness::{Harness, InTransaction, on, sql};
-use crate::oracle::{Oracle, unique_name, wait_until};
+use crate::harness::{Harness, InTransaction, on, sql, third_driver};
+use crate::oracle::{Oracle, unique_name, url, wait_until};
 
 /// The slots that the server shows as held.
 pub fn held(oracle: &mut Oracle, slots: &Slots) -> Vec<u32> {
@@ -89,6 +89,45 @@ pub fn each_permit_is_another_slot<H: Harness>() {
         Permit::release(first).unwrap();
         assert_eq!(held(&mut oracle, &slots), []);
     });
+}
+
+/// A process can have a semaphore of one name in each of its databases.
+pub fn another_database_has_slots_of_its_own<H: Harness>() {
+    let (mut admin, database) = (Oracle::new(), unique_name("database"));
+    let create = format!("CREATE DATABASE {database} TEMPLATE template0");
+    admin.client.batch_execute(&create).unwrap();
+    let name = unique_name("semaphore");
+    let other = format!(
+        "{}{}dbname={database}",
+        url(),
+        if url().contains('?') { '&' } else { '?' }
+    );
+    let mut elsewhere = third_driver::Connection::connect(&other).unwrap();
+    let mut semaphore = Semaphore::new(&mut elsewhere, &name, 2);
+    let mut first = semaphore.acquire().unwrap();
+    let mut nested = Semaphore::new(&mut *first, &name, 2);
+    let second = nested.acquire().unwrap();
+    H::with(|backend| {
+        for count in [2, 2, 1] {
+            let mut semaphore = Semaphore::new(&mut *backend, &name, count);
+            let mut first = semaphore.acquire().unwrap();
+            let mut semaphore = Semaphore::new(&mut *first, &name, count);
+            let second = semaphore.try_acquire().unwrap();
+            assert_eq!(second.is_some(), count == 2);
+        }
+    });
+    Permit::release(second).unwrap();
+    // One is taken in this database, and the other is held in the other one alone.
+    let slots = Slots::new(&name, 2);
+    let free = Permit::slot(&first);
+    admin.lock(&slots.keys()[1 - free as usize]);
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(backend, &name, 2);
+        let permit = semaphore.try_acquire().unwrap();
+        assert_eq!(permit.as_ref().map(Permit::slot), Some(free));
+    });
+    let drop = format!("DROP DATABASE {database} WITH (FORCE)");
+    admin.client.batch_execute(&drop).unwrap();
 }
 
 pub fn an_error_or_a_panic_gives_the_slot_back<H: Harness>() {

@@ -19,6 +19,7 @@ fn the_server_s_reason_is_printed() {
         assert_eq!(stderr.matches(reason).count(), 1, "{stderr}");
     }
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(!stderr.contains("pglock-"), "{stderr}");
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Candidates in an election. In its term a leader logs, in fenced transactions.
+
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use pglock::election::{Election, Term};
+use pglock::{Error, StopToken};
+use postgres::{Client, NoTls};
+
+use crate::random::Random;
+use crate::tally::Tally;
+
+/// The election of a run.
+pub fn election(run: i32) -> String {
+    format!("soak:{run}")
+}
+
+/// A thread that stands again and again, until it is stopped. `config` leads through a proxy, both for
+/// the term and for its transactions.
+pub fn start(
+    config: postgres::Config,
+    run: i32,
+    mut random: Random,
+    stop: &StopToken,
+    tally: &Arc<Mutex<Tally>>,
+) -> JoinHandle<()> {
+    let (stop, tally) = (stop.clone(), Arc::clone(tally));
+    thread::spawn(move || {
+        let connect = {
+            let config = config.clone();
+            move || config.connect(NoTls)
+        };
+        let election = Election::new(connect, election(run))
+            .lease(Duration::from_secs(1))
+            .stop_on(&stop);
+        while !stop.is_stopped() {
+            let outcome = match election.campaign() {
+                Ok(term) => serve(term, &config, &mut random),
+                Err(error) => Err(error),
+            };
+            let mut tally = tally.lock().unwrap();
+            tally.count("sections: terms");
+            match outcome {
+                Ok(()) => tally.count("outcomes: a term was resigned"),
+                // Each of them can come of a connection that is cut, or whose statement is cancelled.
+                Err(
+                    Error::Stopped { .. }
+                    | Error::Checkout { .. }
+                    | Error::Canceled { .. }
+                    | Error::ConnectionLost { .. }
+                    | Error::LockLost { .. }
+                    | Error::TermOver { .. }
+                    | Error::Body(_)
+                    | Error::NotCommitted { .. },
+                ) => tally.count("outcomes: a term was over, or not begun"),
+                Err(error) => tally.violation(&format!("no fault explains this error: {error:?}")),
+            }
+        }
+    })
+}
+
+/// Logs until it has enough, or until the term is over.
+fn serve(term: Term, config: &postgres::Config, random: &mut Random) -> Result<(), Error> {
+    let mut connection: Option<Client> = None;
+    let entry = format!(
+        "INSERT INTO term (token) VALUES ({})",
+        term.token().as_u64()
+    );
+    while !random.one_in(40) && !term.wait(Duration::from_millis(random.below(20))) {
+        let Some(client) = &mut connection else {
+            connection = config.connect(NoTls).ok();
+            continue;
+        };
+        let logged = term.fenced(client, |tx| tx.batch_execute(&entry).map_err(Error::from));
+        if logged.is_err() {
+            connection = None;
+        }
+    }
+    term.resign()
+}
