@@ -218,8 +218,7 @@ fn on_session<S: Session>(
     }
 }
 
-/// Asks once more, with a look at what the session holds, where it bears another process's
-/// number.
+/// Sends what acquires a lock for the session.
 fn for_session<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -227,12 +226,22 @@ fn for_session<S: Session>(
     label: &str,
     client: &mut sql::Client,
 ) -> Result<(), Failure> {
-    let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
-    match session.send(&[label, &acquire].concat()) {
+    as_client(client, |client| {
+        let acquire = sql::acquire_for_session(lock, time, client, S::REPLIES);
+        session.send(&[label, &acquire].concat())
+    })
+}
+
+/// Asks once more, with a look at what the session holds, where it bears another process's
+/// number.
+pub(crate) fn as_client<R>(
+    client: &mut sql::Client,
+    mut send: impl FnMut(sql::Client) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    match send(*client) {
         Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Own => {
             *client = sql::Client::Other;
-            let acquire = sql::acquire_for_session(lock, time, *client, S::REPLIES);
-            match session.send(&[label, &acquire].concat()) {
+            match send(*client) {
                 // Refused as an error, in a raw transaction of the caller's, which that has aborted.
                 Err(failure) if failure.may_be_aborted_transaction() => {
                     Err(Failure::Refused(Refusal::InTransaction))

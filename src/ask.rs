@@ -54,8 +54,8 @@ fn as_error(query: &str) -> String {
     ))
 }
 
-/// No error is no rows.
-fn from_error(told: Result<(), Failure>) -> Result<Vec<String>, Failure> {
+/// The rows that an error says. No error is no rows.
+pub(crate) fn from_error(told: Result<(), Failure>) -> Result<Vec<String>, Failure> {
     let Err(failure) = told else {
         return Ok(Vec::new());
     };

@@ -43,6 +43,7 @@
 //! | nights, bytes or ids from one number to another | [`Lock::range`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
+//! | at most so many at a time | [`Semaphore`] |
 //! | one leader among several processes | [`election`] |
 //! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
@@ -105,6 +106,7 @@ mod process;
 #[cfg(feature = "r2d2")]
 mod queued;
 mod request;
+mod semaphore;
 mod sql;
 mod stop;
 mod targets;
@@ -121,9 +123,12 @@ pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
+pub use semaphore::{Permit, Semaphore};
 pub use sql::literal;
 pub use stop::StopToken;
-pub use targets::{FirstFree, IntoTarget, KeyRange, Row, Table, TableMode, TableName, Target};
+pub use targets::{
+    FirstFree, IntoTarget, KeyRange, Row, Slots, Table, TableMode, TableName, Target,
+};
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,

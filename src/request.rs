@@ -75,12 +75,13 @@ impl LockInfo {
     }
 
     /// The keys, in the order in which they are taken: of a range, those of its nodes. A lock on a row
-    /// or a table has none.
+    /// or a table has none, a semaphore those of its slots, of which it takes one.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         match &self.target {
             Target::Keys(keys) => keys,
             Target::Range(range) => range.nodes(),
+            Target::Slots(slots) => slots.meant(),
             _ => &[],
         }
     }
@@ -115,7 +116,7 @@ impl LockInfo {
         match &self.target {
             Target::Keys(_) | Target::Range(_) | Target::Row(_) => self.mode == Mode::Exclusive,
             Target::Table(table) => self.table_mode(table).is_self_conflicting(),
-            Target::FirstFree(_) => false, // it takes another row
+            Target::FirstFree(_) | Target::Slots(_) => false, // it takes another row, or slot
         }
     }
 
@@ -127,15 +128,17 @@ impl LockInfo {
     #[cfg(feature = "r2d2")]
     pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
         match (&self.target, &held.target) {
+            (Target::Keys(_) | Target::Range(_), Target::Keys(_) | Target::Range(_)) => {
+                let held = held.keys();
+                self.keys()
+                    .iter()
+                    .any(|key| held.binary_search(key).is_ok())
+            }
             (Target::Table(table), Target::Table(held)) => table.name == held.name,
             (Target::Row(row), Target::Row(held_row)) => {
                 row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
             }
-            // FirstFree takes another row, and has no keys.
-            _ => self
-                .keys()
-                .iter()
-                .any(|key| held.keys().binary_search(key).is_ok()),
+            _ => false, // FirstFree takes another row, a semaphore another slot
         }
     }
 
@@ -150,6 +153,9 @@ impl LockInfo {
 /// `"stock:ABC" (exclusive)`, `row id = 42 of "seat" (shared)`: the target as the user named it.
 impl fmt::Display for LockInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Target::Slots(slots) = &self.target {
+            return slots.fmt(f);
+        }
         write!(f, "{} (", self.target)?;
         match (&self.target, self.mode) {
             (Target::Table(table), _) if table.mode.is_some() => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use texts::{connection_lost_text, timeout_text};
+use texts::{connection_lost_text, in_transaction_text, timeout_text};
 
 use crate::claim::Claim;
 use crate::failure::BoxError;
@@ -86,9 +86,7 @@ pub enum Error {
 
     /// A lock that is to be released by pglock was asked for inside a transaction that is not
     /// pglock's: it would be released before the COMMIT. A raw `BEGIN`, unknown to the driver, counts.
-    #[error(
-        "cannot acquire {lock}: a transaction is open already, and the lock would be released before its COMMIT; use Scope::Transaction, or take the lock before the transaction begins"
-    )]
+    #[error("{}", in_transaction_text(.lock))]
     InTransaction {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -320,6 +318,19 @@ pub enum Error {
         lock: LockInfo,
     },
 
+    /// A [`Semaphore`](crate::Semaphore) with no slots, which would let nobody in, or with more than
+    /// [`Slots::MAX`](crate::Slots::MAX). Nothing was sent.
+    #[error(
+        "cannot acquire {lock}: it must have 1 to {} slots, not {count}",
+        crate::targets::Slots::MAX
+    )]
+    Slots {
+        /// The semaphore.
+        lock: LockInfo,
+        /// How many it was to have.
+        count: u32,
+    },
+
     /// The id of the row that [`FirstFree`](crate::FirstFree) has found is not of the type that the body
     /// names. The body did not run.
     #[error("cannot read the id {id:?} of {lock} as the type that the body names")]
@@ -412,6 +423,7 @@ impl Error {
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }
+            | Self::Slots { lock, .. }
             | Self::AlreadyHeld { lock }
             | Self::EmptyRange { lock }
             | Self::SharedRangeTooLong { lock }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::claim::Claim;
 use crate::request::LockInfo;
+use crate::targets::Target;
 
 pub(super) fn timeout_text(
     lock: &LockInfo,
@@ -39,4 +40,14 @@ pub(super) fn connection_lost_text(lock: &LockInfo, committing: bool) -> String 
             "the connection was lost while acquiring {lock}: nothing is held; reconnect and try again"
         )
     }
+}
+
+pub(super) fn in_transaction_text(lock: &LockInfo) -> String {
+    let instead = match lock.target() {
+        Target::Slots(_) => "acquire it before the transaction begins",
+        _ => "use Scope::Transaction, or take the lock before the transaction begins",
+    };
+    format!(
+        "cannot acquire {lock}: a transaction is open already, and the lock would be released before its COMMIT; {instead}"
+    )
 }

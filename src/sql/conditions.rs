@@ -132,7 +132,7 @@ pub(super) fn is_timed(time: WaitTime) -> bool {
 /// A wait without a limit of its own keeps to the session's, where that is shorter than any slice: up
 /// to three digits of milliseconds. For a further key it is what is left, and never more than for the
 /// one before: the server's clock may jump.
-fn timeout(time: WaitTime, first: bool) -> Option<String> {
+pub(super) fn timeout(time: WaitTime, first: bool) -> Option<String> {
     let millis = match time {
         WaitTime::No | WaitTime::Place(None) => return None,
         WaitTime::Place(Some(millis)) | WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) => {

@@ -13,6 +13,7 @@ use super::{advisory_rows, carry, in_savepoint, is_in_the_way, named, raise};
 use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
+use crate::targets::Target;
 
 /// Only in a message's implicit transaction does the transaction start with the statement: this sees
 /// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
@@ -38,7 +39,7 @@ const NOT_POSTGRES: &str =
     "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
 
 /// The answer of a statement that does not say why.
-const REFUSED: &str = "'refused'";
+pub(super) const REFUSED: &str = "'refused'";
 
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,20 +65,14 @@ pub(crate) fn acquire_for_session(
     client: Client,
     replies: Replies,
 ) -> String {
-    let mut allowed = Conditions::new();
-    allowed.and(&[IDLE]);
-    allowed.and(&[ON_PRIMARY]);
-    allowed.and(&[&match client {
-        Client::Own => bears_own(),
-        Client::Other => may_bear(lock),
-    }]);
+    let allowed = allowed_for_session(lock, client);
     let mut for_message = Conditions::new();
-    for_message.and(&[&allowed.text]);
+    for_message.and(&[&allowed]);
     let mut for_session = Conditions::new();
     let why = if time == WaitTime::No {
         for_message.tries("_xact", lock);
         for_session.tries("", lock);
-        format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text)
+        format!("CASE WHEN {allowed} THEN 'busy' ELSE {REFUSED} END")
     } else {
         for_message.waits(lock, time);
         for_session.for_session(lock);
@@ -91,6 +86,18 @@ pub(crate) fn acquire_for_session(
         // A block looks for interrupts at its end, so it takes nothing for the session.
         Replies::Errors => [carry(&for_message, &why), raise(&for_session, REFUSED)].join("; "),
     }
+}
+
+/// Whether a lock may be taken for the session.
+pub(super) fn allowed_for_session(lock: &LockInfo, client: Client) -> String {
+    let mut allowed = Conditions::new();
+    allowed.and(&[IDLE]);
+    allowed.and(&[ON_PRIMARY]);
+    allowed.and(&[&match client {
+        Client::Own => bears_own(),
+        Client::Other => may_bear(lock),
+    }]);
+    allowed.text
 }
 
 /// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets it. As
@@ -307,7 +314,7 @@ pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> St
 }
 
 /// The same, where an SQLSTATE says nothing that is of use.
-fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
+pub(super) fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
     match replies {
         Replies::Rows => [
             "SELECT ",
@@ -328,14 +335,33 @@ fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
 /// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
 /// Who waits for a transaction's end by its virtual number, as CREATE INDEX CONCURRENTLY does, may
 /// wait for this very question: that is left to the server's own check.
+///
+/// Of the slots of a semaphore any will do. So the holders of all must wait for this session, or it
+/// must hold them itself.
 pub(crate) fn between_slices(lock: &LockInfo) -> String {
+    const ME: &str = "pg_backend_pid()";
+    let one_is_enough = !matches!(lock.target(), Target::Slots(_));
+    let (lock_of, others, deadlock) = match one_is_enough {
+        true => (
+            "0",
+            " AND l.pid <> pg_backend_pid()",
+            format!("{ME} IN (SELECT pid FROM blocker)"),
+        ),
+        false => (
+            "(l.classid::bigint << 32) | l.objid::bigint",
+            "",
+            format!(
+                "(SELECT count(DISTINCT lock) = {} FROM blocker WHERE pid = {ME})",
+                lock.keys().len()
+            ),
+        ),
+    };
     format!(
-        "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_catalog.pg_locks l \
-         WHERE l.granted AND l.pid <> pg_backend_pid() AND {in_the_way} AND {rows} \
-         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
+        "WITH RECURSIVE blocker (lock, pid) AS (SELECT {lock_of}, l.pid FROM pg_catalog.pg_locks l \
+         WHERE l.granted{others} AND {in_the_way} AND {rows} \
+         UNION SELECT blocker.lock, unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
-         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
-         pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
+         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
         in_the_way = is_in_the_way(lock),
         rows = advisory_rows(lock.keys()),
         deadlock_timeout = setting_millis("deadlock_timeout"),

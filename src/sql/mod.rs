@@ -22,6 +22,7 @@ mod inspect;
 mod keys;
 mod literal;
 mod one_message;
+pub(crate) mod semaphore;
 mod targets;
 mod versions;
 

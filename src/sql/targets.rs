@@ -26,7 +26,7 @@ pub(super) fn acquire(
         Target::Row(row) => (lock_row(row, lock.mode(), time), NO_ROW, ""),
         Target::Table(table) => (lock_table(table, lock, time), "", STALE_SNAPSHOT),
         Target::FirstFree(pick) => (first_free(pick), PICK, ""),
-        Target::Keys(_) | Target::Range(_) => return None,
+        Target::Keys(_) | Target::Range(_) | Target::Slots(_) => return None,
     };
     // The mark shows in the context of an error, where the driver tells it.
     let statement = literal(format!("/*{}*/ {statement}", mark()));

@@ -8,12 +8,14 @@ use crate::key::{IntoKey, Key};
 mod first_free;
 mod range;
 mod row;
+mod slots;
 mod table;
 
 pub use first_free::FirstFree;
 pub(crate) use first_free::Order;
 pub use range::KeyRange;
 pub use row::Row;
+pub use slots::Slots;
 pub use table::{Table, TableMode};
 
 /// What a lock is on.
@@ -30,6 +32,8 @@ pub enum Target {
     Table(Arc<Table>),
     /// The first row of a table that nobody else has locked.
     FirstFree(Arc<FirstFree>),
+    /// The slots of a semaphore, or the one of them that is held.
+    Slots(Arc<Slots>),
 }
 
 /// What [`Lock::new`](crate::Lock::new) takes: anything that is a [`Key`], a [`Row`] or a
@@ -87,7 +91,7 @@ macro_rules! targets {
         }
     )*};
 }
-targets!(Row, Table, FirstFree);
+targets!(Row, Table, FirstFree, Slots);
 
 macro_rules! into_targets {
     ($($kind:ident),*) => {$(
@@ -123,7 +127,7 @@ impl Target {
                 .any(|(column, value)| nul(column) || nul(value))
         };
         match self {
-            Self::Keys(_) | Self::Range(_) => false,
+            Self::Keys(_) | Self::Range(_) | Self::Slots(_) => false,
             Self::Row(row) => row.table.has_nul() || any(&row.columns),
             Self::Table(table) => table.name.has_nul(),
             Self::FirstFree(pick) => {
@@ -157,6 +161,7 @@ impl fmt::Display for Target {
                 write!(f, " of {}", row.table)
             }
             Self::Table(table) => write!(f, "table {}", table.name),
+            Self::Slots(slots) => slots.fmt(f),
             Self::FirstFree(pick) => {
                 write!(f, "the first free row of {}", pick.table)?;
                 if !pick.columns.is_empty() {

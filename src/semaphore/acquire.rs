@@ -1,0 +1,175 @@
+//! Acquiring a slot: at once where there is room, else in the queue and at its head.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::held::held_of;
+use super::permit::Permit;
+use crate::acquire::{as_client, begin};
+use crate::ask;
+use crate::attempt::{Attempt, Place};
+use crate::driver::{Acquire, Failure, Refusal, Replies, Session, SessionHandle, while_canceled};
+use crate::error::Error;
+use crate::guard::LockGuard;
+use crate::key::Key;
+use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
+use crate::sql;
+use crate::targets::{Slots, Target};
+
+/// Acquires a slot on a session that `find` finds.
+pub(super) fn permit<H: SessionHandle>(
+    request: &Request,
+    slots: &Slots,
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<Permit<H>, Error> {
+    if slots.keys().is_empty() {
+        let (lock, count) = (request.lock.clone(), slots.count());
+        return Err(Error::Slots { lock, count });
+    }
+    let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
+    match on_session(&mut *handle, &mut attempt, slots) {
+        Ok(slot) => {
+            let hold = waiting.acquired();
+            let target = Target::from(slots.with_taken(slot));
+            let lock = LockInfo::new(target, Mode::Exclusive);
+            let guard = LockGuard::new(handle, lock, Scope::Session, hold);
+            Ok(Permit::new(guard, slot))
+        }
+        Err(error) => {
+            waiting.failed(&error);
+            Err(error)
+        }
+    }
+}
+
+fn on_session<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    slots: &Slots,
+) -> Result<u32, Error> {
+    let lock = &attempt.request.lock;
+    if session.in_transaction() {
+        return Err(Error::InTransaction { lock: lock.clone() });
+    }
+    let mut asked = Asked {
+        lock,
+        slots,
+        order: in_random_order(slots.keys()),
+        client: sql::Client::Own,
+    };
+    let mut tried = false;
+    attempt.in_slices(session, Place::Session, |session, time, label| {
+        if !std::mem::replace(&mut tried, true) {
+            match asked.attempt(session, label) {
+                Err(Failure::Refused(Refusal::Busy)) if time != WaitTime::No => {}
+                done => return done,
+            }
+        }
+        asked.wait(session, time, label)
+    })
+}
+
+/// What is asked for, again and again.
+struct Asked<'a> {
+    lock: &'a LockInfo,
+    slots: &'a Slots,
+    order: Vec<Key>,
+    client: sql::Client,
+}
+
+impl Asked<'_> {
+    /// Takes a slot if there is room.
+    fn attempt<S: Session>(&mut self, session: &mut S, label: &str) -> Result<u32, Failure> {
+        loop {
+            let told = self.send(|slots, client| {
+                let acquire = [label, &slots.attempt(client, S::REPLIES)].concat();
+                match S::REPLIES {
+                    Replies::Rows => session.query(&acquire),
+                    Replies::Errors => ask::from_error(session.send(&acquire)),
+                }
+            })?;
+            if S::REPLIES == Replies::Rows {
+                return self.taken(session, told.first());
+            }
+            match told.first().and_then(|free| self.place_of(free)) {
+                None => return self.taken(session, self.order.first().map(number).as_ref()),
+                Some(free) => self.order.swap(0, free),
+            }
+        }
+    }
+
+    /// Waits for a slot, at most until the slice ends.
+    fn wait<S: Session>(
+        &mut self,
+        session: &mut S,
+        time: WaitTime,
+        label: &str,
+    ) -> Result<u32, Failure> {
+        let mut told = self.send(|slots, client| {
+            let acquire = [label, &slots.wait(time, client, S::REPLIES)].concat();
+            match S::REPLIES {
+                Replies::Rows => session.query(&acquire),
+                Replies::Errors => session.send(&acquire).map(|()| Vec::new()),
+            }
+        })?;
+        if S::REPLIES == Replies::Errors {
+            // It holds a slot from here on.
+            let asked = while_canceled(|| {
+                told = ask::lines(session, sql::semaphore::TAKEN)?;
+                Ok(())
+            });
+            if let Err(failure) = asked {
+                session.terminate();
+                return Err(failure);
+            }
+        }
+        self.taken(session, told.first())
+    }
+
+    fn send(
+        &mut self,
+        mut send: impl FnMut(&sql::semaphore::Slots<'_>, sql::Client) -> Result<Vec<String>, Failure>,
+    ) -> Result<Vec<String>, Failure> {
+        let held = held_of(&self.order);
+        let slots = sql::semaphore::Slots {
+            lock: self.lock,
+            order: &self.order,
+            held: &held,
+            queue: self.slots.queue(),
+        };
+        as_client(&mut self.client, |client| {
+            let told = send(&slots, client)?;
+            match told.first().and_then(|line| Refusal::read(line)) {
+                Some(refusal) => Err(Failure::Refused(refusal)),
+                None => Ok(told),
+            }
+        })
+    }
+
+    fn place_of(&self, told: &str) -> Option<usize> {
+        self.order.iter().position(|key| number(key) == told)
+    }
+
+    /// Which slot the session has taken. One that nobody can tell must not stay.
+    fn taken<S: Session>(&self, session: &mut S, told: Option<&String>) -> Result<u32, Failure> {
+        let key = told.and_then(|number| self.place_of(number));
+        let slot = key.and_then(|place| self.slots.slot_of(&self.order[place]));
+        slot.ok_or_else(|| {
+            session.terminate();
+            Failure::Lost("the server did not say which slot it has given".into())
+        })
+    }
+}
+
+/// A key as the server shows it.
+fn number(key: &Key) -> String {
+    key.as_i64().unwrap_or_default().to_string()
+}
+
+/// Beginning anywhere, so that two that come at once seldom try the same slot first.
+fn in_random_order(keys: &[Key]) -> Vec<Key> {
+    let mut order = keys.to_vec();
+    let random = RandomState::new().hash_one(std::process::id());
+    let length = u64::try_from(order.len().max(1)).unwrap_or(1);
+    order.rotate_left(usize::try_from(random % length).unwrap_or_default());
+    order
+}

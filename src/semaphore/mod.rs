@@ -1,0 +1,260 @@
+//! `Semaphore<B>`: at most so many at a time, among all processes.
+
+use std::fmt;
+use std::time::Duration;
+
+mod acquire;
+mod held;
+mod permit;
+
+pub use permit::Permit;
+
+use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
+use crate::error::Error;
+use crate::request::{LockInfo, Request};
+use crate::stop::StopToken;
+use crate::targets::Slots;
+
+/// At most so many at a time, over all processes: calls of an API that allows three, workers that
+/// share four licences.
+///
+/// A semaphore has a number of slots, and whoever acquires one gets a [`Permit`]. It is used as a
+/// [`Lock`](crate::Lock) is, on the same connections and pools.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use std::time::Duration;
+/// use pglock::{Permit, Semaphore};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// # let send = |_: &mut Client| anyhow::Ok(());
+/// let mut api = Semaphore::new(&mut client, "doc:mail-api", 3).timeout(Duration::from_secs(2));
+/// api.run(|conn| send(conn))?;
+///
+/// let permit = api.acquire()?;
+/// println!("slot {} of 3", Permit::slot(&permit));
+/// Permit::release(permit)?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it does
+///
+/// - **Where there is room**, it takes one round trip to acquire a slot and one to release it. A driver
+///   without rows (diesel) takes one more where the slot that it tried first is taken.
+/// - **Where there is none**, those who come wait in the server's queue, first come, first served. The
+///   one at its head looks for a free slot every 16 ms at most, on the server; the others ask nothing.
+///   Nobody who comes later is let in before it, a single attempt neither.
+/// - The wait is sent in slices, as [that for a lock](crate::Lock::keep_place) is. Beyond the first slice,
+///   of some 0.7 s, there is no order.
+/// - **A slot is free** as soon as its session ends, however it ends: after `kill -9` too.
+/// - Each permit is another slot, also on one connection: a section inside a section takes two. Two
+///   sessions that each hold a permit and wait for another can wait for each other for ever; set a
+///   timeout, or do not nest.
+/// - **All should agree on the number of slots.** Those who say 5 and those who say 3 share the slots
+///   0, 1 and 2: never more than 5 are let in, and never more than 3 of the latter. They wait in queues
+///   of their own, so that their order is not kept among each other.
+///
+/// # Not in a transaction
+///
+/// A slot that is released before the COMMIT would let others in too early, and one that is kept until
+/// then is kept for longer than its section. So a semaphore is refused in a transaction
+/// ([`Error::InTransaction`]): acquire first, then begin.
+///
+/// # What it relies on
+///
+/// A slot is an advisory lock of the session on a key of its own ([`Slots`]). `pg_try_advisory_lock`
+/// takes the first that is free, and the server frees it with the session ([Advisory Locks]). A
+/// semaphore is kept in one database.
+///
+/// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+#[must_use = "a semaphore does nothing until it is run or acquired"]
+pub struct Semaphore<B> {
+    backend: B,
+    slots: Slots,
+    request: Request,
+}
+
+/// What is acquired, and how.
+impl<B> Semaphore<B> {
+    /// A semaphore of that name with so many slots: 1 to [`Slots::MAX`], or acquiring it fails with
+    /// [`Error::Slots`].
+    ///
+    /// The backend is taken by value, as by [`Lock::new`](crate::Lock::new). A lock of the same name is
+    /// not in its way.
+    pub fn new(backend: B, name: impl AsRef<str>, slots: u32) -> Self {
+        let slots = Slots::new(name, slots);
+        Self {
+            backend,
+            request: Request::new(slots.clone().into()),
+            slots,
+        }
+    }
+
+    /// Bounds the wait for a slot, as [`Lock::timeout`](crate::Lock::timeout) does that for a lock. Zero
+    /// is exactly one attempt. By default nothing does but the session's own `lock_timeout`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends the wait with [`Error::Stopped`] when the token is stopped, within a slice of less than a
+    /// second.
+    pub fn stop_on(mut self, token: &StopToken) -> Self {
+        self.request.stop = Some(token.clone());
+        self
+    }
+
+    /// Whether [`Error::Timeout`] names the sessions that held the slots, ten at most. Defaults to
+    /// `true`, for one more round trip; `try_run` and `try_acquire` never ask.
+    pub fn name_holders(mut self, name: bool) -> Self {
+        self.request.name_holders = Some(name);
+        self
+    }
+
+    /// Whether the statement that acquires a slot bears the semaphore's name in a comment: see
+    /// [`Lock::labelled`](crate::Lock::labelled).
+    pub fn labelled(mut self, label: bool) -> Self {
+        self.request.labelled = label;
+        self
+    }
+
+    /// Its slots, and the keys behind them.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Which lock errors name: all of its slots.
+    #[must_use]
+    pub fn lock_info(&self) -> &LockInfo {
+        &self.request.lock
+    }
+}
+
+impl<B: LockBackend> Semaphore<B> {
+    /// Acquires a slot, runs the body with the connection, and releases the slot. The body's error is
+    /// returned as it is, even when the release fails too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Semaphore::acquire), of the body, and of [`Permit::release`].
+    pub fn run<T, E>(&mut self, body: impl FnOnce(&mut B::Session) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        run(self.acquire()?, body)
+    }
+
+    /// Runs the body only if there is room, or comes to be within the timeout, where one is set.
+    /// `None`: there was not.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Semaphore::run), but for the timeout.
+    pub fn try_run<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<Error>,
+    {
+        match self.try_acquire()? {
+            Some(permit) => run(permit, body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Acquires a slot and gives a permit, for sections that are no closure.
+    ///
+    /// # Errors
+    ///
+    /// After each of them, nothing is held that this asked for.
+    ///
+    /// - [`Error::Timeout`]: there was no room for as long as the wait was allowed to take.
+    /// - [`Error::Stopped`]: the token was stopped.
+    /// - [`Error::Slots`]: a semaphore with no slots, or with too many.
+    /// - [`Error::InTransaction`]: a transaction is open.
+    /// - [`Error::Deadlock`]: the holders of all slots wait for this session, or it holds them itself.
+    /// - [`Error::Canceled`], [`Error::ConnectionLost`], [`Error::Checkout`], [`Error::InRecovery`],
+    ///   [`Error::LockTableFull`], [`Error::SharedSession`], [`Error::NotPostgres`] and
+    ///   [`Error::Database`], as in [`Lock::acquire`](crate::Lock::acquire).
+    pub fn acquire(&mut self) -> Result<Permit<B::Handle<'_>>, Error> {
+        acquire::permit(&self.request, &self.slots, |acquire| {
+            self.backend.session_for(acquire)
+        })
+    }
+
+    /// A permit if there is room, or comes to be within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Semaphore::acquire), but for the timeout.
+    pub fn try_acquire(&mut self) -> Result<Option<Permit<B::Handle<'_>>>, Error> {
+        let request = self.request.or_no_wait();
+        let permit = acquire::permit(&request, &self.slots, |acquire| {
+            self.backend.session_for(acquire)
+        });
+        match permit {
+            Ok(permit) => Ok(Some(permit)),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Acquires a slot and gives a permit that owns the connection: see
+    /// [`Lock::into_guard`](crate::Lock::into_guard).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Semaphore::acquire). The backend is dropped then, which closes a connection.
+    pub fn into_permit(self) -> Result<Permit<B::Owned>, Error>
+    where
+        B: OwnedBackend,
+    {
+        let Self {
+            backend,
+            slots,
+            request,
+        } = self;
+        acquire::permit(&request, &slots, |acquire| {
+            backend.into_session_for(acquire)
+        })
+    }
+}
+
+/// Runs the body with a permit. Its own error is never masked by the release's.
+fn run<H, T, E>(
+    mut permit: Permit<H>,
+    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
+) -> Result<T, E>
+where
+    H: SessionHandle,
+    E: From<Error>,
+{
+    let value = Permit::run(&mut permit, body)?;
+    Permit::release(permit)?;
+    Ok(value)
+}
+
+/// The same semaphore, over a clone of the backend, such as a pool.
+impl<B: Clone> Clone for Semaphore<B> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            slots: self.slots.clone(),
+            request: self.request.clone(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for Semaphore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Semaphore")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}

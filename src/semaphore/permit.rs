@@ -1,0 +1,107 @@
+//! The permit: a slot that is held.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use super::held::Held;
+use crate::driver::SessionHandle;
+use crate::error::Error;
+use crate::guard::LockGuard;
+use crate::request::LockInfo;
+
+/// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.
+///
+/// It derefs to the connection, as a [`LockGuard`] does. Its own functions are associated functions, to
+/// leave the connection's methods alone. A permit that is dropped gives its slot back, as
+/// [`Permit::release`] does, which also says whether all was well. One that is forgotten
+/// (`std::mem::forget`) keeps its slot for as long as the session lives.
+#[must_use = "a permit that is not kept gives its slot back at once"]
+pub struct Permit<H>
+where
+    H: SessionHandle,
+{
+    /// Goes before the slot is free for others.
+    held: Held,
+    guard: LockGuard<H>,
+    slot: u32,
+}
+
+impl<H> Permit<H>
+where
+    H: SessionHandle,
+{
+    pub(super) fn new(guard: LockGuard<H>, slot: u32) -> Self {
+        Self {
+            held: Held::new(LockGuard::lock_info(&guard).keys()),
+            guard,
+            slot,
+        }
+    }
+
+    /// Runs the body such that its spans are inside that of the hold.
+    pub(super) fn run<R>(permit: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
+        LockGuard::run(&mut permit.guard, body)
+    }
+
+    /// Which slot it is: 0 or more, and less than the number of slots. No other permit of the
+    /// semaphore has the same one at the same time, so it can number what there is one of for each
+    /// slot: a port, a directory, an account.
+    pub fn slot(permit: &Self) -> u32 {
+        permit.slot
+    }
+
+    /// Which lock this is: the semaphore and the slot, with its key.
+    pub fn lock_info(permit: &Self) -> &LockInfo {
+        LockGuard::lock_info(&permit.guard)
+    }
+
+    /// Asks the server whether the slot is still held. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::is_held`].
+    pub fn is_held(permit: &mut Self) -> Result<bool, Error> {
+        LockGuard::is_held(&mut permit.guard)
+    }
+
+    /// Gives the slot back, and says whether all was well. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LockGuard::release`]. In each of them, the slot is free afterwards.
+    pub fn release(permit: Self) -> Result<(), Error> {
+        drop(permit.held);
+        LockGuard::release(permit.guard)
+    }
+}
+
+impl<H> Deref for Permit<H>
+where
+    H: SessionHandle,
+{
+    type Target = H::Target;
+
+    fn deref(&self) -> &Self::Target {
+        &self.guard
+    }
+}
+
+impl<H> DerefMut for Permit<H>
+where
+    H: SessionHandle,
+{
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.guard
+    }
+}
+
+impl<H> fmt::Debug for Permit<H>
+where
+    H: SessionHandle,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("lock", LockGuard::lock_info(&self.guard))
+            .finish_non_exhaustive()
+    }
+}

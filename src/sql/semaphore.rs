@@ -1,0 +1,148 @@
+//! Acquiring one of several slots, whichever is free.
+//!
+//! A slot is taken for the message first, by whichever statement finds it, and its key stands in a
+//! setting of the message. Only the last statement takes it for the session, and like all that take
+//! something for a session it does so in its WHERE clause and has no row. So a message that fails has
+//! taken nothing, and one that does not has said which slot it was before the slot was taken.
+//!
+//! A driver without rows learns nothing from a message that succeeds. So it is told which slot is free
+//! by one that fails, and asks for that slot; or, after a wait, it asks what the session was given.
+
+use super::conditions::{Conditions, setting_millis, timeout};
+use super::keys::{Client, REFUSED, allowed_for_session, answer};
+use super::{block, carried, carry, mark, raise};
+use crate::failure::Replies;
+use crate::key::Key;
+use crate::request::{LockInfo, WaitTime};
+
+/// What a semaphore's acquire is about.
+pub(crate) struct Slots<'a> {
+    pub(crate) lock: &'a LockInfo,
+    /// The slots, in the order in which they are tried.
+    pub(crate) order: &'a [Key],
+    /// Those of them that this session may hold.
+    pub(crate) held: &'a [Key],
+    pub(crate) queue: &'a Key,
+}
+
+/// The slot that a message has taken for itself.
+const SLOT: &str = "current_setting('pglock.slot')";
+
+/// What a session was given after a wait.
+pub(crate) const TAKEN: &str = "SELECT current_setting('pglock.taken') AS line";
+
+impl Slots<'_> {
+    /// Takes a free slot, unless others wait for one: those who wait hold the queue's key alone.
+    ///
+    /// With rows, the first is the slot's key. Without, it takes the first slot of the order, or fails
+    /// with the key of another that is free, as [`crate::ask`] reads it.
+    pub(crate) fn attempt(&self, client: Client, replies: Replies) -> String {
+        let allowed = allowed_for_session(self.lock, client);
+        let first_come = self.call("pg_try_advisory_xact_lock_shared", self.queue);
+        let take = self.take();
+        match replies {
+            Replies::Rows => [
+                "SELECT CASE WHEN (",
+                &allowed,
+                ") IS NOT TRUE THEN ",
+                REFUSED,
+                " WHEN NOT ",
+                &first_come,
+                " THEN 'busy' ELSE coalesce(",
+                &take,
+                ", 'busy') END AS line; ",
+                &keep(replies),
+            ]
+            .concat(),
+            Replies::Errors => {
+                let mut taken = Conditions::new();
+                taken.and(&[&allowed, " AND ", &first_come]);
+                taken.and(&[&take, " IS NOT NULL"]);
+                let why = format!("CASE WHEN {allowed} THEN 'busy' ELSE {REFUSED} END");
+                let first = self.order.first().map(Key::arguments).unwrap_or_default();
+                let mut kept = Conditions::new();
+                kept.and(&[SLOT, " = ", &first]);
+                kept.and(&["pg_advisory_lock(", &first, ") IS NOT NULL"]);
+                let free = format!("'rows ' || {SLOT} || chr(30)");
+                [carry(&taken, &why), raise(&kept, &free)].join("; ")
+            }
+        }
+    }
+
+    /// Waits for the queue's key, and at its head for a slot: both as long as `time` says, and no
+    /// longer than a message lasts. Its end lets the next one come to the head.
+    ///
+    /// The head looks again after 1 ms, and then after twice as long, up to 16 ms.
+    ///
+    /// With rows, the first is the slot's key; without, [`TAKEN`] tells it.
+    pub(crate) fn wait(&self, time: WaitTime, client: Client, replies: Replies) -> String {
+        let mark = mark();
+        let allowed = allowed_for_session(self.lock, client);
+        let limited = match timeout(time, true) {
+            Some(timeout) => format!("PERFORM {timeout}; "),
+            None => String::new(),
+        };
+        let line_up = self.call("pg_advisory_xact_lock", self.queue);
+        let take = self.take();
+        let limit = setting_millis("lock_timeout");
+        let body = format!(
+            "IF ({allowed}) IS NOT TRUE THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || {REFUSED}; END IF; \
+             {limited}ends := statement_timestamp() + nullif({limit}, 0) * interval '1 ms'; \
+             PERFORM {line_up}; PERFORM pg_sleep(0); \
+             LOOP EXIT WHEN {take} IS NOT NULL; \
+             IF clock_timestamp() >= ends THEN RAISE EXCEPTION USING ERRCODE = '55P03', MESSAGE = 'no slot has become free'; END IF; \
+             PERFORM pg_sleep(least(pause, extract(epoch FROM ends - clock_timestamp()))); \
+             pause := least(pause * 2, 0.016); END LOOP; "
+        );
+        let handler = match replies {
+            Replies::Rows => String::new(),
+            Replies::Errors => carried(),
+        };
+        let declarations = "DECLARE ends timestamptz; pause float8 := 0.001; ";
+        let waited = block(declarations, &body, &handler);
+        match replies {
+            Replies::Rows => format!("{waited}; SELECT {SLOT} AS line; {}", keep(replies)),
+            Replies::Errors => [waited, keep(replies)].join("; "),
+        }
+    }
+
+    /// Takes the first slot of the order that is free for the message; NULL if none is.
+    ///
+    /// To a slot that the session holds already it would be let in again. A release finds out, and
+    /// takes nothing from the session, since the message has the slot too.
+    fn take(&self) -> String {
+        let mut cases = String::with_capacity(128 * self.order.len());
+        for key in self.order {
+            let slot = key.arguments();
+            let tried = self.call("pg_try_advisory_xact_lock", key);
+            cases += &match self.held.contains(key) {
+                true => format!(
+                    " WHEN CASE WHEN NOT {tried} THEN false \
+                     WHEN pg_advisory_unlock({slot}) THEN pg_advisory_lock({slot}) IS NULL ELSE true END"
+                ),
+                false => [" WHEN ", &tried].concat(),
+            };
+            cases += &[" THEN set_config('pglock.slot', ", &slot, ", true)"].concat();
+        }
+        ["CASE", &cases, " END"].concat()
+    }
+
+    fn call(&self, function: &str, key: &Key) -> String {
+        [function, "(", &key.arguments(), ")"].concat()
+    }
+}
+
+/// Takes the slot that the message has for the session: nobody is waited for. Where there is none, the
+/// message has said so before.
+fn keep(replies: Replies) -> String {
+    let mut kept = Conditions::new();
+    if replies == Replies::Errors {
+        kept.and(&[&format!(
+            "set_config('pglock.taken', {SLOT}, false) IS NOT NULL"
+        )]);
+    }
+    kept.and(&[
+        "pg_advisory_lock(nullif(current_setting('pglock.slot', true), '')::bigint) IS NOT NULL",
+    ]);
+    answer(&kept, REFUSED, replies)
+}

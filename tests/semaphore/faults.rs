@@ -1,0 +1,145 @@
+//! Cancels, sessions that end, and connections that die, at any moment.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pglock::driver::Session;
+use pglock::{Error, Permit, Semaphore, Slots};
+
+use crate::harness::{Harness, sql};
+use crate::oracle::{Oracle, unique_name};
+use crate::sections::held;
+use crate::waiting::{connect, fill};
+
+/// Cancels a session, each time as long after it is told to as it is told, and just before that gives
+/// up the slots that it holds.
+fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(u64, bool)>, done: &Sender<()>) {
+    let (mut holder, mut oracle) = (Oracle::new(), Oracle::new());
+    for (micros, full) in tasks {
+        if full {
+            fill(&mut holder, slots);
+        }
+        if done.send(()).is_err() {
+            break;
+        }
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(micros) {
+            std::hint::spin_loop();
+        }
+        if full {
+            holder.unlock(&slots.keys()[0]);
+        }
+        oracle.cancel(pid);
+        if full {
+            let rest = "SELECT pg_advisory_unlock_all()";
+            holder.client.batch_execute(rest).unwrap();
+        }
+        if done.send(()).is_err() {
+            break;
+        }
+    }
+}
+
+/// Chance decides where a cancel hits: of some hundred, several hit each part of an acquire.
+fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, full: bool) -> u32 {
+    let mut oracle = Oracle::new();
+    let held_before = held(&mut oracle, slots);
+    let (task, tasks) = channel();
+    let (done, steps) = channel();
+    let mut hits = 0;
+    thread::scope(|threads| {
+        threads.spawn(move || disturb(pid, slots, &tasks, &done));
+        let task = task; // ends the thread, also when this one panics
+        for attempt in 0..100_u64 {
+            task.send((attempt * 37 % 1_500, full)).unwrap();
+            steps.recv().unwrap();
+            let mut semaphore = Semaphore::new(&mut *session, slots.name(), slots.count());
+            let told = semaphore.acquire().map(|mut permit| {
+                steps.recv().unwrap();
+                let _ = sql(&mut *permit, "SELECT 1"); // takes a cancel that came late
+                let slot = Permit::slot(&permit);
+                assert!(!held_before.contains(&slot));
+                assert_eq!(oracle.holder(&slots.keys()[slot as usize]), pid);
+                assert_eq!(held(&mut oracle, slots).len(), held_before.len() + 1);
+                Permit::release(permit).unwrap();
+            });
+            if let Err(error) = told {
+                assert!(matches!(error, Error::Canceled { .. }), "{error:?}");
+                hits += 1;
+                steps.recv().unwrap();
+                let _ = sql(session, "SELECT 1");
+            }
+            assert_eq!(held(&mut oracle, slots), held_before);
+        }
+    });
+    oracle.assert_free(slots.queue());
+    hits
+}
+
+/// Where there is room, where it comes in the same moment, and inside of another permit.
+pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
+    let mut oracle = Oracle::new();
+    H::with(|backend| {
+        // Keeps the session of a pool.
+        let mut other = Semaphore::new(backend, unique_name("other"), 1);
+        let key = other.slots().keys()[0].clone();
+        let mut permit = other.acquire().unwrap();
+        let pid = oracle.holder(&key);
+        let session = &mut *permit;
+        for full in [false, true] {
+            let slots = Slots::new(unique_name("semaphore"), 2);
+            let hits = cancel_again_and_again(session, &slots, pid, full);
+            assert!(hits > 0, "no cancel has hit: full {full}");
+        }
+        let slots = Slots::new(unique_name("semaphore"), 3);
+        let mut outer = Semaphore::new(&mut *session, slots.name(), 3);
+        let mut outer = outer.acquire().unwrap();
+        let hits = cancel_again_and_again(&mut *outer, &slots, pid, false);
+        assert!(hits > 0, "no cancel has hit");
+        assert!(Permit::is_held(&mut outer).unwrap());
+        Permit::release(outer).unwrap();
+        assert_eq!(held(&mut oracle, &slots), []);
+    });
+}
+
+/// Whether it holds a slot, waits at the head, or behind it.
+pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
+    let mut oracle = Oracle::new();
+    let slots = Slots::new(unique_name("semaphore"), 1);
+    let run = |slots: &Slots| {
+        let mut connection = connect();
+        let mut semaphore = Semaphore::new(&mut connection, slots.name(), 1);
+        let told = semaphore.acquire().map(drop);
+        assert!(
+            matches!(told, Err(Error::ConnectionLost { .. })),
+            "{told:?}"
+        );
+    };
+    H::with(|backend| {
+        thread::scope(|threads| {
+            let mut holder = connect();
+            let mut holder = Semaphore::new(&mut holder, slots.name(), 1);
+            let held = holder.acquire().unwrap();
+            threads.spawn(|| run(&slots));
+            oracle.wait_for_holder(slots.queue());
+            threads.spawn(|| run(&slots));
+            let behind = oracle.wait_for_waiter(slots.queue());
+            let (slots, oracle) = (&slots, &mut oracle);
+            let ends = threads.spawn(move || {
+                oracle.wait_for_waiters(slots.queue(), 2);
+                let rows = oracle.rows(slots.queue());
+                let head = rows.iter().find(|row| row.granted).unwrap().pid;
+                oracle.terminate(behind);
+                oracle.terminate(head);
+                let holder = oracle.holder(&slots.keys()[0]);
+                oracle.terminate(holder);
+            });
+            let mut semaphore = Semaphore::new(backend, slots.name(), 1);
+            semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
+            ends.join().unwrap();
+            let told = Permit::release(held);
+            assert!(matches!(told, Err(Error::LockLost { .. })), "{told:?}");
+        });
+    });
+}

@@ -1,0 +1,268 @@
+//! What a section of a semaphore holds, and for how long.
+
+use std::time::Duration;
+
+use pglock::{Error, Permit, Semaphore, Slots};
+
+use crate::harness::{Harness, InTransaction, on, sql};
+use crate::oracle::{Oracle, unique_name, wait_until};
+
+/// The slots that the server shows as held.
+pub fn held(oracle: &mut Oracle, slots: &Slots) -> Vec<u32> {
+    let held = |key: &&pglock::Key| !oracle.held(key).is_empty();
+    let keys: Vec<_> = slots.keys().iter().filter(held).collect();
+    let slot_of = |key| slots.slot_of(key);
+    keys.into_iter().filter_map(slot_of).collect()
+}
+
+pub fn as_many_as_there_are_slots_are_let_in<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    let slots = Slots::new(&name, 3);
+    let mut others = Vec::new();
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(backend, &name, 3);
+        for taken in 0..3 {
+            let permit = semaphore.acquire().unwrap();
+            let slot = Permit::slot(&permit);
+            let key = &slots.keys()[slot as usize];
+            assert_eq!(oracle.held(key), ["ExclusiveLock"]);
+            assert_eq!(Permit::lock_info(&permit).keys(), std::slice::from_ref(key));
+            assert_eq!(held(&mut oracle, &slots).len(), taken + 1);
+            Permit::release(permit).unwrap();
+            assert_eq!(held(&mut oracle, &slots).len(), taken);
+            let mut other = Oracle::new();
+            other.lock(key);
+            others.push(other);
+        }
+        let refused = semaphore.try_run(|_| -> Result<(), Error> { panic!("there is no room") });
+        assert_eq!(refused.unwrap(), None);
+        assert!(semaphore.try_acquire().unwrap().is_none());
+        others.pop();
+        wait_for_room(&mut oracle, &slots);
+        semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
+        let done = semaphore.try_run(|session| sql(session, "SELECT 1"));
+        assert_eq!(done.unwrap(), Some(()));
+    });
+    assert_eq!(held(&mut oracle, &slots).len(), 2);
+    oracle.assert_free(slots.queue());
+}
+
+/// Waits for a slot that nobody holds.
+fn wait_for_room(oracle: &mut Oracle, slots: &Slots) {
+    wait_until("a free slot", || {
+        let held = u32::try_from(held(oracle, slots).len()).unwrap();
+        (held < slots.count()).then_some(())
+    });
+}
+
+/// The server would let a session into the slot that it holds.
+pub fn each_permit_is_another_slot<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    let slots = Slots::new(&name, 3);
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(backend, &name, 3);
+        let mut first = semaphore.acquire().unwrap();
+        for _ in 0..8 {
+            let mut semaphore = Semaphore::new(&mut *first, &name, 3);
+            let mut second = semaphore.acquire().unwrap();
+            {
+                let mut semaphore = Semaphore::new(&mut *second, &name, 3);
+                let mut third = semaphore.acquire().unwrap();
+                assert_eq!(held(&mut oracle, &slots), [0, 1, 2]);
+                let mut fourth = Semaphore::new(&mut *third, &name, 3);
+                assert!(fourth.try_acquire().unwrap().is_none());
+                let timeout = Duration::from_millis(40);
+                let refused = fourth.timeout(timeout).acquire().map(drop);
+                assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+                assert_eq!(held(&mut oracle, &slots), [0, 1, 2]);
+                Permit::release(third).unwrap();
+            }
+            assert_eq!(held(&mut oracle, &slots).len(), 2);
+            assert!(Permit::is_held(&mut second).unwrap());
+            Permit::release(second).unwrap();
+            assert_eq!(held(&mut oracle, &slots), [Permit::slot(&first)]);
+        }
+        Permit::release(first).unwrap();
+        assert_eq!(held(&mut oracle, &slots), []);
+    });
+}
+
+pub fn an_error_or_a_panic_gives_the_slot_back<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    let slots = Slots::new(&name, 2);
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(backend, &name, 2);
+        let error = semaphore.run(|_| Err::<(), _>(Error::body("no")));
+        assert_eq!(error.unwrap_err().to_string(), "no");
+        assert_eq!(held(&mut oracle, &slots), []);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            semaphore.run(|_| -> Result<(), Error> { panic!("the body panics") })
+        }));
+        assert!(panic.is_err());
+        assert_eq!(held(&mut oracle, &slots), []);
+        drop(semaphore.acquire().unwrap());
+        assert_eq!(held(&mut oracle, &slots), []);
+    });
+}
+
+pub fn what_a_body_breaks_is_told<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(backend, &name, 2);
+        let lost = semaphore.run(|session| sql(session, "SELECT pg_advisory_unlock_all()"));
+        let Err(error @ Error::LockLost { .. }) = lost else {
+            panic!("{lost:?}")
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("of semaphore {name:?} (2 slots)")),
+            "{text}"
+        );
+        let open = semaphore.run(|session| sql(session, "BEGIN; SELECT 1"));
+        assert!(
+            matches!(open, Err(Error::TransactionLeftOpen { .. })),
+            "{open:?}"
+        );
+        assert_eq!(held(&mut oracle, semaphore.slots()), []);
+        semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
+    });
+}
+
+pub fn no_slots_and_too_many_are_told<H: Harness>() {
+    let name = unique_name("semaphore");
+    H::with(|backend| {
+        for count in [0, Slots::MAX + 1, u32::MAX] {
+            let mut semaphore = Semaphore::new(&mut *backend, &name, count);
+            let refused = semaphore.acquire().map(drop).unwrap_err();
+            assert!(matches!(refused, Error::Slots { .. }), "{refused:?}");
+            let text = refused.to_string();
+            assert!(
+                text.contains(&name) && text.contains(&count.to_string()),
+                "{text}"
+            );
+            let refused = semaphore.try_acquire().map(drop);
+            assert!(matches!(refused, Err(Error::Slots { .. })), "{refused:?}");
+        }
+        let mut oracle = Oracle::new();
+        let mut most = Semaphore::new(&mut *backend, &name, Slots::MAX);
+        let slots = most.slots().clone();
+        for key in &slots.keys()[1..] {
+            oracle.lock(key);
+        }
+        let mut permit = most.acquire().unwrap();
+        assert_eq!(Permit::slot(&permit), 0);
+        let mut nested = Semaphore::new(&mut *permit, &name, Slots::MAX);
+        let refused = nested.try_acquire().unwrap().is_none();
+        assert!(refused);
+        Permit::release(permit).unwrap();
+    });
+}
+
+/// They share the slots that both know.
+pub fn two_numbers_of_slots_never_let_in_more_than_the_greater<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    let (few, many) = (Slots::new(&name, 2), Slots::new(&name, 5));
+    let mut others = Vec::new();
+    H::with(|backend| {
+        for taken in 0.. {
+            let mut semaphore = Semaphore::new(&mut *backend, &name, 5);
+            let Some(permit) = semaphore.try_acquire().unwrap() else {
+                assert_eq!(taken, 5);
+                break;
+            };
+            let slot = Permit::slot(&permit) as usize;
+            Permit::release(permit).unwrap();
+            let mut other = Oracle::new();
+            other.lock(&many.keys()[slot]);
+            others.push((slot, other));
+            let room = (0..2).any(|slot| others.iter().all(|(taken, _)| *taken != slot));
+            let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+            assert_eq!(semaphore.try_acquire().unwrap().is_some(), room);
+        }
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+        assert!(semaphore.try_acquire().unwrap().is_none());
+        // One who waits for a slot of the two is not in the way of one who says five.
+        let mut waiter = Oracle::new();
+        waiter.lock(few.queue());
+        others.retain(|(slot, _)| *slot != 4);
+        oracle.wait_until_free(&many.keys()[4]);
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 5);
+        assert_eq!(Permit::slot(&semaphore.acquire().unwrap()), 4);
+    });
+}
+
+/// A raw BEGIN, of which the driver does not know.
+pub fn a_raw_transaction_is_refused<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    H::with(|backend| {
+        on(backend, "BEGIN; SELECT 1").unwrap();
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 3);
+        let refused = semaphore.acquire().map(drop).unwrap_err();
+        assert!(
+            matches!(refused, Error::InTransaction { .. }),
+            "{refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.contains(&name) && !text.contains("Scope"), "{text}");
+        assert_eq!(held(&mut oracle, semaphore.slots()), []);
+        on(backend, "ROLLBACK").unwrap();
+    });
+}
+
+pub fn a_transaction_of_the_callers_is_refused<H: InTransaction>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 3);
+        let refused = semaphore.acquire().map(drop).unwrap_err();
+        assert!(
+            matches!(refused, Error::InTransaction { .. }),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().contains(&name), "{refused}");
+        assert_eq!(held(&mut oracle, semaphore.slots()), []);
+        on(backend, "SELECT 1").unwrap();
+    });
+}
+
+/// What another process leaves on a server session that a pooler gives to this one.
+pub fn a_session_that_holds_a_slot_for_another_process_is_refused<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    let slots = Slots::new(&name, 2);
+    let key = slots.keys()[1].as_i64().unwrap();
+    H::with(|backend| {
+        on(backend, "SET pglock.client = '0123456789abcdef'").unwrap();
+        on(backend, &format!("SELECT pg_advisory_lock({key})")).unwrap();
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+        for _ in 0..2 {
+            let refused = semaphore.acquire().map(drop);
+            assert!(
+                matches!(refused, Err(Error::SharedSession { .. })),
+                "{refused:?}"
+            );
+            assert_eq!(held(&mut oracle, &slots), [1]);
+        }
+        on(backend, &format!("SELECT pg_advisory_unlock({key})")).unwrap();
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+        semaphore.run(|_| Ok::<_, Error>(())).unwrap();
+        assert_eq!(held(&mut oracle, &slots), []);
+    });
+}
+
+/// A lock of the same name, the settings, and the words of a comment.
+pub fn nothing_else_is_touched<H: Harness>() {
+    let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
+    oracle.lock(&name.clone().into());
+    H::with(|backend| {
+        on(backend, "SET lock_timeout = '1234s'").unwrap();
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 1).labelled(true);
+        let slots = semaphore.slots().clone();
+        let same = "SELECT 1 / (current_setting('lock_timeout') = '1234s')::int";
+        semaphore.run(|session| sql(session, same)).unwrap();
+        oracle.lock(&slots.keys()[0]);
+        let mut semaphore = semaphore.timeout(Duration::from_millis(5));
+        semaphore.acquire().map(drop).unwrap_err();
+        on(backend, same).unwrap();
+        oracle.unlock(&slots.keys()[0]);
+        oracle.assert_free(slots.queue());
+    });
+}
