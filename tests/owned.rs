@@ -8,9 +8,11 @@ use std::thread;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
-use oracle::{Oracle, connect, unique_key, url};
+use oracle::{Oracle, connect, unique_key, unique_name, url};
 use pglock::driver::{Owned, OwnedBackend, Session};
-use pglock::{Error, Key, Lock, LockGuard, LockInfo, QueuedPool, StopToken};
+use pglock::{
+    Error, Key, Lock, LockGuard, LockInfo, Permit, QueuedPool, Semaphore, Slots, StopToken,
+};
 use postgres::{Client, NoTls};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 use r2d2_postgres::PostgresConnectionManager;
@@ -59,6 +61,35 @@ fn holds_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
     oracle.wait_until_free(&key);
     drop(lead(new(), &key).unwrap());
     oracle.wait_until_free(&key);
+    keeps_its_slot_until_it_is_dropped(new);
+}
+
+fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
+    mut new: impl FnMut() -> B,
+) where
+    B::Session: Session,
+{
+    let (mut oracle, slots) = (Oracle::new(), Slots::new(unique_name("semaphore"), 1));
+    let key = &slots.keys()[0];
+    let mut permit = Semaphore::new(new(), slots.name(), 1)
+        .into_permit()
+        .unwrap();
+    oracle.holder(key);
+    permit.send("SELECT 1").unwrap();
+    let refused = Semaphore::new(new(), slots.name(), 1)
+        .timeout(std::time::Duration::ZERO)
+        .into_permit();
+    assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let permit = thread::spawn(|| permit).join().unwrap();
+    oracle.holder(key);
+    Permit::release(permit).unwrap();
+    oracle.wait_until_free(key);
+    drop(
+        Semaphore::new(new(), slots.name(), 1)
+            .into_permit()
+            .unwrap(),
+    );
+    oracle.wait_until_free(key);
 }
 
 #[test]
@@ -128,6 +159,11 @@ fn what_can_go_to_another_thread_does() {
     sync::<Lock<Pool<Postgres>>>();
     send::<Lock<QueuedPool<Diesel>>>();
     sync::<Lock<QueuedPool<Diesel>>>();
+    send::<Semaphore<Client>>();
+    send::<Semaphore<Pool<Postgres>>>();
+    sync::<Semaphore<Pool<Postgres>>>();
+    send::<Permit<Owned<PgConnection>>>();
+    send::<Permit<PooledConnection<Diesel>>>();
     send::<LockGuard<&mut Client>>();
     send::<LockGuard<Owned<Client>>>();
     send::<LockGuard<Owned<PgConnection>>>();

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pglock::{
-    Error, Key, Lock, LockGuard, Scope, key, transaction_lock, try_transaction_lock, try_with_lock,
-    try_with_transaction_lock, with_lock, with_transaction_lock,
+    Error, Key, Lock, LockGuard, Scope, Semaphore, Slots, key, transaction_lock,
+    try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
+    with_transaction_lock,
 };
 use postgres::{Client, NoTls};
 use proxy::Proxy;
@@ -36,6 +37,16 @@ impl Driver {
             Self::Postgres => 1,
             #[cfg(feature = "diesel")]
             Self::Diesel => 0,
+        }
+    }
+
+    /// To acquire a slot that was not the first to be tried, and to release it.
+    fn to_find_a_slot(self) -> usize {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => 2,
+            #[cfg(feature = "diesel")]
+            Self::Diesel => 3,
         }
     }
 }
@@ -309,6 +320,66 @@ fn a_timeout_that_passes_takes_one_more() {
         let mut lock = Lock::all(backend, &keys).timeout(SOON);
         wire.takes(2, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
+        });
+    });
+}
+
+fn fresh_slots(count: u32) -> Slots {
+    Slots::new(fresh_key().name().unwrap(), count)
+}
+
+/// A driver without rows asks once more where the slot that it tried first was taken.
+#[test]
+fn a_semaphore_with_room_takes_two() {
+    each_backend!(|wire, backend| {
+        let slots = fresh_slots(3);
+        let mut semaphore = Semaphore::new(backend, slots.name(), 3).timeout(LATE);
+        wire.takes(2, || semaphore.run(|_| Done::Ok(())).unwrap());
+        let _holders = [hold(&slots.keys()[0]), hold(&slots.keys()[2])];
+        for _ in 0..8 {
+            let taken = wire.proxy.count(|| {
+                let ran = semaphore.try_run(|_| Done::Ok(())).unwrap();
+                assert!(ran.is_some());
+            });
+            assert!((2..=wire.driver.to_find_a_slot()).contains(&taken));
+        }
+        let _last = hold(&slots.keys()[1]);
+        let mut semaphore = semaphore.timeout(Duration::ZERO);
+        wire.takes(1, || {
+            assert!(semaphore.try_acquire().unwrap().is_none());
+        });
+        wire.takes(2, || {
+            let error = semaphore.acquire().map(drop).unwrap_err();
+            assert!(error.to_string().contains("held by"), "{error}");
+        });
+    });
+}
+
+/// However long it waits: within a slice it is one message.
+#[test]
+fn a_semaphore_asks_once_to_wait() {
+    each_backend!(|wire, backend| {
+        let slots = fresh_slots(1);
+        let holder = hold(&slots.keys()[0]);
+        let mut semaphore = Semaphore::new(backend, slots.name(), 1).timeout(SOON);
+        // One for the try, one for the wait, one after it as with a lock.
+        wire.takes(3, || {
+            assert!(semaphore.try_run(|_| Done::Ok(())).unwrap().is_none());
+        });
+        let mut looks = proxy::server().connect(NoTls).unwrap();
+        let waits = format!(
+            "SELECT FROM pg_locks WHERE objid = {} AND objsubid = 1",
+            slots.queue().pg_locks().1
+        );
+        std::thread::scope(|threads| {
+            threads.spawn(move || {
+                while looks.query(&waits, &[]).unwrap().is_empty() {}
+                drop(holder);
+            });
+            let mut semaphore = semaphore.timeout(LATE);
+            wire.takes(1 + wire.driver.to_find_a_slot(), || {
+                semaphore.run(|_| Done::Ok(())).unwrap();
+            });
         });
     });
 }

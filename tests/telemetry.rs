@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use oracle::{Oracle, connect, unique_key, wait_until};
-use pglock::{Error, Key, Lock, LockGuard, QueuedPool, transaction_lock, try_with_lock, with_lock};
+use pglock::{
+    Error, Key, Lock, LockGuard, Permit, QueuedPool, Semaphore, transaction_lock, try_with_lock,
+    with_lock,
+};
 use postgres::{Client, NoTls, Transaction};
 use r2d2::Pool;
 use r2d2_postgres::PostgresConnectionManager;
@@ -137,6 +140,25 @@ fn the_bodys_spans_are_inside_the_hold() {
 }
 
 /// Waiting in memory is waiting, and who hands over has released.
+#[test]
+fn a_semaphore_is_told_as_a_lock_is() {
+    let (spans, name) = (Spans::global(), oracle::unique_name("semaphore"));
+    let mut client = connect();
+    let mut semaphore = Semaphore::new(&mut client, &name, 1);
+    let mut permit = semaphore.acquire().unwrap();
+    let mut nested = Semaphore::new(&mut *permit, &name, 1);
+    assert!(nested.try_acquire().unwrap().is_none());
+    Permit::release(permit).unwrap();
+    let mut told = spans.closed();
+    told.retain(|span| span.fields["pglock.key"] == format!("semaphore {name:?} (1 slot)"));
+    let told: Vec<_> = told.iter().map(Told::told).collect();
+    let expected = ["acquired", "busy", "released"].map(str::to_owned);
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for (told, expected) in told.iter().zip(expected) {
+        assert!(format!("{told:?}").contains(&expected), "{told:?}");
+    }
+}
+
 #[test]
 fn what_queues_is_told_as_anywhere() {
     let (spans, key) = (Spans::global(), unique_key());

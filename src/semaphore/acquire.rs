@@ -130,6 +130,8 @@ impl Asked<'_> {
         mut send: impl FnMut(&sql::semaphore::Slots<'_>, sql::Client) -> Result<Vec<String>, Failure>,
     ) -> Result<Vec<String>, Failure> {
         let held = held_of(&self.order);
+        // A look at one costs a warning if it is held in another database, so they come last.
+        self.order.sort_by_key(|key| held.contains(key));
         let slots = sql::semaphore::Slots {
             lock: self.lock,
             order: &self.order,

@@ -2,6 +2,7 @@
 //!
 //! PostgreSQL grants a session again what it holds already. So a slot that a permit of this process
 //! holds may be this very session's, and is looked at before it is taken; all others need no look.
+//! Which database a slot is in nobody knows here: of another's, the look says that it is not held.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,8 @@ type Counts = HashMap<Key, usize>;
 
 static HELD: LazyLock<Mutex<Counts>> = LazyLock::new(Mutex::default);
 
-/// One of them, for as long as its session may hold it. It must go before the slot is released: a slot
-/// that is here and free would cost the server a warning.
+/// One of them, for as long as its session may hold it. It must go before the slot is released: a look
+/// at one that is free costs the server a warning.
 pub(super) struct Held(Vec<Key>);
 
 impl Held {

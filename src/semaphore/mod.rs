@@ -45,19 +45,21 @@ use crate::targets::Slots;
 /// # What it does
 ///
 /// - **Where there is room**, it takes one round trip to acquire a slot and one to release it. A driver
-///   without rows (diesel) takes one more where the slot that it tried first is taken.
+///   without rows (diesel) takes one more where the slot that it tried first is taken. One statement tries
+///   the slots one after the other from any of them on, so that many slots cost more than a few.
 /// - **Where there is none**, those who come wait in the server's queue, first come, first served. The
-///   one at its head looks for a free slot every 16 ms at most, on the server; the others ask nothing.
-///   Nobody who comes later is let in before it, a single attempt neither.
-/// - The wait is sent in slices, as [that for a lock](crate::Lock::keep_place) is. Beyond the first slice,
-///   of some 0.7 s, there is no order.
+///   one at its head looks for a free slot every 12 ms, on the server; the others ask nothing. Nobody who
+///   comes later is let in before it, and for a single attempt there is no room then.
+/// - **The wait is sent in slices**, as [that for a lock](crate::Lock::keep_place) is. Beyond the first
+///   slice, of some 0.7 s, there is no order. A process that hangs is in nobody's way for longer.
 /// - **A slot is free** as soon as its session ends, however it ends: after `kill -9` too.
-/// - Each permit is another slot, also on one connection: a section inside a section takes two. Two
-///   sessions that each hold a permit and wait for another can wait for each other for ever; set a
-///   timeout, or do not nest.
+/// - **Each permit is another slot**, also on one connection: a section inside a section takes two.
+/// - **Deadlocks** are found if the holders of all slots wait for locks of this session, or if it holds
+///   all slots itself. If two sessions have a permit each, of one semaphore or of two, and wait for
+///   another, that is not found: set a timeout where a section with a permit acquires another.
 /// - **All should agree on the number of slots.** Those who say 5 and those who say 3 share the slots
 ///   0, 1 and 2: never more than 5 are let in, and never more than 3 of the latter. They wait in queues
-///   of their own, so that their order is not kept among each other.
+///   of their own, so that there is no order between the ones and the others.
 ///
 /// # Not in a transaction
 ///
@@ -67,9 +69,15 @@ use crate::targets::Slots;
 ///
 /// # What it relies on
 ///
-/// A slot is an advisory lock of the session on a key of its own ([`Slots`]). `pg_try_advisory_lock`
-/// takes the first that is free, and the server frees it with the session ([Advisory Locks]). A
-/// semaphore is kept in one database.
+/// A slot is an advisory lock of the session on a key of its own, and so is the queue ([`Slots`] says
+/// which). `pg_try_advisory_xact_lock` takes the first slot that is free, for the message alone; the
+/// message's last statement, which cannot be cancelled any more when it has taken it, takes it for the
+/// session. The server frees it with the session ([Advisory Locks]). Waiting takes the language PL/pgSQL, which
+/// every database has unless somebody has dropped it. A semaphore is kept in one database.
+///
+/// PostgreSQL grants a session again what it holds. So a slot that a permit of this process holds is
+/// looked at first, by a release that is undone. Where the process has a semaphore of the same name in
+/// another database, that costs a warning in the server's log, and nothing else.
 ///
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 #[must_use = "a semaphore does nothing until it is run or acquired"]

@@ -72,7 +72,7 @@ impl Slots<'_> {
     /// Waits for the queue's key, and at its head for a slot: both as long as `time` says, and no
     /// longer than a message lasts. Its end lets the next one come to the head.
     ///
-    /// The head looks again after 1 ms, and then after twice as long, up to 16 ms.
+    /// The head looks again after 1 ms, and then after twice as long, up to 12 ms.
     ///
     /// With rows, the first is the slot's key; without, [`TAKEN`] tells it.
     pub(crate) fn wait(&self, time: WaitTime, client: Client, replies: Replies) -> String {
@@ -92,7 +92,7 @@ impl Slots<'_> {
              LOOP EXIT WHEN {take} IS NOT NULL; \
              IF clock_timestamp() >= ends THEN RAISE EXCEPTION USING ERRCODE = '55P03', MESSAGE = 'no slot has become free'; END IF; \
              PERFORM pg_sleep(least(pause, extract(epoch FROM ends - clock_timestamp()))); \
-             pause := least(pause * 2, 0.016); END LOOP; "
+             pause := least(pause * 2, 0.012); END LOOP; "
         );
         let handler = match replies {
             Replies::Rows => String::new(),
@@ -111,7 +111,7 @@ impl Slots<'_> {
     /// To a slot that the session holds already it would be let in again. A release finds out, and
     /// takes nothing from the session, since the message has the slot too.
     fn take(&self) -> String {
-        let mut cases = String::with_capacity(128 * self.order.len());
+        let mut cases = String::with_capacity(96 * self.order.len());
         for key in self.order {
             let slot = key.arguments();
             let tried = self.call("pg_try_advisory_xact_lock", key);
@@ -122,9 +122,14 @@ impl Slots<'_> {
                 ),
                 false => [" WHEN ", &tried].concat(),
             };
-            cases += &[" THEN set_config('pglock.slot', ", &slot, ", true)"].concat();
+            cases += &[" THEN ", &slot].concat();
         }
-        ["CASE", &cases, " END"].concat()
+        [
+            "nullif(set_config('pglock.slot', coalesce(CASE",
+            &cases,
+            " END, ''), true), '')",
+        ]
+        .concat()
     }
 
     fn call(&self, function: &str, key: &Key) -> String {

@@ -25,7 +25,43 @@ fn statements(lock: &LockInfo) -> Vec<String> {
         statements.push(held_by_session(lock, replies));
         statements.push(change_mode(lock, WaitTime::Place(Some(7)), replies));
     }
+    statements.extend(of_a_semaphore(lock));
     statements
+}
+
+/// What acquires one of the keys of a lock, of which one may be held.
+fn of_a_semaphore(lock: &LockInfo) -> Vec<String> {
+    let queue = Key::from(7);
+    let slots = semaphore::Slots {
+        lock,
+        order: lock.keys(),
+        held: &lock.keys()[..1],
+        queue: &queue,
+    };
+    let mut statements = Vec::new();
+    for replies in [Replies::Rows, Replies::Errors] {
+        statements.push(slots.attempt(Client::Own, replies));
+        for time in &TIMES[1..] {
+            statements.push(slots.wait(*time, Client::Own, replies));
+        }
+    }
+    statements
+}
+
+/// What is taken for a session is taken by the last statement of a message, which has no row.
+#[test]
+fn nothing_comes_after_a_slot_is_taken_for_the_session() {
+    let lock = Request::on_keys(vec![Key::from(1), Key::from(2)]).lock;
+    for statement in of_a_semaphore(&lock) {
+        let last = statement.rsplit("; ").next().unwrap();
+        let taken = last.matches("pg_advisory_lock(").count();
+        assert!(taken == 1 && last.ends_with(" IS NOT TRUE"), "{statement}");
+        // In front of it, only what was held before is taken again.
+        let before = &statement[..statement.len() - last.len()];
+        let regrips = before.matches(") THEN pg_advisory_lock(").count();
+        assert_eq!(before.matches("pg_advisory_lock(").count(), regrips);
+        assert!(!before.contains("pg_try_advisory_lock"), "{statement}");
+    }
 }
 
 proptest::proptest! {

@@ -41,6 +41,9 @@ fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(u64, bool)>, done: &Sender
     }
 }
 
+/// So many that their statement takes the server long enough to be met by a cancel.
+const MANY: u32 = 200;
+
 /// Chance decides where a cancel hits: of some hundred, several hit each part of an acquire.
 fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, full: bool) -> u32 {
     let mut oracle = Oracle::new();
@@ -51,8 +54,8 @@ fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, 
     thread::scope(|threads| {
         threads.spawn(move || disturb(pid, slots, &tasks, &done));
         let task = task; // ends the thread, also when this one panics
-        for attempt in 0..100_u64 {
-            task.send((attempt * 37 % 1_500, full)).unwrap();
+        for attempt in 0..60_u64 {
+            task.send((attempt * 67 % 3_000, full)).unwrap();
             steps.recv().unwrap();
             let mut semaphore = Semaphore::new(&mut *session, slots.name(), slots.count());
             let told = semaphore.acquire().map(|mut permit| {
@@ -87,15 +90,15 @@ pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
         let mut permit = other.acquire().unwrap();
         let pid = oracle.holder(&key);
         let session = &mut *permit;
+        let mut hits = 0;
         for full in [false, true] {
-            let slots = Slots::new(unique_name("semaphore"), 2);
-            let hits = cancel_again_and_again(session, &slots, pid, full);
-            assert!(hits > 0, "no cancel has hit: full {full}");
+            let slots = Slots::new(unique_name("semaphore"), MANY);
+            hits += cancel_again_and_again(session, &slots, pid, full);
         }
-        let slots = Slots::new(unique_name("semaphore"), 3);
-        let mut outer = Semaphore::new(&mut *session, slots.name(), 3);
+        let slots = Slots::new(unique_name("semaphore"), MANY);
+        let mut outer = Semaphore::new(&mut *session, slots.name(), MANY);
         let mut outer = outer.acquire().unwrap();
-        let hits = cancel_again_and_again(&mut *outer, &slots, pid, false);
+        hits += cancel_again_and_again(&mut *outer, &slots, pid, false);
         assert!(hits > 0, "no cancel has hit");
         assert!(Permit::is_held(&mut outer).unwrap());
         Permit::release(outer).unwrap();

@@ -44,6 +44,7 @@ macro_rules! outside_a_transaction {
             waiting::{
                 who_waits_is_let_in_by_a_release,
                 a_long_wait_ends_with_a_slot,
+                an_index_is_built_concurrently_under_a_wait,
                 those_who_wait_are_let_in_as_they_came,
                 nobody_overtakes_who_waits,
                 a_timeout_names_the_holders_and_leaves_nothing,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pglock::{Error, Permit, Semaphore, Slots, StopToken};
 
 use crate::harness::{Harness, sql, third_driver};
-use crate::oracle::{Oracle, PATIENCE, unique_key, unique_name, url, wait_until};
+use crate::oracle::{Oracle, PATIENCE, Table, unique_key, unique_name, url, wait_until};
 use crate::sections::held;
 
 /// Another session, by the driver that needs no feature.
@@ -17,9 +17,10 @@ pub fn connect() -> third_driver::Connection {
 
 /// Holds all slots.
 pub fn fill(oracle: &mut Oracle, slots: &Slots) {
-    for key in slots.keys() {
-        oracle.lock(key);
-    }
+    let keys = slots.keys().iter().map(|key| key.as_i64().unwrap());
+    let locks = keys.map(|key| format!("SELECT pg_advisory_lock({key});"));
+    let locks = locks.collect::<String>();
+    oracle.client.batch_execute(&locks).unwrap();
 }
 
 pub fn who_waits_is_let_in_by_a_release<H: Harness>() {
@@ -65,6 +66,31 @@ pub fn a_long_wait_ends_with_a_slot<H: Harness>() {
             });
             let mut semaphore = Semaphore::new(backend, slots.name(), 2);
             semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
+        });
+    });
+}
+
+/// At the head, who looks again and again, and behind it.
+pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
+    let (mut oracle, mut holder, table) = (Oracle::new(), Oracle::new(), Table::new());
+    let slots = Slots::new(unique_name("semaphore"), 1);
+    fill(&mut holder, &slots);
+    let run = |connection: &mut third_driver::Connection| {
+        let mut semaphore = Semaphore::new(connection, slots.name(), 1);
+        semaphore.run(|_| Ok::<_, Error>(())).unwrap();
+    };
+    H::with(|backend| {
+        thread::scope(|threads| {
+            threads.spawn(|| run(&mut connect()));
+            oracle.wait_for_holder(slots.queue());
+            threads.spawn(|| {
+                Oracle::new().wait_for_waiter(slots.queue());
+                let index = format!("CREATE INDEX CONCURRENTLY ON {} (n)", table.name);
+                holder.client.batch_execute(&index).unwrap();
+                holder.unlock(&slots.keys()[0]);
+            });
+            let mut semaphore = Semaphore::new(backend, slots.name(), 1);
+            semaphore.run(|_| Ok::<_, Error>(())).unwrap();
         });
     });
 }
