@@ -112,8 +112,8 @@ impl<B> Lock<B> {
     /// table ([`max_locks_per_transaction`]).
     ///
     /// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range takes a
-    /// lock for each of its numbers too, and so has 366 of them at most. Where it can
-    /// reach over the end of a month, count days: 20261231 and 20270101 are 8870 numbers apart.
+    /// lock for each of its numbers too, and so has 366 of them at most. Count days there, not dates as
+    /// above: 20261231 and 20270101 are 8870 numbers apart.
     ///
     /// A range that waits keeps out, for as long as it waits in the server's queue, those that overlap
     /// it. A guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait

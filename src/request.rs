@@ -80,8 +80,8 @@ impl LockInfo {
     pub fn keys(&self) -> &[Key] {
         match &self.target {
             Target::Keys(keys) => keys,
-            Target::Slots(slots) => slots.meant(),
             Target::Range(range) => range.nodes(),
+            Target::Slots(slots) => slots.meant(),
             _ => &[],
         }
     }
@@ -128,17 +128,17 @@ impl LockInfo {
     #[cfg(feature = "r2d2")]
     pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
         match (&self.target, &held.target) {
+            (Target::Keys(_) | Target::Range(_), Target::Keys(_) | Target::Range(_)) => {
+                let held = held.keys();
+                self.keys()
+                    .iter()
+                    .any(|key| held.binary_search(key).is_ok())
+            }
             (Target::Table(table), Target::Table(held)) => table.name == held.name,
             (Target::Row(row), Target::Row(held_row)) => {
                 row == held_row && (self.is_self_conflicting() || held.is_self_conflicting())
             }
-            // FirstFree takes another row, and a semaphore another slot.
-            (Target::FirstFree(_) | Target::Slots(_), _)
-            | (_, Target::FirstFree(_) | Target::Slots(_)) => false,
-            _ => self
-                .keys()
-                .iter()
-                .any(|key| held.keys().binary_search(key).is_ok()),
+            _ => false, // FirstFree takes another row, a semaphore another slot
         }
     }
 

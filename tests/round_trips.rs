@@ -246,10 +246,12 @@ fn several_keys_cost_what_one_does() {
         wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
         let mut lock = Lock::all(&mut *backend, three_keys()).timeout(LATE);
         wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
-        let mut lock = Lock::all(backend, three_keys());
+        let mut lock = Lock::all(&mut *backend, three_keys());
         wire.takes(2, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
         });
+        let mut lock = Lock::range(backend, fresh_key(), 20_261_224..20_261_227);
+        wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
     });
 }
 

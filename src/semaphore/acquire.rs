@@ -61,7 +61,8 @@ fn on_session<S: Session>(
     };
     let mut tried = false;
     attempt.in_slices(session, Place::Session, |session, time, label| {
-        if !std::mem::replace(&mut tried, true) {
+        // The timeout can end between two slices: then too, one attempt and no wait.
+        if !std::mem::replace(&mut tried, true) || time == WaitTime::No {
             match asked.attempt(session, label) {
                 Err(Failure::Refused(Refusal::Busy)) if time != WaitTime::No => {}
                 done => return done,

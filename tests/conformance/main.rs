@@ -126,6 +126,7 @@ macro_rules! outside_a_transaction {
                 a_range_keeps_out_what_overlaps_and_nothing_else,
                 a_guard_of_a_range_holds_and_keeps_its_mode,
                 a_range_is_waited_for,
+                who_holds_a_range_beside_may_wait_for_this_session,
                 a_timeout_names_who_holds_a_range_in_the_way,
                 a_range_that_cannot_be_taken_is_told,
             }

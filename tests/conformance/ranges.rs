@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use pglock::{Error, Lock, LockGuard, LockInfo, Mode};
+use pglock::{Error, Lock, LockGuard, LockInfo, Mode, with_lock};
 
 use crate::harness::{Harness, InTransaction, holds, on, sql, third_driver};
 use crate::oracle::{Oracle, unique_key, unique_name, url, wait_until};
+use crate::slices::wait_for_second_slice;
 
 const STAY: Range<i64> = 20_261_224..20_261_232;
 /// Inside, around, across each end, the same, next to it, and far away.
@@ -150,6 +151,42 @@ pub fn a_range_is_waited_for<H: Harness>() {
         });
         assert_free(&mut oracle, &info);
     }
+}
+
+/// A session that holds a range beside this one, and so some of its keys, waits for it. It is not in the
+/// way, so there is no deadlock.
+pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
+    let (mut oracle, room, key) = (Oracle::new(), unique_name("room"), unique_key());
+    let (mut beside, mut holder) = (other(), other());
+    let mut in_the_way = Lock::range(&mut holder, room.as_str(), 0..5);
+    let in_the_way = in_the_way.acquire().unwrap();
+    H::with(|backend| {
+        with_lock(backend, &key, |session| {
+            std::thread::scope(|threads| {
+                let (room, key, beside) = (room.as_str(), &key, &mut beside);
+                threads.spawn(move || {
+                    Lock::range(beside, room, 10..20)
+                        .run(|conn| Lock::new(conn, key).keep_place(true).run(|_| Ok(())))
+                        .unwrap_or_else(|error: Error| panic!("{error}"));
+                });
+                oracle.wait_for_waiter(key);
+                let mut lock = Lock::range(&mut *session, room, 3..4);
+                let wanted = lock.lock_info().keys().iter();
+                let mut wanted = wanted.filter(|key| oracle.held(key) == ["ExclusiveLock"]);
+                let wanted = wanted.next().unwrap().clone();
+                threads.spawn(move || {
+                    wait_for_second_slice(&mut Oracle::new(), &wanted);
+                    LockGuard::release(in_the_way).unwrap();
+                });
+                let acquired = lock.run(|_| Ok::<_, Error>(()));
+                sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // lets the other go on
+                acquired
+            })
+            .unwrap();
+            Ok::<_, Error>(())
+        })
+        .unwrap_err();
+    });
 }
 
 /// Not those who hold a range that is not in the way, though they hold some of the keys.

@@ -16,7 +16,7 @@ fn connect() -> third_driver::Connection {
 
 /// Waits until the waiter for the key is in its second slice or later, and says for how many
 /// milliseconds it had waited before that.
-fn wait_for_second_slice(oracle: &mut Oracle, key: &Key) -> i32 {
+pub(crate) fn wait_for_second_slice(oracle: &mut Oracle, key: &Key) -> i32 {
     wait_until("the second slice of a wait", || {
         let pid = oracle.wait_for_waiter(key);
         let query = "SELECT substring(query FROM 'waited ([0-9]+) ms')::int FROM pg_stat_activity WHERE pid = $1";
