@@ -8,12 +8,11 @@
 //! These are the statements that a lock costs, and their length counts: parsing and planning takes
 //! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
 
-use super::conditions::{Conditions, all_released, is_timed, setting_millis};
-use super::{advisory_rows, carry, in_savepoint, is_in_the_way, named, raise};
+use super::conditions::{Conditions, all_released, is_timed};
+use super::{advisory_rows, carry, in_savepoint, named, raise};
 use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
-use crate::targets::Target;
 
 /// Only in a message's implicit transaction does the transaction start with the statement: this sees
 /// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
@@ -35,7 +34,7 @@ pub(super) const OPEN_TRANSACTION: &str =
     "WHEN now() <> statement_timestamp() THEN 'in transaction'";
 pub(super) const STALE_SNAPSHOT: &str =
     "WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
-const NOT_POSTGRES: &str =
+pub(super) const NOT_POSTGRES: &str =
     "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
 
 /// The answer of a statement that does not say why.
@@ -135,19 +134,6 @@ fn may_bear(lock: &LockInfo) -> String {
         any = held(&[]),
         nobodys = bear("several"),
     )
-}
-
-/// Why a lock was refused here. Where nothing is in the way, another session has refused it than the
-/// one that answers, or this one holds the key for another process: both are a pooler's doing.
-pub(crate) fn why_not(for_session: bool) -> String {
-    match for_session {
-        true => format!(
-            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} ELSE 'shared session' END AS line"
-        ),
-        false => format!(
-            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {STALE_SNAPSHOT} ELSE 'in transaction' END AS line"
-        ),
-    }
 }
 
 /// Releases a session lock, unless a transaction is open: the lock would be gone before the COMMIT.
@@ -272,37 +258,6 @@ pub(super) fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (C
     (conditions, REFUSED.to_owned())
 }
 
-/// Whether this session holds the lock: it lets go and takes hold again, key by key, while the message
-/// holds it too. `pg_locks` does not tell a session's hold from a transaction's.
-pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
-    let mut conditions = Conditions::new();
-    conditions.tries("_xact", lock);
-    conditions.regrips(lock);
-    answer(&conditions, "'not held'", replies)
-}
-
-/// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
-pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
-    let mut conditions = Conditions::new();
-    for (mode, name) in [
-        (Mode::Exclusive, "ExclusiveLock"),
-        (Mode::Shared, "ShareLock"),
-    ] {
-        let keys = lock.keys_in(mode);
-        if !keys.is_empty() {
-            conditions.and(&[
-                "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
-                name,
-                "' AND ",
-                &advisory_rows(&keys),
-                ") = ",
-                &keys.len().to_string(),
-            ]);
-        }
-    }
-    answer(&conditions, "'not held'", replies)
-}
-
 /// A row with the reason if the conditions do not hold, or an error that carries it and every
 /// other SQLSTATE.
 pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
@@ -325,46 +280,4 @@ pub(super) fn answer(conditions: &Conditions, why: &str, replies: Replies) -> St
         .concat(),
         Replies::Errors => raise(conditions, why),
     }
-}
-
-/// Between two slices of a wait: `deadlock_timeout` and the session's own `lock_timeout` and
-/// `statement_timeout` in milliseconds, and whether a holder waits for this session in turn, and so
-/// for ever.
-///
-/// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
-/// Who waits for a transaction's end by its virtual number, as CREATE INDEX CONCURRENTLY does, may
-/// wait for this very question: that is left to the server's own check.
-///
-/// Of the slots of a semaphore any will do. So the holders of all must wait for this session, or it
-/// must hold them itself.
-pub(crate) fn between_slices(lock: &LockInfo) -> String {
-    const ME: &str = "pg_backend_pid()";
-    let one_is_enough = !matches!(lock.target(), Target::Slots(_));
-    let (lock_of, others, deadlock) = match one_is_enough {
-        true => (
-            "0",
-            " AND l.pid <> pg_backend_pid()",
-            format!("{ME} IN (SELECT pid FROM blocker)"),
-        ),
-        false => (
-            "(l.classid::bigint << 32) | l.objid::bigint",
-            "",
-            format!(
-                "(SELECT count(DISTINCT lock) = {} FROM blocker WHERE pid = {ME})",
-                lock.keys().len()
-            ),
-        ),
-    };
-    format!(
-        "WITH RECURSIVE blocker (lock, pid) AS (SELECT {lock_of}, l.pid FROM pg_catalog.pg_locks l \
-         WHERE l.granted{others} AND {in_the_way} AND {rows} \
-         UNION SELECT blocker.lock, unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
-         AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
-         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
-        in_the_way = is_in_the_way(lock),
-        rows = advisory_rows(lock.keys()),
-        deadlock_timeout = setting_millis("deadlock_timeout"),
-        lock_timeout = setting_millis("lock_timeout"),
-        statement_timeout = setting_millis("statement_timeout"),
-    )
 }

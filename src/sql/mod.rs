@@ -22,6 +22,7 @@ mod inspect;
 mod keys;
 mod literal;
 mod one_message;
+mod questions;
 pub(crate) mod semaphore;
 mod targets;
 mod versions;
@@ -31,12 +32,10 @@ use self::keys::IDLE;
 pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
-pub(crate) use keys::{
-    Client, acquire_for_session, between_slices, change_mode, held, held_by_session, release,
-    roll_back_and_release, why_not,
-};
+pub(crate) use keys::{Client, acquire_for_session, change_mode, release, roll_back_and_release};
 pub use literal::literal;
 pub(crate) use one_message::{Message, idle, may_end_transaction};
+pub(crate) use questions::{between_slices, held, held_by_session, why_not};
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]

@@ -5,8 +5,7 @@
 //! that are shorter than `deadlock_timeout`, and between two of them the session has no snapshot. The
 //! server looks for deadlocks only after `deadlock_timeout`: instead, each slice that ends asks.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::ask;
 use crate::claim::Claim;
@@ -16,6 +15,11 @@ use crate::inspect;
 use crate::request::{LockInfo, Request, WaitTime, millis};
 use crate::sql;
 use crate::stop::StopToken;
+
+pub(crate) use self::slice::label;
+use self::slice::{Look, slice};
+
+mod slice;
 
 /// Where the lock is acquired, and so what a failure leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +157,6 @@ impl<'r> Attempt<'r> {
         let Some(look) = lines.first().and_then(|line| Look::read(line)) else {
             return Ok(());
         };
-        DEADLOCK_TIMEOUT.fetch_min(look.deadlock_timeout, Ordering::Relaxed);
         let lock = || self.request.lock.clone();
         let waited = asked.elapsed();
         if look.deadlock {
@@ -273,104 +276,5 @@ fn of_raw_transaction(failure: Failure, aborted: &Failure) -> Failure {
             Failure::Refused(Refusal::InTransaction)
         }
         failure => failure.without_transaction(true),
-    }
-}
-
-/// The shortest that a server has been seen to have, in milliseconds; the default until then.
-static DEADLOCK_TIMEOUT: AtomicI32 = AtomicI32::new(1_000);
-
-/// How long the next slice is, in milliseconds: three to four fifths of `deadlock_timeout`, so that
-/// two sessions do not go in step.
-fn slice() -> i32 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let fifths = i64::from(now.unwrap_or_default().subsec_micros() % 200);
-    let millis = i64::from(DEADLOCK_TIMEOUT.load(Ordering::Relaxed)) * (600 + fifths) / 1_000;
-    i32::try_from(millis).unwrap_or(i32::MAX).max(1)
-}
-
-/// A comment that says for how long a wait has lasted before this slice, and for which lock: it shows in
-/// `pg_stat_activity`.
-pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String {
-    let mut label = String::new();
-    if let Some(waited) = waited {
-        label = format!("waited {} ms ", waited.as_millis().min(999_999_999));
-    }
-    if let Some(lock) = lock {
-        label = format!("{label}key {}", comment(&lock.target().to_string()));
-    }
-    match label.is_empty() {
-        true => label,
-        false => format!("/*pglock {label}*/ "),
-    }
-}
-
-/// At most 64 characters of a text, none of which ends a comment or is not in every encoding.
-fn comment(text: &str) -> String {
-    let mut shown = String::new();
-    for character in text.chars() {
-        match character {
-            ' '..='~' => shown.push(character),
-            _ => shown.extend(character.escape_unicode()),
-        }
-    }
-    shown.truncate(64); // each is one byte
-    shown.replace("/*", "/ *").replace("*/", "* /")
-}
-
-/// What a slice that has ended learns.
-struct Look {
-    deadlock_timeout: i32,
-    lock_timeout: Option<Duration>,
-    statement_timeout: Option<Duration>,
-    deadlock: bool,
-}
-
-impl Look {
-    fn read(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let deadlock_timeout = words.next()?.parse().ok()?;
-        let mut time = || {
-            let millis = words.next()?.parse().ok()?;
-            Some((millis > 0).then(|| Duration::from_millis(millis)))
-        };
-        Some(Self {
-            deadlock_timeout,
-            lock_timeout: time()?,
-            statement_timeout: time()?,
-            deadlock: words.next()? == "t",
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_name_ends_a_comment() {
-        for name in [
-            "*/ DROP TABLE seat",
-            "/*/",
-            "*/*",
-            "/*",
-            "**//",
-            "\0\n\u{1F512}é",
-        ] {
-            let text = comment(name);
-            assert!(!text.contains("*/") && !text.contains("/*"), "{text}");
-            assert!(
-                text.bytes().all(|byte| (b' '..127).contains(&byte)),
-                "{text}"
-            );
-        }
-        assert!(comment(&"*/".repeat(99)).len() <= 128);
-    }
-
-    #[test]
-    fn a_look_is_read() {
-        let look = Look::read("1000 300 0 t").unwrap();
-        assert_eq!(look.lock_timeout, Some(Duration::from_millis(300)));
-        assert_eq!((look.statement_timeout, look.deadlock), (None, true));
-        assert!(Look::read("300").is_none());
     }
 }

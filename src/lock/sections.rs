@@ -1,0 +1,251 @@
+//! The ways to run under a lock.
+
+use super::Lock;
+use crate::acquire;
+use crate::driver::{LockBackend, OwnedBackend, Session, SessionHandle};
+use crate::error::Error;
+use crate::guard::LockGuard;
+use crate::request::Request;
+
+/// The forms for keys, whose locks can be the session's.
+impl<B: LockBackend> Lock<B> {
+    /// Acquires the lock, runs the body with the connection, and releases the lock.
+    ///
+    /// Two round trips outside a transaction. Inside one it is one, for the lock stays until the
+    /// transaction ends, and there is no savepoint around the body: its error is yours to handle.
+    /// The body's error is returned as it is, even when the release fails too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`acquire`](Lock::acquire), of the body, and of [`LockGuard::release`].
+    pub fn run<T, E>(&mut self, body: impl FnOnce(&mut B::Session) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        run(self.acquire()?, body)
+    }
+
+    /// Runs the body only if the lock is free, or becomes free within the timeout, where one is
+    /// set. `None`: it was not.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Lock::run), but for the timeout.
+    pub fn try_run<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<Error>,
+    {
+        let Some(guard) = self.try_acquire()? else {
+            return Ok(None);
+        };
+        run(guard, body).map(Some)
+    }
+
+    /// As [`run`](Lock::run), with a conflict handler in place of [`Error::Timeout`].
+    ///
+    /// The handler is called when this lock was not acquired in time, and only then: a timeout inside
+    /// the body is an error of the body. It gets the [`Error::Timeout`], which says who holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Lock::run), and those of the handler.
+    pub fn run_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match self.acquire() {
+            Ok(guard) => run(guard, body),
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Acquires the lock and gives a guard, for sections that are no closure.
+    ///
+    /// # Errors
+    ///
+    /// After each of them, nothing is held, and a transaction of the caller's is as it was.
+    ///
+    /// - [`Error::Timeout`], [`Error::Deadlock`], [`Error::Canceled`]: the wait ended without the
+    ///   lock.
+    /// - [`Error::ConnectionLost`], [`Error::Checkout`]: there was no connection to lock on.
+    /// - [`Error::InTransaction`], [`Error::NotInTransaction`]: the scope that was set, or a raw
+    ///   `BEGIN`, is in the way.
+    /// - [`Error::StaleSnapshot`], [`Error::TransactionAborted`]: the caller's transaction cannot
+    ///   use the lock.
+    /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
+    ///   give it.
+    /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread would wait for itself.
+    /// - [`Error::SharedSession`], [`Error::NotPostgres`]: what is behind the connection would let
+    ///   others in.
+    /// - [`Error::Stopped`]: the token was stopped.
+    /// - [`Error::NoKeys`]: there is nothing to lock.
+    pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error> {
+        acquire::guard(&self.request, |acquire| self.backend.session_for(acquire))
+    }
+
+    /// Acquires the lock and gives a guard that owns the connection: it can be a field of a struct,
+    /// and be returned.
+    ///
+    /// For connections, pooled ones and pools. A pool gives a connection to the guard, which gives it
+    /// back when it is dropped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// use pglock::driver::Owned;
+    /// use pglock::{Lock, LockGuard};
+    /// use postgres::{Client, NoTls};
+    ///
+    /// struct Leader { connection: LockGuard<Owned<Client>> }
+    ///
+    /// fn lead(client: Client) -> Result<Leader, pglock::Error> {
+    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").into_guard()? })
+    /// }
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let mut leader = lead(Client::connect(&url, NoTls)?)?;
+    /// leader.connection.batch_execute("SELECT 'still leading'")?;
+    /// LockGuard::release(leader.connection)?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire). The backend is dropped then, which closes a connection: where it
+    /// is still needed, use [`acquire`](Lock::acquire), or a pool.
+    pub fn into_guard(self) -> Result<LockGuard<B::Owned>, Error>
+    where
+        B: OwnedBackend,
+    {
+        let Self {
+            backend, request, ..
+        } = self;
+        acquire::guard(&request, |acquire| backend.into_session_for(acquire))
+    }
+
+    /// A guard if the lock is free, or becomes free within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire), but for the timeout.
+    pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
+        let request = self.request.or_no_wait();
+        match acquire::guard(&request, |acquire| self.backend.session_for(acquire)) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The transaction forms, for every target.
+impl<B: LockBackend, L> Lock<B, L> {
+    /// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
+    /// type.
+    ///
+    /// Inside a transaction of the caller's, the lock is taken for that transaction, and a
+    /// savepoint stands in for the transaction. Three round trips with `postgres`, two with diesel.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`acquire`](Lock::acquire), and [`Error::WrongScope`] if the scope was set to the
+    ///   session. The body did
+    ///   not run.
+    /// - Those of the body; the work is rolled back, unless
+    ///   [`rollback_on_error`](Lock::rollback_on_error) says otherwise.
+    /// - [`Error::NoSuchRow`], [`Error::Changed`] and [`Error::NulByte`], for rows and tables.
+    /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
+    ///   [`Error::ConnectionLost`] at
+    ///   the COMMIT. [`Error::LockLost`]: the body ended the transaction itself.
+    pub fn run_in_transaction<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        self.transact(&self.request.clone(), body)?
+    }
+
+    /// As [`run_in_transaction`](Lock::run_in_transaction), only if the lock is free, or becomes
+    /// free within the timeout, where one is set.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_in_transaction`](Lock::run_in_transaction), but for the timeout.
+    pub fn try_run_in_transaction<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        E: From<Error>,
+    {
+        match self.transact(&self.request.or_no_wait(), body) {
+            Ok(result) => result.map(Some),
+            Err(Error::Timeout { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`run_in_transaction`](Lock::run_in_transaction), with a conflict handler as in
+    /// [`run_or_else`](Lock::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`run_in_transaction`](Lock::run_in_transaction), and those of the handler.
+    pub fn run_in_transaction_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match self.transact(&self.request.clone(), body) {
+            Ok(result) => result,
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn transact<T, E>(
+        &mut self,
+        request: &Request,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Error>
+    where
+        E: From<Error>,
+    {
+        let transacted = acquire::transact(
+            &mut self.backend,
+            request,
+            |_| Ok(Some(())),
+            |transaction, ()| body(transaction),
+        )?;
+        Ok(transacted.map(|value| value.expect("something was found")))
+    }
+}
+
+/// Runs the body under a held lock. Its own error is never masked by the release's.
+fn run<H, T, E>(
+    mut guard: LockGuard<H>,
+    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
+) -> Result<T, E>
+where
+    H: SessionHandle,
+    E: From<Error>,
+{
+    let value = LockGuard::run(&mut guard, body)?;
+    LockGuard::release(guard)?;
+    Ok(value)
+}
