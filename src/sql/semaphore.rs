@@ -28,7 +28,7 @@ pub(crate) struct Slots<'a> {
 /// The slot that a message has taken for itself.
 const SLOT: &str = "current_setting('pglock.slot')";
 
-/// Those of a session that a message has found.
+/// The slots that the session held before.
 const MINE: &str = "current_setting('pglock.mine')";
 
 /// What a session was given after a wait.
@@ -72,8 +72,8 @@ impl Slots<'_> {
         }
     }
 
-    /// Waits for the queue's key, and at its head for a slot: both as long as `time` says, and no
-    /// longer than a message lasts. Its end lets the next one come to the head.
+    /// Waits for the queue's key, and then, as the one at its head, for a slot: for as long as `time`
+    /// says in all. The end of the message lets the next one come to the head.
     ///
     /// The head looks again after 1 ms, and then after twice as long, up to 12 ms.
     ///
@@ -115,20 +115,19 @@ impl Slots<'_> {
 
     /// Takes the first slot of the order that is free for the message; NULL if none is.
     ///
-    /// PostgreSQL would let a session into a slot that it holds already, which [`Self::look`] has found
-    /// out; `first` does so before the first of them is tried, if it comes to that.
-    fn take(&self, first: Option<&str>) -> String {
+    /// PostgreSQL would let a session into a slot that it holds already. A [`look`](Self::look) finds
+    /// these: here, before the first that it may hold is tried, or earlier in the message.
+    fn take(&self, mut look: Option<&str>) -> String {
         let mut cases = String::with_capacity(96 * self.order.len());
-        let mut first = first;
         for key in self.order {
             let slot = key.arguments();
             let tried = self.call("pg_try_advisory_xact_lock", key);
             cases += &match self.held.contains(key) {
                 true => {
-                    let look = first.take().map_or(String::new(), |look| {
+                    let found = look.take().map_or(String::new(), |look| {
                         [" WHEN ", look, " IS NULL THEN NULL"].concat()
                     });
-                    format!("{look} WHEN {slot} <> ALL (string_to_array({MINE}, ' ')) AND {tried}")
+                    format!("{found} WHEN {slot} <> ALL (string_to_array({MINE}, ' ')) AND {tried}")
                 }
                 false => [" WHEN ", &tried].concat(),
             };
@@ -142,8 +141,8 @@ impl Slots<'_> {
         .concat()
     }
 
-    /// Looks which of the slots that this process holds are this session's, and keeps that in a setting
-    /// of the message. A look before the tries: after one `pg_locks` would show the try's own.
+    /// Notes in a setting of the message which of the slots that this process holds are this session's.
+    /// It must come before they are tried, for `pg_locks` would show what a try has taken too.
     fn look(&self) -> Option<String> {
         (!self.held.is_empty()).then(|| {
             format!(

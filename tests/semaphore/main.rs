@@ -9,6 +9,7 @@ mod oracle;
 
 mod faults;
 mod model;
+mod refusals;
 mod sections;
 mod waiting;
 
@@ -36,11 +37,13 @@ macro_rules! outside_a_transaction {
                 another_database_has_slots_of_its_own,
                 an_error_or_a_panic_gives_the_slot_back,
                 what_a_body_breaks_is_told,
-                no_slots_and_too_many_are_told,
                 two_numbers_of_slots_never_let_in_more_than_the_greater,
+                nothing_else_is_touched,
+            }
+            refusals::{
+                no_slots_and_too_many_are_told,
                 a_raw_transaction_is_refused,
                 a_session_that_holds_a_slot_for_another_process_is_refused,
-                nothing_else_is_touched,
             }
             waiting::{
                 who_waits_is_let_in_by_a_release,
@@ -65,7 +68,7 @@ macro_rules! outside_a_transaction {
 macro_rules! inside_a_transaction {
     ($backend:ident, $harness:ty) => {
         promises! { $backend, $harness:
-            sections::{
+            refusals::{
                 a_transaction_of_the_callers_is_refused,
             }
         }
