@@ -14,9 +14,9 @@ use crate::waiting::{connect, fill};
 
 /// Cancels a session, each time as long after it is told to as it is told, and just before that gives
 /// up the slots that it holds.
-fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(u64, bool)>, done: &Sender<()>) {
+fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(Duration, bool)>, done: &Sender<()>) {
     let (mut holder, mut oracle) = (Oracle::new(), Oracle::new());
-    for (micros, full) in tasks {
+    for (moment, full) in tasks {
         if full {
             fill(&mut holder, slots);
         }
@@ -24,7 +24,7 @@ fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(u64, bool)>, done: &Sender
             break;
         }
         let start = Instant::now();
-        while start.elapsed() < Duration::from_micros(micros) {
+        while start.elapsed() < moment {
             std::hint::spin_loop();
         }
         if full {
@@ -44,21 +44,28 @@ fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(u64, bool)>, done: &Sender
 /// So many that their statement takes the server long enough to be met by a cancel.
 const MANY: u32 = 200;
 
-/// Chance decides where a cancel hits: of some hundred, several hit each part of an acquire.
+/// Chance decides where a cancel hits: it comes at any time of what an acquire took before, and until one
+/// has hit.
 fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, full: bool) -> u32 {
     let mut oracle = Oracle::new();
     let held_before = held(&mut oracle, slots);
     let (task, tasks) = channel();
     let (done, steps) = channel();
-    let mut hits = 0;
+    let (mut hits, mut took) = (0, Duration::from_millis(1));
     thread::scope(|threads| {
         threads.spawn(move || disturb(pid, slots, &tasks, &done));
         let task = task; // ends the thread, also when this one panics
-        for attempt in 0..60_u64 {
-            task.send((attempt * 67 % 3_000, full)).unwrap();
+        for attempt in 0..600_u32 {
+            if attempt >= 60 && hits > 0 {
+                break;
+            }
+            let moment = took * (attempt * 37 % 120) / 100;
+            task.send((moment, full)).unwrap();
             steps.recv().unwrap();
+            let start = Instant::now();
             let mut semaphore = Semaphore::new(&mut *session, slots.name(), slots.count());
             let told = semaphore.acquire().map(|mut permit| {
+                took = start.elapsed();
                 steps.recv().unwrap();
                 let _ = sql(&mut *permit, "SELECT 1"); // takes a cancel that came late
                 let slot = Permit::slot(&permit);
@@ -90,15 +97,15 @@ pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
         let mut permit = other.acquire().unwrap();
         let pid = oracle.holder(&key);
         let session = &mut *permit;
-        let mut hits = 0;
         for full in [false, true] {
             let slots = Slots::new(unique_name("semaphore"), MANY);
-            hits += cancel_again_and_again(session, &slots, pid, full);
+            let hits = cancel_again_and_again(session, &slots, pid, full);
+            assert!(hits > 0, "no cancel has hit");
         }
         let slots = Slots::new(unique_name("semaphore"), MANY);
         let mut outer = Semaphore::new(&mut *session, slots.name(), MANY);
         let mut outer = outer.acquire().unwrap();
-        hits += cancel_again_and_again(&mut *outer, &slots, pid, false);
+        let hits = cancel_again_and_again(&mut *outer, &slots, pid, false);
         assert!(hits > 0, "no cancel has hit");
         assert!(Permit::is_held(&mut outer).unwrap());
         Permit::release(outer).unwrap();
