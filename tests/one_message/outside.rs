@@ -139,6 +139,15 @@ pub fn a_raw_transaction_is_told<H: Harness>() {
             assert!(matches!(error, Error::InTransaction { .. }), "{error:?}");
             on(backend, "ROLLBACK").unwrap();
         }
+        on(backend, "SET pglock_test.session = 'this'").unwrap();
+        on(backend, "BEGIN; SELECT 1").unwrap();
+        let mut bounded = Lock::new(&mut *backend, &key).timeout(std::time::Duration::from_secs(9));
+        let error = bounded.batch_execute(&table.insert()).unwrap_err();
+        assert!(matches!(error, Error::InTransaction { .. }), "{error:?}");
+        // It is not over: what follows must not be committed. (A pool may not take the connection back.)
+        let this = "coalesce(current_setting('pglock_test.session', true), '') = 'this'";
+        on(backend, &crate::assert(this)).unwrap_err();
+        on(backend, "ROLLBACK").unwrap();
         on(backend, "BEGIN").unwrap();
         on(backend, "SELECT 1 / 0").unwrap_err();
         if on(backend, "SELECT 1").is_ok() {
