@@ -113,10 +113,11 @@ impl Session for Transaction<'_> {
 
     fn transact<R>(
         &mut self,
-        _: &Opening<'_>,
+        opening: &Opening<'_>,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
-        let mut savepoint = self.savepoint(sql::body_savepoint()).map_err(failure)?;
+        let savepoint = self.savepoint(sql::body_savepoint(opening.name));
+        let mut savepoint = savepoint.map_err(failure)?;
         let (result, finish) = body(&mut savepoint);
         let ended = match finish {
             Finish::Commit => savepoint.commit(),
@@ -125,7 +126,7 @@ impl Session for Transaction<'_> {
         let ended = ended.map_err(failure);
         if ended.is_err() {
             // The driver thinks it done, and would leave the caller's transaction aborted.
-            let undone = insist(|| self.send(&sql::undo_body()));
+            let undone = insist(|| self.send(&sql::undo_body(opening.name)));
             if finish == Finish::Rollback {
                 return Ok(Transacted {
                     result,

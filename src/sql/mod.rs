@@ -106,16 +106,17 @@ pub(crate) fn undo() -> String {
     roll_back_to(&savepoint())
 }
 
-/// The savepoint around a body, where a driver lets it be named.
+/// The savepoint around a body, where a driver lets it be named. Each has a name of its own: a driver
+/// leaves one that it has rolled back to, and the next of that name would hide those around it.
 #[cfg(feature = "postgres")]
-pub(crate) fn body_savepoint() -> String {
-    format!("pglock_body_{}", process::word())
+pub(crate) fn body_savepoint(name: &str) -> String {
+    format!("pglock_body_{name}")
 }
 
 /// Leaves the caller's transaction as it was before a body behind that savepoint.
 #[cfg(feature = "postgres")]
-pub(crate) fn undo_body() -> String {
-    roll_back_to(&body_savepoint())
+pub(crate) fn undo_body(name: &str) -> String {
+    roll_back_to(&body_savepoint(name))
 }
 
 fn roll_back_to(savepoint: &str) -> String {
