@@ -21,6 +21,15 @@ pub fn statements_run_under_the_lock_and_are_committed<H: Harness>() {
     });
 }
 
+/// A driver reads the first column of each row.
+pub fn rows_without_a_column_do_no_harm<H: Harness>() {
+    H::with(|backend| {
+        let mut lock = Lock::new(backend, unique_key());
+        lock.batch_execute("SELECT FROM generate_series(1, 3)")
+            .unwrap();
+    });
+}
+
 pub fn several_keys_and_shared_mode<H: Harness>() {
     let (keys, mut oracle) = ([unique_key(), unique_key()], Oracle::new());
     let both = |mode| -> String {
