@@ -333,9 +333,9 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
     format!(
         "WITH RECURSIVE blocker (pid) AS (SELECT l.pid FROM pg_catalog.pg_locks l \
          WHERE l.granted AND l.pid <> pg_backend_pid(){conflicting} AND {rows} \
-         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
+         UNION SELECT pg_catalog.unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
-         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
+         SELECT pg_catalog.concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, \
          pg_backend_pid() IN (SELECT pid FROM blocker)) AS line",
         rows = advisory_rows(lock.keys()),
         deadlock_timeout = setting_millis("deadlock_timeout"),
