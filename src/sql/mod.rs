@@ -9,7 +9,7 @@
 //!
 //! Functions are called by their plain names where the types of the arguments are exactly theirs: then a
 //! schema behind `pg_catalog` in the `search_path` cannot replace them. `pg_catalog.` in front of all of
-//! them costs the server 4 % of an acquire and a release; it stands where the types do not fit exactly.
+//! them costs the server 5 % of an acquire and a release; it stands where the types do not fit exactly.
 //!
 //! [`Refusal`]: crate::failure::Refusal
 
