@@ -340,6 +340,14 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         let lock = message.lock.clone();
         return Error::acquire(lock, None, failure.without_transaction(true));
     }
+    let left_aborted = aborted
+        .as_ref()
+        .is_some_and(Failure::may_be_aborted_transaction);
+    if left_aborted && !message.inside && message.name.is_none() {
+        // The text has opened none, so it is the caller's, by a raw BEGIN, and not ours to roll back.
+        let lock = message.lock.clone();
+        return Error::InTransaction { lock };
+    }
     if aborted.is_some() && !message.inside {
         let _ = insist(|| session.send("ROLLBACK"));
     }

@@ -16,8 +16,8 @@ pub(crate) fn word() -> &'static str {
     &WORD
 }
 
-/// A word for one use in this process.
+/// A word for one use in this process. It can be part of a name without quotes.
 pub(crate) fn unique_word() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", word(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{}_{}", word(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

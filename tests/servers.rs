@@ -30,6 +30,8 @@ macro_rules! on_every_driver {
 
 #[path = "servers/clock.rs"]
 mod clock;
+#[path = "servers/odd.rs"]
+mod odd;
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
 fn diesel_pool(url: &str) -> r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::PgConnection>> {

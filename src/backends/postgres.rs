@@ -113,10 +113,11 @@ impl Session for Transaction<'_> {
 
     fn transact<R>(
         &mut self,
-        _: &Opening<'_>,
+        opening: &Opening<'_>,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
-        let mut savepoint = self.savepoint(sql::body_savepoint()).map_err(failure)?;
+        let savepoint = self.savepoint(sql::body_savepoint(opening.name));
+        let mut savepoint = savepoint.map_err(failure)?;
         let (result, finish) = body(&mut savepoint);
         let ended = match finish {
             Finish::Commit => savepoint.commit(),
@@ -125,7 +126,7 @@ impl Session for Transaction<'_> {
         let ended = ended.map_err(failure);
         if ended.is_err() {
             // The driver thinks it done, and would leave the caller's transaction aborted.
-            let undone = insist(|| self.send(&sql::undo_body()));
+            let undone = insist(|| self.send(&sql::undo_body(opening.name)));
             if finish == Finish::Rollback {
                 return Ok(Transacted {
                     result,
@@ -140,18 +141,30 @@ impl Session for Transaction<'_> {
 fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {
     let messages = messages(client, sql)?;
     let texts = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        // A row may have no column, or one that is not in UTF-8: those of the caller's statements.
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
         _ => None,
     });
     Ok(texts.collect())
 }
 
-/// All that the reply to a message says.
+/// All that the reply to a message says. One in which no statement is completed is not its reply: as when
+/// the end of another comes twice.
 pub(crate) fn messages(
     client: &mut impl GenericClient,
     sql: &str,
 ) -> Result<Vec<SimpleQueryMessage>, Failure> {
-    client.simple_query(sql).map_err(failure)
+    let messages = client.simple_query(sql).map_err(failure)?;
+    let is_complete =
+        |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::CommandComplete(_));
+    match messages.iter().any(is_complete) {
+        true => Ok(messages),
+        false => Err(Failure::from_error(
+            None,
+            "",
+            "the server's reply completes no statement",
+        )),
+    }
 }
 
 /// What is left of it without the first and the last statements.

@@ -157,11 +157,12 @@ impl Key {
     }
 
     /// The key as the arguments of a lock function. Digits in quotes: a bare -9223372036854775808
-    /// reads as `numeric`.
+    /// reads as `numeric`. With their types: a function of the same name that takes a text, in any
+    /// schema of the `search_path`, is preferred for digits that have none.
     pub(crate) fn arguments(&self) -> String {
         match self.id {
-            Id::Bigint(number) => ["'", &number.to_string(), "'"].concat(), // the fastest
-            Id::Pair(first, second) => format!("'{first}','{second}'"),
+            Id::Bigint(number) => ["bigint '", &number.to_string(), "'"].concat(), // the fastest
+            Id::Pair(first, second) => format!("int '{first}',int '{second}'"),
         }
     }
 }

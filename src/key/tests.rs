@@ -109,11 +109,15 @@ fn equality_hash_and_order_are_those_of_the_lock() {
 
 #[test]
 fn only_digits_reach_the_sql() {
-    assert_eq!(Key::from(i64::MIN).arguments(), "'-9223372036854775808'");
-    assert_eq!(Key::from((-1, 2)).arguments(), "'-1','2'");
+    assert_eq!(
+        Key::from(i64::MIN).arguments(),
+        "bigint '-9223372036854775808'"
+    );
+    assert_eq!(Key::from((-1, 2)).arguments(), "int '-1',int '2'");
     let hostile = Key::from("'); DROP TABLE seat; --\0%$1").arguments();
+    let digits = hostile.strip_prefix("bigint ").unwrap();
     assert!(
-        hostile
+        digits
             .bytes()
             .all(|b| b == b'\'' || b == b'-' || b.is_ascii_digit())
     );

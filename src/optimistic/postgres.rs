@@ -2,7 +2,7 @@
 
 use postgres::error::SqlState;
 use postgres::types::{ToSql, Type};
-use postgres::{GenericClient, Statement};
+use postgres::{Column, GenericClient, Statement};
 
 use super::{Error, Version, check_next, refusal, saved};
 use crate::sql;
@@ -74,7 +74,7 @@ impl VersionedTable {
         let sql = sql::update(&self.table, &self.column, &names(key), columns);
         let statement = self.prepare(client, &sql, key)?;
         let version = version.into();
-        if let (&Type::INT4, Ok(version)) = (type_of(&statement), i32::try_from(version)) {
+        if let (Some(&Type::INT4), Ok(version)) = (type_of(&statement), i32::try_from(version)) {
             check_next(version, table)?;
         }
         let parameters = changes.iter().chain(key).map(|(_, value)| *value);
@@ -117,11 +117,11 @@ impl VersionedTable {
             return Err(Error::NulByte { table: table() });
         }
         let statement = client.prepare(sql)?;
-        match *type_of(&statement) {
-            Type::INT4 | Type::INT8 => Ok(statement),
-            ref other => Err(Error::VersionType {
+        match type_of(&statement) {
+            Some(&Type::INT4 | &Type::INT8) => Ok(statement),
+            other => Err(Error::VersionType {
                 table: table(),
-                found: other.to_string(),
+                found: other.map_or_else(|| "no column".to_owned(), Type::to_string),
             }),
         }
     }
@@ -138,12 +138,12 @@ impl VersionedTable {
         let mut parameters = parameters;
         // A version that no `integer` can hold is sent as NULL, which equals nothing.
         let narrow = i32::try_from(expected).ok();
-        parameters.push(match *type_of(statement) {
-            Type::INT4 => &narrow,
+        parameters.push(match type_of(statement) {
+            Some(&Type::INT4) => &narrow,
             _ => &expected,
         });
         if let Some(row) = client.query(statement, &parameters)?.first() {
-            return Ok(read(row));
+            return Ok(read(row)?);
         }
         let found = self.version(client, key)?;
         Err(refusal(self.table.to_string(), expected, found))
@@ -156,7 +156,8 @@ impl VersionedTable {
     ) -> Result<Option<Option<i64>>, Error> {
         let sql = sql::version(&self.table, &self.column, &names(key));
         let parameters: Vec<_> = key.iter().map(|(_, value)| *value).collect();
-        Ok(client.query(&sql, &parameters)?.first().map(read))
+        let rows = client.query(&sql, &parameters)?;
+        Ok(rows.first().map(read).transpose()?)
     }
 }
 
@@ -164,15 +165,15 @@ fn names<'a>(columns: &ColumnValues<'a>) -> Vec<&'a str> {
     columns.iter().map(|(column, _)| *column).collect()
 }
 
-fn type_of(statement: &Statement) -> &Type {
-    statement.columns()[0].type_()
+fn type_of(statement: &Statement) -> Option<&Type> {
+    statement.columns().first().map(Column::type_)
 }
 
-fn read(row: &postgres::Row) -> Option<i64> {
-    if *row.columns()[0].type_() == Type::INT4 {
-        row.get::<_, Option<i32>>(0).map(i64::from)
+fn read(row: &postgres::Row) -> Result<Option<i64>, postgres::Error> {
+    if row.columns().first().map(Column::type_) == Some(&Type::INT4) {
+        Ok(row.try_get::<_, Option<i32>>(0)?.map(i64::from))
     } else {
-        row.get(0)
+        row.try_get(0)
     }
 }
 

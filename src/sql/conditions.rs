@@ -78,7 +78,7 @@ impl Conditions {
             }
             self.call("pg_advisory_xact_lock", mode, key, DONE);
         }
-        self.and(&["pg_sleep(0)", DONE]);
+        self.and(&["pg_sleep(float '0')", DONE]);
     }
 
     /// Does what `inner` says, then puts `lock_timeout` back as the text that it was before: RESET

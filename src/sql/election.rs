@@ -78,7 +78,7 @@ const SIGN: &str = "2147483648";
 /// idle, its lease if it has one, whether it is in a term, and [`ENDS`].
 pub(crate) fn holder(key: &Key, class: i32) -> String {
     format!(
-        "SELECT array_to_string(ARRAY[l.pid::text, {BEGAN}, \
+        "SELECT pg_catalog.array_to_string(ARRAY[l.pid::text, {BEGAN}, \
          CASE WHEN a.state = 'idle' THEN (extract(epoch FROM clock_timestamp() - a.state_change) * 1000)::bigint::text END, \
          marks.lease::text, marks.leads::text, {ENDS}], chr(31), '') AS line \
          FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
@@ -94,7 +94,7 @@ const BEGAN: &str = "extract(epoch FROM a.backend_start)::text";
 
 /// How many sessions of the database have ended at somebody's request, with an error, or because their
 /// connection broke; since when they are counted; and whether they are before they are gone.
-const ENDS: &str = "(SELECT concat_ws(' ', d.sessions_killed, d.sessions_fatal, d.sessions_abandoned, \
+const ENDS: &str = "(SELECT pg_catalog.concat_ws(' ', d.sessions_killed, d.sessions_fatal, d.sessions_abandoned, \
     coalesce(extract(epoch FROM d.stats_reset)::text, '-'), current_setting('server_version_num')::int >= 150000) \
     FROM pg_stat_database d WHERE d.datname = current_database())";
 

@@ -8,7 +8,7 @@ use crate::request::LockInfo;
 const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 
 /// By way of JSON, since before PostgreSQL 14 there is no such column.
-const WAIT_START: &str = "(to_jsonb(l) ->> 'waitstart')::timestamptz";
+const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
 /// A wait that is sent in slices says in each for how long it has lasted.
 const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
@@ -17,9 +17,9 @@ const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^/[*]pglock waited
 pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
     let seconds = |since: &str| format!("extract(epoch FROM clock_timestamp() - {since})::text");
     format!(
-        "SELECT array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
+        "SELECT pg_catalog.array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
          {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
-         CASE WHEN NOT l.granted THEN array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
+         CASE WHEN NOT l.granted THEN pg_catalog.array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
          ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START} - {WAITED_BEFORE}, l.pid",
         application = clean("a.application_name"),
@@ -50,7 +50,7 @@ fn clean(text: &str) -> String {
 pub(crate) fn signal(key: &Key, pid: i32, function: &str) -> String {
     format!(
         "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND {}) \
-         THEN {function}({pid}) ELSE false END::text AS line",
+         THEN pg_catalog.{function}({pid}) ELSE false END::text AS line",
         advisory_rows(std::slice::from_ref(key))
     )
 }

@@ -83,9 +83,9 @@ pub(crate) fn between_slices(lock: &LockInfo) -> String {
     format!(
         "WITH RECURSIVE blocker (lock, pid) AS (SELECT {lock_of}, l.pid FROM pg_catalog.pg_locks l \
          WHERE l.granted{others} AND {in_the_way} AND {rows} \
-         UNION SELECT blocker.lock, unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
+         UNION SELECT blocker.lock, pg_catalog.unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
-         SELECT concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
+         SELECT pg_catalog.concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
         in_the_way = is_in_the_way(lock),
         rows = advisory_rows(lock.keys()),
         deadlock_timeout = setting_millis("deadlock_timeout"),

@@ -209,6 +209,13 @@ pub fn an_error_rolls_back_to_the_lock_and_no_further<H: InTransaction>() {
             });
             assert!(matches!(error, Err(Refusal::Body)), "{error:?}");
         }
+        let nested = lock.run_in_transaction(|tx| {
+            sql(tx, "INSERT INTO work VALUES (2)")?;
+            Lock::new(tx, &key).run_in_transaction(|_| Err::<(), _>(Refusal::Body))
+        });
+        assert!(matches!(nested, Err(Refusal::Body)), "{nested:?}");
+        work_is_there(backend, 1);
+        let mut lock = Lock::new(&mut *backend, &key);
         let panic = catch_unwind(AssertUnwindSafe(|| {
             lock.run_in_transaction(|tx| -> Result<(), Error> {
                 sql(tx, "INSERT INTO work VALUES (3)")?;

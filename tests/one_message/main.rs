@@ -68,6 +68,7 @@ macro_rules! outside_a_transaction {
         promises! { $backend, $harness:
             outside::{
                 statements_run_under_the_lock_and_are_committed,
+                rows_without_a_column_do_no_harm,
                 several_keys_and_shared_mode,
                 rows_and_tables,
                 an_error_of_the_statements_is_the_drivers_and_rolls_back,

@@ -21,6 +21,15 @@ pub fn statements_run_under_the_lock_and_are_committed<H: Harness>() {
     });
 }
 
+/// A driver reads the first column of each row.
+pub fn rows_without_a_column_do_no_harm<H: Harness>() {
+    H::with(|backend| {
+        let mut lock = Lock::new(backend, unique_key());
+        lock.batch_execute("SELECT FROM generate_series(1, 3)")
+            .unwrap();
+    });
+}
+
 pub fn several_keys_and_shared_mode<H: Harness>() {
     let (keys, mut oracle) = ([unique_key(), unique_key()], Oracle::new());
     let both = |mode| -> String {
@@ -139,6 +148,15 @@ pub fn a_raw_transaction_is_told<H: Harness>() {
             assert!(matches!(error, Error::InTransaction { .. }), "{error:?}");
             on(backend, "ROLLBACK").unwrap();
         }
+        on(backend, "SET pglock_test.session = 'this'").unwrap();
+        on(backend, "BEGIN; SELECT 1").unwrap();
+        let mut bounded = Lock::new(&mut *backend, &key).timeout(std::time::Duration::from_secs(9));
+        let error = bounded.batch_execute(&table.insert()).unwrap_err();
+        assert!(matches!(error, Error::InTransaction { .. }), "{error:?}");
+        // It is not over: what follows must not be committed. (A pool may not take the connection back.)
+        let this = "coalesce(current_setting('pglock_test.session', true), '') = 'this'";
+        on(backend, &crate::assert(this)).unwrap_err();
+        on(backend, "ROLLBACK").unwrap();
         on(backend, "BEGIN").unwrap();
         on(backend, "SELECT 1 / 0").unwrap_err();
         if on(backend, "SELECT 1").is_ok() {
