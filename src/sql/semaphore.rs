@@ -62,10 +62,11 @@ impl Slots<'_> {
                 taken.and(&[&allowed, " AND ", &first_come]);
                 taken.and(&[&take, " IS NOT NULL"]);
                 let why = format!("CASE WHEN {allowed} THEN 'busy' ELSE {REFUSED} END");
-                let first = self.order.first().map(Key::arguments).unwrap_or_default();
                 let mut kept = Conditions::new();
-                kept.and(&[SLOT, " = ", &first]);
-                kept.and(&["pg_advisory_lock(", &first, ") IS NOT NULL"]);
+                if let Some(first) = self.order.first() {
+                    kept.and(&[SLOT, " = ", &as_text(first)]);
+                    kept.and(&[&self.call("pg_advisory_lock", first), " IS NOT NULL"]);
+                }
                 let free = format!("'rows ' || {SLOT} || chr(30)");
                 [carry(&taken, &why), raise(&kept, &free)].join("; ")
             }
@@ -95,7 +96,7 @@ impl Slots<'_> {
         let body = format!(
             "IF ({allowed}) IS NOT TRUE THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || {REFUSED}; END IF; \
              {look}{limited}ends := statement_timestamp() + nullif({limit}, 0) * interval '1 ms'; \
-             PERFORM {line_up}; PERFORM pg_sleep(0); \
+             PERFORM {line_up}; PERFORM pg_sleep(float '0'); \
              LOOP EXIT WHEN {take} IS NOT NULL; \
              IF clock_timestamp() >= ends THEN RAISE EXCEPTION USING ERRCODE = '55P03', MESSAGE = 'no slot has become free'; END IF; \
              PERFORM pg_sleep(least(pause, extract(epoch FROM ends - clock_timestamp()))); \
@@ -120,7 +121,7 @@ impl Slots<'_> {
     fn take(&self, mut look: Option<&str>) -> String {
         let mut cases = String::with_capacity(96 * self.order.len());
         for key in self.order {
-            let slot = key.arguments();
+            let slot = as_text(key);
             let tried = self.call("pg_try_advisory_xact_lock", key);
             cases += &match self.held.contains(key) {
                 true => {
@@ -156,6 +157,11 @@ impl Slots<'_> {
     fn call(&self, function: &str, key: &Key) -> String {
         [function, "(", &key.arguments(), ")"].concat()
     }
+}
+
+/// A key as it stands in a setting.
+fn as_text(key: &Key) -> String {
+    format!("'{}'", key.as_i64().unwrap_or_default())
 }
 
 /// Takes the slot that the message has for the session: nobody is waited for. Where there is none, the

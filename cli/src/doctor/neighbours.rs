@@ -90,7 +90,7 @@ fn between(
 pub(super) fn exclusion(one: &mut PgConnection, two: &mut PgConnection) -> QueryResult<Finding> {
     let key = "('x' || md5(random()::text))::bit(64)::bigint";
     let key = ask_at_once(one, key)?.unwrap_or_default();
-    let lock = format!("pg_try_advisory_xact_lock('{key}')");
+    let lock = format!("pg_try_advisory_xact_lock(bigint '{key}')");
     for connection in [&mut *one, &mut *two] {
         connection.batch_execute("BEGIN")?;
     }
