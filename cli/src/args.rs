@@ -36,7 +36,7 @@ Exit status:
 
 /// Locks that live in PostgreSQL: run commands under them, and see who holds them.
 #[derive(Debug, Parser)]
-#[command(version, after_long_help = AFTER)]
+#[command(name = "pglock", version, after_long_help = AFTER)]
 pub(crate) struct Cli {
     /// The database, as a URL or as libpq's keyword=value pairs
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
@@ -107,6 +107,12 @@ Examples:
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages to a directory, for packagers
+    #[command(hide = true)]
+    Man {
+        /// The directory, which exists
+        directory: PathBuf,
     },
 }
 

@@ -13,6 +13,7 @@ mod key_args;
 mod keys;
 mod kill;
 mod lease;
+mod man;
 mod names;
 mod output;
 mod prepared;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
+        Command::Man { directory } => man::write(&directory),
     };
     end(done)
 }

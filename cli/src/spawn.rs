@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ use crate::exit::{CANNOT_RUN, Failure, NOT_FOUND};
 
 /// What pglock is called by when it is to become the command.
 const BECOME: &str = "--become-the-command-of";
+
+/// pglock itself.
+const SELF: &str = "/proc/self/exe";
 
 /// Where the command finds the number of its slot.
 const SLOT: &str = "PGLOCK_SLOT";
@@ -45,7 +49,11 @@ impl Running {
 pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, Failure> {
     let (program, arguments) = split(command);
     let mut starter = if cfg!(target_os = "linux") {
-        let mut starter = Command::new("/proc/self/exe");
+        if !Path::new(SELF).exists() {
+            let message = format!("run needs {SELF}, and /proc is not mounted");
+            return Err(Failure::new(CANNOT_RUN, message));
+        }
+        let mut starter = Command::new(SELF);
         starter
             .arg(BECOME)
             .arg(std::process::id().to_string())

@@ -1,5 +1,7 @@
 //! The reasons of an error: all of them, each once.
 
+use std::process::Command;
+
 use crate::oracle::Oracle;
 use crate::process::{assert_fails, output, pglock};
 use crate::server::Server;
@@ -34,4 +36,28 @@ fn a_reason_that_the_error_says_itself_is_not_repeated() {
     let stderr = output(&["--url", &url, "ls"]).stderr;
     let stderr = String::from_utf8_lossy(&stderr);
     assert_eq!(stderr.matches("permission denied").count(), 1, "{stderr}");
+}
+
+/// Where no user may make namespaces there is no /proc to hide, and nothing to test.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_machine_without_proc_is_told_of_it() {
+    let (name, _) = unique();
+    // As another user, root would not reach the server's socket.
+    let script = "[ $(id -u) = 0 ] || map=--map-root-user
+        exec unshare $map --mount sh -c 'mount -t tmpfs none /proc && exec \"$@\"' sh \"$@\"";
+    let hidden = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).args(arguments);
+        command.output().unwrap()
+    };
+    if !hidden(&["true"]).status.success() {
+        eprintln!("skipped: no namespaces here");
+        return;
+    }
+    let pglock = env!("CARGO_BIN_EXE_pglock");
+    let output = hidden(&[pglock, "run", &name, "--", "true"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(126), "{stderr}");
+    assert!(stderr.contains("/proc is not mounted"), "{stderr}");
 }

@@ -18,6 +18,7 @@ mod kill;
 mod lease;
 mod look;
 mod lost;
+mod man;
 mod names;
 mod output;
 mod report;
