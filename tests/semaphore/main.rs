@@ -8,6 +8,7 @@ mod harness;
 mod oracle;
 
 mod faults;
+#[cfg(any(feature = "postgres", feature = "diesel"))]
 mod model;
 mod refusals;
 mod sections;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pglock::driver::Session;
-use pglock::{Error, Lock, LockBackend, Row, inspect, with_lock, with_transaction_lock};
+use pglock::{Error, Key, Lock, LockBackend, Row, inspect, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
 
 use super::{granted_on, never, server::Server};
@@ -45,19 +45,20 @@ fn works<B: LockBackend>(backend: &mut B, url: &str) {
 
 fn is_told_who_holds<B: LockBackend>(backend: &mut B, url: &str, key: &str) {
     let mut other = Client::connect(url, NoTls).unwrap();
-    with_lock(&mut other, key, |_| {
-        assert_eq!(inspect::holders(backend, key)?.len(), 1);
-        let mut lock = Lock::new(&mut *backend, key).timeout(Duration::from_millis(5));
-        let timeout = [lock.run(never), lock.run_in_transaction(|_| never(&mut ()))];
-        for result in timeout {
-            let Err(Error::Timeout { holders, .. }) = result else {
-                panic!("no timeout: {result:?}")
-            };
-            assert_eq!(holders.len(), 1);
-        }
-        Ok::<_, Error>(())
-    })
-    .unwrap();
+    let number = Key::from(key).as_i64().unwrap();
+    let take = "SELECT pg_advisory_lock($1)";
+    other.execute(take, &[&number]).unwrap();
+    assert_eq!(inspect::holders(backend, key).unwrap().len(), 1);
+    let mut lock = Lock::new(&mut *backend, key).timeout(Duration::from_millis(5));
+    let timeout = [lock.run(never), lock.run_in_transaction(|_| never(&mut ()))];
+    for result in timeout {
+        let Err(Error::Timeout { holders, .. }) = result else {
+            panic!("no timeout: {result:?}")
+        };
+        assert_eq!(holders.len(), 1);
+    }
+    let release = "SELECT pg_advisory_unlock($1)";
+    other.execute(release, &[&number]).unwrap();
 }
 
 #[test]
