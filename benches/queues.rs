@@ -1,5 +1,6 @@
 //! Queues for a key, short and long, in slices and in their place, and a set of keys among single ones:
-//! how many sections, how long the waits, and who is served how often.
+//! how many sections, how long the waits, and who is served how often. And what those who wait do to
+//! others: an index that is built concurrently, and the snapshots that hold back vacuum.
 //!
 //! ```text
 //! scripts/with-postgres cargo bench --bench queues
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pglock::{Error, Lock};
+use diesel::PgConnection;
+use pglock::{Error, Lock, LockBackend, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
 use support::table::Table;
 use support::{Bound, measures, median, proxy, verdict};
@@ -27,6 +29,7 @@ fn main() {
     short_queues();
     long_queues();
     key_sets();
+    beside_waiters();
 }
 
 /// What is measured, or a moment.
@@ -198,6 +201,100 @@ fn key_sets() {
     if measures() {
         let what = "key sets: sections of the set / of a single key";
         verdict(what, set.len() as f64 / mean, Bound::AtLeast(0.1));
+    }
+}
+
+/// Four wait for the lock of a fifth, who builds an index concurrently, and then lets another session do
+/// it; then their snapshots are looked at for ten seconds.
+fn beside_waiters() {
+    let connect = || -> Client { proxy::server().connect(NoTls).expect("a way") };
+    let diesel = || -> PgConnection {
+        let url = std::env::var("DATABASE_URL").expect("it was read before");
+        diesel::Connection::establish(&url).expect("a way")
+    };
+    fn wait<B: LockBackend>(mut backend: B, in_transaction: bool) {
+        let nothing = |_: &mut _| Ok::<_, Error>(());
+        match in_transaction {
+            true => with_transaction_lock(&mut backend, KEYS[0], |_| Ok::<_, Error>(())),
+            false => with_lock(&mut backend, KEYS[0], nothing),
+        }
+        .expect("a lock");
+    }
+    let build = |client: &mut Client| {
+        let start = Instant::now();
+        let text = "CREATE INDEX CONCURRENTLY pglock_bench_index ON pglock_bench_rows (n)";
+        client.batch_execute(text).expect("an index");
+        let time = start.elapsed();
+        client
+            .batch_execute("DROP INDEX pglock_bench_index")
+            .expect("the index");
+        time
+    };
+    let (mut holder, mut other, mut looker) = (connect(), connect(), connect());
+    let make = "DROP TABLE IF EXISTS pglock_bench_rows; \
+        CREATE TABLE pglock_bench_rows AS SELECT generate_series(1, 1000) AS n";
+    looker.batch_execute(make).expect("a table");
+    let alone = build(&mut holder);
+    let (mut inside, mut beside, mut oldest) = (Duration::ZERO, Duration::ZERO, 0.0_f64);
+    thread::scope(|scope| {
+        let section = |client: &mut Client| {
+            scope.spawn(|| wait(connect(), false));
+            scope.spawn(|| wait(connect(), true));
+            scope.spawn(|| wait(diesel(), false));
+            scope.spawn(|| wait(diesel(), true));
+            let waiting =
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            while looker
+                .query_one(waiting, &[])
+                .expect("a count")
+                .get::<_, i64>(0)
+                < 4
+            {}
+            inside = build(client);
+            beside = build(&mut other);
+            let start = Instant::now();
+            while start.elapsed() < time(10) {
+                let snapshots = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start)), 0)::float8 \
+                    FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() \
+                    AND wait_event = 'advisory'";
+                let age = looker.query_one(snapshots, &[]).expect("an age").get(0);
+                oldest = oldest.max(age);
+            }
+            Ok::<_, Error>(())
+        };
+        with_lock(&mut holder, KEYS[0], section).expect("a lock");
+    });
+    looker
+        .batch_execute("DROP TABLE pglock_bench_rows")
+        .expect("the table");
+    let mut table = Table::new("beside-waiters", &["beside four waiters", "time"]);
+    let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+    for (what, time) in [
+        ("CREATE INDEX CONCURRENTLY without them", alone),
+        ("in the session that holds the lock", inside),
+        ("in another session", beside),
+        (
+            "the oldest snapshot of a waiter in ten seconds",
+            Duration::from_secs_f64(oldest),
+        ),
+    ] {
+        table.row([what.to_owned(), seconds(time)]);
+    }
+    table.finish();
+    if measures() {
+        for (what, time) in [("in the session", inside), ("beside it", beside)] {
+            let more = time.saturating_sub(alone).as_secs_f64();
+            verdict(
+                &format!("an index {what}: seconds more than without waiters"),
+                more,
+                Bound::AtMost(1.6),
+            );
+        }
+        verdict(
+            "the oldest snapshot of a waiter, in seconds",
+            oldest,
+            Bound::AtMost(0.85),
+        );
     }
 }
 
