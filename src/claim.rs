@@ -14,6 +14,25 @@ const FIELD: char = '\x1f';
 /// The server keeps no record of when a lock was granted. A lock is held for no longer than its
 /// session ([`connected_for`](Claim::connected_for)), and one of a transaction for no longer than
 /// that ([`transaction_for`](Claim::transaction_for)).
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// use pglock::{Error, inspect, with_lock};
+///
+/// let mut other = Client::connect(&url, NoTls)?;
+/// with_lock(&mut client, "doc:report", |_| {
+///     for claim in inspect::holders(&mut other, "doc:report")? {
+///         println!("{:?} {:?} since {:?}", claim.pid, claim.application, claim.connected_for);
+///     }
+///     Ok::<_, Error>(())
+/// })?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {

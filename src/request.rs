@@ -48,6 +48,14 @@ impl fmt::Display for Scope {
 }
 
 /// Which lock: its target and its mode. Every error names it, and a guard has it.
+///
+/// ```
+/// # #[cfg(feature = "postgres")]
+/// fn describe(lock: &pglock::Lock<postgres::Client>) -> String {
+///     let lock = lock.lock_info();
+///     format!("{} keys, {}: {lock}", lock.keys().len(), lock.mode())
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockInfo {
     target: Target,

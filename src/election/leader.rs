@@ -15,6 +15,25 @@ use crate::sql::election as sql;
 ///
 /// # Errors
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut conn = Client::connect(&url, NoTls)?;
+/// use pglock::election::{self, Election};
+///
+/// let nobody = election::leader(&mut conn, "doc:leader")?;
+/// assert!(nobody.is_none());
+/// let term = Election::new(move || Client::connect(&url, NoTls), "doc:leader").campaign()?;
+/// let leader = election::leader(&mut conn, "doc:leader")?.expect("a leader");
+/// println!("pid {:?} leads", leader.pid);
+/// # drop(term);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
 pub fn leader<B>(backend: &mut B, name: impl AsRef<str>) -> Result<Option<Claim>, Error>
 where

@@ -22,6 +22,23 @@ const DROP: Duration = Duration::from_secs(1);
 ///
 /// A term can be shared among threads. Dropping it resigns, and waits for up to a second for the server
 /// to confirm that; [`resign`](Term::resign) says how it went.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut conn = Client::connect(&url, NoTls)?;
+/// use pglock::election::{self, Election};
+///
+/// let term = Election::new(move || Client::connect(&url, NoTls), "doc:term").campaign()?;
+/// assert!(!term.is_over());
+/// term.fenced(&mut conn, |tx| tx.batch_execute("SELECT 'the work'").map_err(pglock::Error::from))?;
+/// term.resign()?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a term that is not kept is resigned at once"]
 pub struct Term {
     pub(super) office: Arc<Office>,

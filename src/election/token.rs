@@ -12,6 +12,22 @@ use std::fmt;
 /// last transactions of the old one. The transaction is on disk before the term begins, so a crash of
 /// the server does not repeat its number.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// use pglock::election::Election;
+///
+/// let election = Election::new(move || Client::connect(&url, NoTls), "doc:token");
+/// let first = election.campaign()?.token();
+/// let second = election.campaign()?.token();
+/// assert!(second > first);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// [`pg_current_xact_id`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
 /// [timeline]: https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,6 +15,27 @@ mod texts;
 ///
 /// Every variant but [`Error::Body`], [`Error::NoKeys`] and [`Error::Inspect`] names the lock. After any of them,
 /// nothing that this acquire asked for is held.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// use pglock::{Error, Lock};
+///
+/// let sold = Lock::new(&mut client, "doc:seat:12A").run(|_| Ok::<_, Error>(true));
+/// match sold {
+///     Ok(_) => {}
+///     Err(busy @ Error::Timeout { .. }) => println!("somebody else is at it: {busy}"),
+///     Err(again) if again.is_contention() => println!("try again: {again}"),
+///     Err(lost) if lost.is_lock_lost() => println!("it ran, but not alone: {lost}"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

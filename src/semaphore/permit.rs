@@ -15,6 +15,23 @@ use crate::request::LockInfo;
 /// leave the connection's methods alone. A permit that is dropped gives its slot back, as
 /// [`Permit::release`] does, which also says whether all was well. One that is forgotten
 /// (`std::mem::forget`) keeps its slot for as long as the session lives.
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// use pglock::{Permit, Semaphore};
+///
+/// let mut licences = Semaphore::new(&mut client, "doc:licence", 4);
+/// let mut permit = licences.acquire()?;
+/// permit.batch_execute("SELECT 'the work'")?; // the connection
+/// assert!(Permit::slot(&permit) < 4);
+/// Permit::release(permit)?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a permit that is not kept gives its slot back at once"]
 pub struct Permit<H>
 where
