@@ -8,7 +8,7 @@ use pglock::driver::Session;
 use pglock::{Error, Permit, Semaphore, Slots};
 
 use crate::harness::{Harness, sql};
-use crate::oracle::{Oracle, unique_name};
+use crate::oracle::{Oracle, unique_name, wait_until};
 use crate::sections::held;
 use crate::waiting::{connect, fill};
 
@@ -132,14 +132,19 @@ pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
             let mut holder = Semaphore::new(&mut holder, slots.name(), 1);
             let held = holder.acquire().unwrap();
             threads.spawn(|| run(&slots));
-            oracle.wait_for_holder(slots.queue());
+            let head = wait_until("a head of the queue", || {
+                let rows = oracle.rows(slots.queue());
+                rows.iter().find(|row| row.granted).map(|row| row.pid)
+            });
             threads.spawn(|| run(&slots));
-            let behind = oracle.wait_for_waiter(slots.queue());
+            let behind = wait_until("one behind it", || {
+                let rows = oracle.rows(slots.queue());
+                rows.iter().map(|row| row.pid).find(|pid| *pid != head)
+            });
             let (slots, oracle) = (&slots, &mut oracle);
             let ends = threads.spawn(move || {
                 oracle.wait_for_waiters(slots.queue(), 2);
-                let rows = oracle.rows(slots.queue());
-                let head = rows.iter().find(|row| row.granted).unwrap().pid;
+                // A slice may have ended since, and the other may be the head: both go.
                 oracle.terminate(behind);
                 oracle.terminate(head);
                 let holder = oracle.holder(&slots.keys()[0]);
