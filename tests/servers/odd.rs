@@ -46,7 +46,7 @@ fn works<B: LockBackend>(backend: &mut B, url: &str) {
 fn is_told_who_holds<B: LockBackend>(backend: &mut B, url: &str, key: &str) {
     let mut other = Client::connect(url, NoTls).unwrap();
     let number = Key::from(key).as_i64().unwrap();
-    let take = "SELECT pg_advisory_lock($1)";
+    let take = "SELECT pg_catalog.pg_advisory_lock($1::bigint)";
     other.execute(take, &[&number]).unwrap();
     assert_eq!(inspect::holders(backend, key).unwrap().len(), 1);
     let mut lock = Lock::new(&mut *backend, key).timeout(Duration::from_millis(5));
@@ -57,7 +57,7 @@ fn is_told_who_holds<B: LockBackend>(backend: &mut B, url: &str, key: &str) {
         };
         assert_eq!(holders.len(), 1);
     }
-    let release = "SELECT pg_advisory_unlock($1)";
+    let release = "SELECT pg_catalog.pg_advisory_unlock($1::bigint)";
     other.execute(release, &[&number]).unwrap();
 }
 
