@@ -160,7 +160,8 @@ fn on_clients() {
     never_more_than_there_are_slots(|application| {
         let mut config: postgres::Config = crate::oracle::url().parse().unwrap();
         config.application_name(application);
-        config.connect(postgres::NoTls).unwrap()
+        // A cancel can hit a session that has only its name yet.
+        wait_until("a connection", || config.connect(postgres::NoTls).ok())
     });
 }
 
@@ -169,10 +170,10 @@ fn on_clients() {
 fn on_connections_of_diesel() {
     never_more_than_there_are_slots(|application| {
         let url = crate::oracle::url();
-        let mut connection: diesel::PgConnection = diesel::Connection::establish(&url).unwrap();
-        connection
-            .send(&format!("SET application_name = '{application}'"))
-            .unwrap();
-        connection
+        wait_until("a connection", || {
+            let mut connection: diesel::PgConnection = diesel::Connection::establish(&url).ok()?;
+            let name = format!("SET application_name = '{application}'");
+            connection.send(&name).ok().map(|()| connection)
+        })
     });
 }
