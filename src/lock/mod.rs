@@ -115,12 +115,12 @@ impl<B> Lock<B> {
     ///
     /// A range that waits keeps out, for as long as it waits in the server's queue, those that overlap
     /// it. A guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait
-    /// for another of the same key on a second connection ([`Error::AlreadyHeld`]), overlapping or not:
+    /// for another of the same key on a second connection ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not:
     /// somebody who waits for both may be between them.
     ///
     /// # Errors
     ///
-    /// When it is used: [`Error::EmptyRange`], [`Error::SharedRangeTooLong`].
+    /// When it is used: [`Error::EmptyRange`](crate::Error::EmptyRange), [`Error::SharedRangeTooLong`](crate::Error::SharedRangeTooLong).
     ///
     /// [`max_locks_per_transaction`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION
     pub fn range(backend: B, key: impl IntoKey, numbers: Range<i64>) -> Self {
@@ -189,7 +189,7 @@ impl<B, T> Lock<B, T> {
     ///
     /// On a pool it bounds the wait for a connection too, beside the pool's own timeout, and what that
     /// wait takes is no longer there for the lock. If no connection comes in time, the error is
-    /// [`Error::Checkout`], not [`Error::Timeout`]: nobody has asked whether the lock is free. An attempt
+    /// [`Error::Checkout`](crate::Error::Checkout), not [`Error::Timeout`](crate::Error::Timeout): nobody has asked whether the lock is free. An attempt
     /// waits for no connection that others use; only while the pool opens one, as long as it may take.
     ///
     /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
@@ -208,7 +208,7 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Whether [`Error::Timeout`] names the sessions that held the lock. They are asked for when the
+    /// Whether [`Error::Timeout`](crate::Error::Timeout) names the sessions that held the lock. They are asked for when the
     /// wait has failed, never before.
     ///
     /// By default they are wherever that takes no more than one round trip in all: outside a
@@ -238,7 +238,7 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Ends the wait with [`Error::Stopped`] when the token is stopped: within a slice of less than a
+    /// Ends the wait with [`Error::Stopped`](crate::Error::Stopped) when the token is stopped: within a slice of less than a
     /// second, at once in the queue of a `QueuedPool`. A wait that
     /// [keeps its place](Lock::keep_place), or is for a row or a table, heeds it only before it begins.
     pub fn stop_on(mut self, token: &StopToken) -> Self {
@@ -246,7 +246,7 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Whether the statements that acquire the lock and [ask after it](LockGuard::is_held) bear its
+    /// Whether the statements that acquire the lock and [ask after it](crate::LockGuard::is_held) bear its
     /// name in a comment, so that `pg_stat_activity`, the server's log and
     /// [`inspect`](crate::inspect) show it: escaped, and cut to 64 characters. Defaults to `false`, for names can be private.
     pub fn labelled(mut self, label: bool) -> Self {
