@@ -1,9 +1,9 @@
 //! The wait for a lock: in slices, to the end of its timeout, or until somebody stops it.
 //!
-//! Who waits in a statement has a snapshot for as long as it waits. It keeps vacuum from removing
-//! what was deleted since, and CREATE INDEX CONCURRENTLY waits for it. So a wait is sent in slices
-//! that are shorter than `deadlock_timeout`, and between two of them the session has no snapshot. The
-//! server looks for deadlocks only after `deadlock_timeout`: instead, each slice that ends asks.
+//! A session that waits in a statement holds a snapshot all the while: vacuum cannot remove what was
+//! deleted since, and CREATE INDEX CONCURRENTLY waits for it. So a wait is sent in slices, between which
+//! the session has no snapshot. They are shorter than `deadlock_timeout`, after which the server would
+//! look for a deadlock: instead, a question between two slices does.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// Sends an acquire until it has an answer: at most a slice at a time.
+    /// Sends an acquire, for a slice at a time, until it has an answer.
     pub(crate) fn in_slices<S: Session, R>(
         &mut self,
         session: &mut S,
@@ -83,12 +83,12 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// What goes in front of all that is sent outside a transaction.
+    /// Goes in front of everything that is sent outside a transaction.
     fn first(&self) -> &'static str {
         sql::first(self.request.timeout.is_some())
     }
 
-    /// The same in front of the acquire, where the opening of a transaction has none of its own.
+    /// The same in front of the acquire. A transaction's opening brings its own.
     fn first_at(&self, place: Place) -> &'static str {
         match place {
             Place::Session | Place::OneMessage => self.first(),
@@ -101,7 +101,7 @@ impl<'r> Attempt<'r> {
         timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
     }
 
-    /// What of the timeout is gone. Less than a millisecond counts for nothing, or the shortest timeouts
+    /// How much of the timeout is gone. Less than a millisecond does not count, or the shortest timeouts
     /// would not wait at all.
     fn spent(&self) -> Duration {
         let spent = self.start.elapsed();
@@ -129,7 +129,7 @@ impl<'r> Attempt<'r> {
         self.request.labelled.then_some(&self.request.lock)
     }
 
-    /// After a slice: whether waiting on makes sense.
+    /// Between two slices: whether it makes sense to wait on.
     fn between<S: Session>(
         &self,
         session: &mut S,
@@ -152,7 +152,7 @@ impl<'r> Attempt<'r> {
             Err(ended) if ended.is_canceled() || matches!(ended, Failure::Lost(_)) => {
                 return Err(self.error(ended, Vec::new()));
             }
-            Err(_) => Vec::new(), // may not look: it waits on, and deadlocks are the others' to find
+            Err(_) => Vec::new(), // may not look: it waits on, and the others find deadlocks
         };
         let Some(look) = lines.first().and_then(|line| Look::read(line)) else {
             return Ok(());
@@ -187,7 +187,7 @@ impl<'r> Attempt<'r> {
         Ok(())
     }
 
-    /// What a failure means, after what it has left behind is gone.
+    /// What a failure means, once nothing of it is left behind.
     fn failed<S: Session>(&self, session: &mut S, place: Place, mut failure: Failure) -> Error {
         let lock = &self.request.lock;
         let busy = failure.is_timeout() || matches!(failure, Failure::Refused(Refusal::Busy));
@@ -206,7 +206,7 @@ impl<'r> Attempt<'r> {
                     undone = ask::undo(session);
                 }
                 if undone.is_err() {
-                    // There was no savepoint to go back to: the transaction was aborted before, or
+                    // There was no savepoint to roll back to: the transaction was aborted before, or
                     // there is none.
                     failure = failure.without_transaction(session.in_transaction());
                 }
@@ -215,13 +215,12 @@ impl<'r> Attempt<'r> {
                 holders = inspect::holders_of(session, self.first(), lock);
             }
             Place::Session | Place::OwnTransaction | Place::OneMessage => {
-                // A driver may return before the server has let go of what the message had: the
-                // next answer comes after that. And nothing is answered in a raw transaction that
-                // was aborted.
+                // A driver may return before the server has released what the message held: the next
+                // answer comes after that. And in a raw transaction that was aborted nothing answers.
                 let unknown = failure.may_be_aborted_transaction();
                 let must_settle = match place {
                     Place::OwnTransaction => false,
-                    // Of several keys it may have had some.
+                    // It may hold some of several keys.
                     Place::OneMessage if lock.keys().len() > 1 => true,
                     _ => matches!(failure, Failure::Sql { .. }),
                 };
@@ -243,8 +242,8 @@ impl<'r> Attempt<'r> {
     }
 }
 
-/// Asks why the server has refused the lock. That it does not answer says so too: the refusal came as
-/// an error, which has aborted a raw transaction of the caller's.
+/// Asks why the server refused the lock. No answer is one too: the refusal came as an error, which has
+/// aborted a raw transaction of the caller's.
 fn why_not<S: Session>(session: &mut S, place: Place, first: &str) -> Failure {
     let question = sql::why_not(place == Place::Session);
     let lines = match place {
@@ -268,8 +267,8 @@ fn why_not<S: Session>(session: &mut S, place: Place, first: &str) -> Failure {
     }
 }
 
-/// What a failure means that a driver does not tell the SQLSTATE of, where the next message finds an
-/// aborted transaction, of which the driver does not know: that was aborted before, or by the failure.
+/// What a failure without an SQLSTATE means where the next message finds an aborted transaction that the
+/// driver does not know of: it was aborted before, or by the failure.
 fn of_raw_transaction(failure: Failure, aborted: &Failure) -> Failure {
     match failure {
         Failure::Sql { sqlstate: None, .. } if !failure.says_the_same(aborted) => {

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::request::LockInfo;
 
-/// The shortest that a server has been seen to have, in milliseconds; the default until then.
+/// The shortest that any server has had, in milliseconds; PostgreSQL's default until one tells.
 static DEADLOCK_TIMEOUT: AtomicI32 = AtomicI32::new(1_000);
 
-/// How long the next slice is, in milliseconds: three to four fifths of `deadlock_timeout`, so that
-/// two sessions do not go in step.
+/// How long the next slice is, in milliseconds: three to four fifths of `deadlock_timeout`, at random,
+/// so that two sessions do not keep step.
 pub(super) fn slice() -> i32 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let fifths = i64::from(now.unwrap_or_default().subsec_micros() % 200);
@@ -17,7 +17,7 @@ pub(super) fn slice() -> i32 {
     i32::try_from(millis).unwrap_or(i32::MAX).max(1)
 }
 
-/// A comment that says for how long a wait has lasted before this slice, and for which lock: it shows in
+/// A comment that says how long a wait has lasted before this slice, and for which lock: it shows in
 /// `pg_stat_activity`.
 pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String {
     let mut label = String::new();
@@ -33,7 +33,7 @@ pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String
     }
 }
 
-/// At most 64 characters of a text, none of which ends a comment or is not in every encoding.
+/// At most 64 characters of a text, none of which ends a comment or is missing from an encoding.
 fn comment(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
@@ -46,7 +46,7 @@ fn comment(text: &str) -> String {
     shown.replace("/*", "/ *").replace("*/", "* /")
 }
 
-/// What a slice that has ended learns.
+/// What the question between two slices learns.
 pub(super) struct Look {
     pub(super) lock_timeout: Option<Duration>,
     pub(super) statement_timeout: Option<Duration>,
@@ -54,7 +54,7 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// The next slice may be as long as the server allows.
+    /// Also notes the server's `deadlock_timeout`, for the next slices.
     pub(super) fn read(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         DEADLOCK_TIMEOUT.fetch_min(words.next()?.parse().ok()?, Ordering::Relaxed);

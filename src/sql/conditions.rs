@@ -3,8 +3,8 @@
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, WaitTime};
 
-/// A conjunction: PostgreSQL evaluates it in order, and no further than to the first that does not
-/// hold ([Expression Evaluation Rules] promise no order between the parts of a WHERE clause; inside
+/// A conjunction: PostgreSQL evaluates it in order, and stops at the first condition that is false
+/// ([Expression Evaluation Rules] promise no order between the parts of a WHERE clause; inside
 /// `(…) IS NOT TRUE` they are one part, whose arguments the executor takes from left to right).
 ///
 /// [Expression Evaluation Rules]: https://www.postgresql.org/docs/current/sql-expressions.html#SYNTAX-EXPRESS-EVAL
@@ -28,8 +28,8 @@ impl Conditions {
         }
     }
 
-    /// Calls a function, key by key: one that says whether it did, or one that has done it when it
-    /// returns.
+    /// Calls a function for each key: one that says whether it succeeded, or one that has succeeded
+    /// when it returns.
     fn calls(&mut self, function: &str, lock: &LockInfo, then: &str) {
         for (key, mode) in lock.keys_and_modes() {
             self.call(function, mode, key, then);
@@ -45,18 +45,18 @@ impl Conditions {
         self.calls(&["pg_try_advisory", level, "_lock"].concat(), lock, "");
     }
 
-    /// Takes locks of the session, which the transaction has already: nobody is waited for.
+    /// Takes for the session what the transaction holds already, so without a wait.
     pub(super) fn for_session(&mut self, lock: &LockInfo) {
         self.calls("pg_advisory_lock", lock, DONE);
     }
 
-    /// Releases each lock and takes it again, which the transaction has too. Stops at one that was not
-    /// held.
+    /// Releases each lock, which the transaction holds too, and takes it again. Stops at one that the
+    /// session did not hold.
     pub(super) fn regrips(&mut self, lock: &LockInfo) {
         self.exchanges(lock, lock);
     }
 
-    /// Releases each lock and takes the other, which has the same keys. Stops at one that was not held.
+    /// Releases each lock and takes the other, on the same keys. Stops at one that was not held.
     pub(super) fn exchanges(&mut self, lock: &LockInfo, other: &LockInfo) {
         let keys = lock.keys_and_modes().zip(other.keys_and_modes());
         for ((key, mode), (_, other)) in keys {
@@ -67,10 +67,10 @@ impl Conditions {
 
     /// Waits for the locks of the transaction, one after the other, under `lock_timeout`.
     ///
-    /// The timeout applies to each wait, so it is shrunk to what is left before each further key. It
-    /// can fire in the instant of a grant, and is seen when the server next looks for interrupts. A
-    /// sleep of no time looks: whatever comes after it comes only if nothing has fired, and the
-    /// timeout is off by then.
+    /// The timeout applies to each wait, so before each further key it shrinks to what is left. It can
+    /// fire in the instant of a grant, which shows when the server next looks for interrupts. A sleep of
+    /// no time looks: what comes after it runs only if nothing has fired, and the timeout is off by
+    /// then.
     pub(super) fn waits(&mut self, lock: &LockInfo, time: WaitTime) {
         for (i, (key, mode)) in lock.keys_and_modes().enumerate() {
             if let Some(timeout) = timeout(time, i == 0) {
@@ -81,8 +81,8 @@ impl Conditions {
         self.and(&["pg_sleep(float '0')", DONE]);
     }
 
-    /// Does what `inner` says, then puts `lock_timeout` back as the text that it was before: RESET
-    /// would destroy a value that the caller had set. An array is evaluated in order.
+    /// Evaluates `inner`, then puts `lock_timeout` back as the text that it was before: RESET would
+    /// destroy the caller's value. An array is evaluated in order.
     pub(super) fn puts_timeout_back(&mut self, inner: &Self) {
         self.and(&[
             "set_config('lock_timeout', (ARRAY[current_setting('lock_timeout'), (",
@@ -93,7 +93,7 @@ impl Conditions {
     }
 }
 
-/// Of a function that says nothing: it has returned.
+/// True of a function that returns nothing, once it has returned.
 const DONE: &str = " IS NOT NULL";
 
 fn suffix(mode: Mode) -> &'static str {
@@ -103,7 +103,7 @@ fn suffix(mode: Mode) -> &'static str {
     }
 }
 
-/// Releases each of them, and is true if all were held: `least`, unlike AND, calls each in any case.
+/// Releases each key, and is true if all were held: `least`, unlike AND, evaluates every argument.
 pub(super) fn all_released(lock: &LockInfo) -> String {
     let mut calls = String::with_capacity(64);
     for (key, mode) in lock.keys_and_modes() {
@@ -122,16 +122,16 @@ pub(super) fn all_released(lock: &LockInfo) -> String {
     ["least(", &calls, ")"].concat()
 }
 
-/// Whether the wait sets a `lock_timeout` of its own, which it puts back.
+/// Whether the wait sets a `lock_timeout` of its own, to be put back.
 pub(super) fn is_timed(time: WaitTime) -> bool {
     timeout(time, true).is_some()
 }
 
 /// Sets `lock_timeout` for the wait for a key. `None` leaves it as it is.
 ///
-/// A wait without a limit of its own keeps to the session's, where that is shorter than any slice: up
-/// to three digits of milliseconds. For a further key it is what is left, and never more than for the
-/// one before: the server's clock may jump.
+/// A wait without a limit of its own keeps the session's, where that is shorter than any slice: at most
+/// three digits of milliseconds. A further key gets what is left, and never more than the one before:
+/// the server's clock may jump.
 pub(super) fn timeout(time: WaitTime, first: bool) -> Option<String> {
     let millis = match time {
         WaitTime::No | WaitTime::Place(None) => return None,

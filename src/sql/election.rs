@@ -1,5 +1,5 @@
-//! What candidates and leaders of an election send. All of it goes over a connection of their own, but
-//! for [`Fence`].
+//! What the candidates and leaders of an election send. All but [`Fence`] goes over a connection of
+//! their own.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::failure::Replies;
 use crate::key::Key;
 use crate::request::LockInfo;
 
-/// Begins whatever a session sends in a term, so that others see in `pg_stat_activity` whether it was
-/// sent anything else since.
+/// Begins every statement that a session sends in a term, so that others see in `pg_stat_activity`
+/// whether the session has run anything else since.
 macro_rules! in_term {
     () => {
         "/* pglock: in a term */ "
@@ -74,7 +74,7 @@ pub(crate) fn others_in_office(class: i32) -> String {
 /// `pg_locks` shows negative numbers as unsigned ones, from here on.
 const SIGN: &str = "2147483648";
 
-/// Who holds the lock: its process, when its session began, for how many milliseconds it has been
+/// The lock's holder: its process, when its session began, for how many milliseconds it has been
 /// idle, its lease if it has one, whether it is in a term, and [`ENDS`].
 pub(crate) fn holder(key: &Key, class: i32) -> String {
     format!(
@@ -98,7 +98,7 @@ const ENDS: &str = "(SELECT pg_catalog.concat_ws(' ', d.sessions_killed, d.sessi
     coalesce(extract(epoch FROM d.stats_reset)::text, '-'), current_setting('server_version_num')::int >= 150000) \
     FROM pg_stat_database d WHERE d.datname = current_database())";
 
-/// What has become of a session, which began then: a word, and [`ENDS`].
+/// What has become of the session that began then: a word, and [`ENDS`].
 pub(crate) fn fate(pid: i32, began: Option<&str>) -> String {
     let began = began.map_or(String::new(), |began| {
         let number: String = began
@@ -117,16 +117,15 @@ pub(crate) fn fate(pid: i32, began: Option<&str>) -> String {
     )
 }
 
-/// How many milliseconds ago the server was started, or started its processes anew after one of them
-/// had crashed, unless that was its first start: the identifier of the database has the time at which
-/// it was made.
+/// How many milliseconds ago the server started, or restarted its processes after one of them crashed,
+/// unless that was its first start: the database's identifier has the time of its creation.
 pub(crate) const RESTARTED: &str = "SELECT (extract(epoch FROM clock_timestamp() - started) * 1000)::bigint::text AS line \
     FROM (SELECT greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_wal)) AS started) starts, \
     pg_control_system() WHERE extract(epoch FROM started) - (system_identifier >> 32) > 60";
 
 /// A transaction's number and the name of the current WAL file, in a transaction that is on disk
-/// afterwards whatever the server's settings: without a message in the WAL it has nothing to write, and
-/// a crash could give its number to another. A standby is not waited for.
+/// afterwards whatever the server's settings: without a message in the WAL it would write nothing, and
+/// after a crash another could get its number. It does not wait for a standby.
 pub(crate) const TOKEN: &str = concat!(
     in_term!(),
     "SELECT pg_current_xact_id()::text || ' ' || pg_walfile_name(pg_current_wal_lsn()) \
@@ -134,16 +133,16 @@ pub(crate) const TOKEN: &str = concat!(
      || left(pg_logical_emit_message(true, 'pglock', 'term')::text, 0) AS line"
 );
 
-/// Lets a transaction commit only within a term: for as long as it is open, no successor's term can
-/// begin, and it goes no further if one is about to, or if the leader's lock is gone.
+/// Lets a transaction commit only within a term: while it is open, no successor's term can begin, and it
+/// fails if one is about to begin or the leader's lock is gone.
 #[derive(Debug)]
 pub(crate) struct Fence {
     /// Held shared by the fenced transactions.
     pub(crate) lock: Key,
     /// Held by the leader's session.
     pub(crate) term: Key,
-    /// A session that forgets its transaction, or whose client is gone, must not keep the successor
-    /// out for longer.
+    /// For how long a session that forgets its transaction, or whose client is gone, may keep the
+    /// successor out.
     pub(crate) idle: Duration,
 }
 

@@ -1,5 +1,5 @@
-//! Who holds locks and who waits: views' rows as one text a row, with the control characters that
-//! separate fields and rows taken out of what users chose.
+//! Who holds locks and who waits: one text for each row of the views. The control characters that
+//! separate fields and rows are taken out of what users chose.
 
 use super::{advisory_rows, is_in_the_way};
 use crate::key::Key;
@@ -7,10 +7,10 @@ use crate::request::LockInfo;
 
 const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 
-/// By way of JSON, since before PostgreSQL 14 there is no such column.
+/// Through JSON, since the column is not there before PostgreSQL 14.
 const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
-/// A wait that is sent in slices says in each for how long it has lasted.
+/// Each slice of a wait says how long the wait has lasted.
 const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
 
 /// The claims on these keys, or on all; see `crate::claim` for the fields.
@@ -46,7 +46,7 @@ fn clean(text: &str) -> String {
     format!("translate({text}, chr(30) || chr(31), '')")
 }
 
-/// Only while the session has the claim: its process number may have gone to another since.
+/// Only while the session has the claim: its process number may belong to another by now.
 pub(crate) fn signal(key: &Key, pid: i32, function: &str) -> String {
     format!(
         "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = {pid} AND {}) \

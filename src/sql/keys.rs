@@ -1,12 +1,12 @@
 //! Acquiring and releasing locks on keys.
 //!
-//! All that a statement does stands in its WHERE clause, and a row says that it was not done.
-//! PostgreSQL looks for interrupts before it asks a plan for a row, and after the last one: what has
-//! no row has no end that could still be cancelled. So a statement that fails has taken no lock for
-//! the session, and released none, and can be sent again.
+//! A statement does all its work in its WHERE clause, and returns a row only if it did not do it.
+//! PostgreSQL looks for interrupts before it asks a plan for a row, and after each row: once the work
+//! is done, a statement without rows can no longer be cancelled. So a statement that fails has taken
+//! no lock for the session, and released none, and can be sent again.
 //!
-//! These are the statements that a lock costs, and their length counts: parsing and planning takes
-//! the server longer than the lock. So they do not say why they refuse, which [`why_not`] asks.
+//! Every section pays for these statements, and their length counts: the server takes longer to parse
+//! and plan them than to lock. So they do not say why they refuse; [`why_not`] asks.
 
 use super::conditions::{Conditions, all_released, is_timed};
 use super::{advisory_rows, carry, in_savepoint, named, raise};
@@ -14,19 +14,19 @@ use crate::failure::Replies;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
 
-/// Only in a message's implicit transaction does the transaction start with the statement: this sees
-/// a raw BEGIN, of which no driver knows (simple query protocol only). It needs a clock that moves
-/// between two messages of a session: to the microsecond, as on Linux, the BSDs and macOS.
+/// Only in a message's implicit transaction does the transaction start with the statement: so this
+/// detects a raw BEGIN, which no driver knows of (simple query protocol only). It needs a clock that
+/// moves between two messages of a session: by a microsecond, as on Linux, the BSDs and macOS.
 pub(super) const IDLE: &str = "now() = statement_timestamp()";
 
-/// A standby grants the keys that its primary grants to others.
+/// A standby grants keys that its primary has granted to others.
 const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
 
 /// CockroachDB speaks the protocol and grants an advisory lock to everybody who asks.
 const ON_POSTGRES: &str = "current_setting('crdb_version', true) IS NULL";
 
-/// Above READ COMMITTED the snapshot of the statement that waits for the lock is the snapshot of
-/// all that follow.
+/// Above READ COMMITTED all later statements keep the snapshot of the statement that waits for the
+/// lock.
 const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
 
 pub(super) const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
@@ -43,20 +43,20 @@ pub(super) const REFUSED: &str = "'refused'";
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// It bears this process's number, or none: then it gets it.
+    /// It bears this process's number, or none and then gets it.
     Own,
-    /// It bears another: what the session holds must be looked at.
+    /// It bears another's: the statement looks at what the session holds.
     Other,
 }
 
 /// Acquires a session lock, and does nothing in an open transaction or on a standby.
 ///
-/// Waiting happens for the transaction, which here is the message; only then, and only if no timeout
-/// fired in the instant of the grant, the lock, held already, is taken for the session. A
-/// `lock_timeout` thus leaves nothing behind.
+/// It waits for a lock of the transaction, which here is the message. Only when that is granted, and no
+/// timeout fired in the same instant, it takes the lock for the session too. So a `lock_timeout` leaves
+/// nothing behind.
 ///
-/// Behind a pooler two processes can have one server session, to which a lock that it holds is
-/// granted again. So each process leaves its number in a setting of the session, and does not lock
+/// Behind a pooler two processes can share one server session, and the server grants a session again
+/// what it holds. So each process leaves its number in a setting of the session, and does not lock
 /// where it finds another's.
 pub(crate) fn acquire_for_session(
     lock: &LockInfo,
@@ -99,9 +99,9 @@ pub(super) fn allowed_for_session(lock: &LockInfo, client: Client) -> String {
     allowed.text
 }
 
-/// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets it. As
-/// one comparison, for a CASE would take the server longer to plan; never NULL, for AND would go on to
-/// the locks.
+/// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets the
+/// number. One comparison, since a CASE takes the server longer to plan; never NULL, at which AND would
+/// go on to the locks.
 fn bears_own() -> String {
     let me = process::word();
     format!(
@@ -115,8 +115,9 @@ fn bear(number: &str) -> String {
     format!("set_config('pglock.client', '{number}', false) IS NOT NULL")
 }
 
-/// Whether the session may bear this process's number: it bears none, or another's that holds nothing
-/// on it. If the other holds other keys, the session is nobody's from now on, and each acquire looks.
+/// Whether the session may bear this process's number: it bears none, or that of a process which holds
+/// nothing on it. If that one holds other keys, the session is nobody's from now on, and each acquire
+/// looks.
 fn may_bear(lock: &LockInfo) -> String {
     let held = |keys| {
         format!(
@@ -136,7 +137,7 @@ fn may_bear(lock: &LockInfo) -> String {
     )
 }
 
-/// Releases a session lock, unless a transaction is open: the lock would be gone before the COMMIT.
+/// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
 pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
@@ -152,11 +153,11 @@ pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String
 
 /// Makes an exclusive session lock shared, or a shared one exclusive, unless a transaction is open.
 ///
-/// A release of what is not held is a warning, at which a cancel can hit. So the message first takes
-/// the lock too, lets go of each key and takes it again, which changes nothing: what follows cannot
-/// fail. A shared lock is then waited for as `time` says. Last, each key of the session's changes its
-/// mode, and waits for nobody, since the message has it exclusively; the server lets a holder past
-/// those who wait for it.
+/// Releasing what is not held is a warning, and a cancel can hit there. So the message first takes the
+/// lock for itself, then releases each key of the session's and takes it again, which changes nothing:
+/// after that nothing can fail. To make a shared lock exclusive, the message then waits as `time` says.
+/// Last, each key of the session's changes its mode, without a wait, since the message holds it: the
+/// server lets a holder past the waiters.
 pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
@@ -172,7 +173,7 @@ pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> 
     };
     conditions.exchanges(lock, &changed);
     let why = format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END");
-    // Not in a block, at whose end a cancel can hit: of a timeout, a driver without an SQLSTATE has
+    // Not in a block, at whose end a cancel can hit: a driver without an SQLSTATE knows a timeout by
     // the server's text.
     answer(&conditions, &why, replies)
 }
@@ -180,8 +181,8 @@ pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> 
 /// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
 /// [`release`] it says whether the lock was held, and does nothing in an open transaction.
 ///
-/// A release grants the lock to the first waiter before it returns. Of several keys none is taken for
-/// the session until all are for the message.
+/// A release grants the lock to the first waiter before it returns. Of several keys, the session takes
+/// none until the message has all.
 #[cfg(feature = "r2d2")]
 pub(crate) fn give_way(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
@@ -215,9 +216,9 @@ pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: R
 /// Acquires a lock for a transaction that pglock opens, in the message of its BEGIN or directly after
 /// it, and gives the transaction a name: see [`super::commit`].
 ///
-/// In front of BEGIN, which turns the message's implicit transaction into a real one and keeps its
-/// locks and settings, a raw BEGIN of the caller's shows. A refusal there is an error on every driver:
-/// after a row, the BEGIN would be executed.
+/// In front of BEGIN it can detect a raw BEGIN of the caller's; the BEGIN then turns the message's
+/// implicit transaction into a real one, which keeps its locks and settings. A refusal there is an
+/// error on every driver: after a row, the server would execute the BEGIN.
 pub(crate) fn acquire_at_begin(
     lock: &LockInfo,
     time: WaitTime,
@@ -258,8 +259,8 @@ pub(super) fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (C
     (conditions, REFUSED.to_owned())
 }
 
-/// A row with the reason if the conditions do not hold, or an error that carries it and every
-/// other SQLSTATE.
+/// A row with the reason if the conditions do not hold, or an error that carries the reason, or the
+/// SQLSTATE of any other error.
 pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
     match replies {
         Replies::Rows => answer(conditions, why, replies),
@@ -267,7 +268,7 @@ pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> St
     }
 }
 
-/// The same, where an SQLSTATE says nothing that is of use.
+/// The same, where an SQLSTATE is of no use.
 pub(super) fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
     match replies {
         Replies::Rows => [

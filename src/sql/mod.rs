@@ -1,15 +1,15 @@
 //! Every statement that pglock sends, and why it has its form. All of them go through the simple
-//! query protocol: one message is one round trip, however many statements it has, and outside a
-//! transaction one implicit transaction.
+//! query protocol: one message is one round trip, however many statements it holds, and outside a
+//! transaction it is one implicit transaction.
 //!
-//! A statement does what it stands for, or says why not, in one of the words of [`Refusal`]. The
-//! functions that lock never stand in a query with a FROM clause (the planner may call them more than
-//! once, or for rows that are filtered out). Nothing but numbers comes into SQL from a key; the names
-//! and values of rows and tables are quoted.
+//! A statement does its work, or says why not, in one of the words of [`Refusal`]. Functions that lock
+//! never stand in a query with a FROM clause: the planner may call them more than once, or for rows that
+//! are filtered out. A key puts nothing but numbers into SQL; the names and values of rows and tables
+//! are quoted.
 //!
-//! Functions are called by their plain names where the types of the arguments are exactly theirs: then a
-//! schema behind `pg_catalog` in the `search_path` cannot replace them. `pg_catalog.` in front of all of
-//! them costs the server 5 % of an acquire and a release; it stands where the types do not fit exactly.
+//! Functions are called by their plain names where the arguments have exactly their types: then no schema
+//! behind `pg_catalog` in the `search_path` can replace them. Elsewhere `pg_catalog.` stands in front.
+//! In front of all of them it would cost the server 5 % of an acquire and a release.
 //!
 //! [`Refusal`]: crate::failure::Refusal
 
@@ -69,8 +69,8 @@ pub(crate) fn acquire_at_begin(
 /// Keeps a `default_transaction_deferrable` from waiting for a safe snapshot, which no `lock_timeout`
 /// bounds. It goes in front of all that a bounded wait sends outside a transaction.
 ///
-/// It fails, with SQLSTATE 25001, in a transaction that has had a query: that is the caller's, by a raw
-/// BEGIN, and would be committed with one of ours. (A raw BEGIN alone cannot be seen by it.)
+/// In a transaction that has run a query it fails, with SQLSTATE 25001: that one is the caller's, by a
+/// raw BEGIN, and would be committed with one of ours. (It does not see a raw BEGIN alone.)
 pub(crate) const FIRST: &str = "SET TRANSACTION NOT DEFERRABLE; ";
 
 /// [`FIRST`], or nothing.
@@ -78,14 +78,14 @@ pub(crate) fn first(bounded: bool) -> &'static str {
     if bounded { FIRST } else { "" }
 }
 
-/// Gives the transaction a name, which is gone with it.
+/// Gives the transaction a name, which ends with it.
 fn named(name: &str) -> String {
     format!("set_config('pglock.transaction', '{name}', true)")
 }
 
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
-/// transaction is aborted), and where it would not be ours: the body has ended it, and the lock with
-/// it, and perhaps begun another.
+/// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
+/// lock with it, and perhaps begun another.
 pub(crate) fn commit(name: &str) -> String {
     let mut ours = Conditions::new();
     ours.and(&[&format!(
@@ -99,7 +99,7 @@ pub(crate) fn in_savepoint(statement: &str) -> String {
     format!("SAVEPOINT {savepoint}; {statement}; RELEASE SAVEPOINT {savepoint}")
 }
 
-/// A name that no savepoint of the caller's has.
+/// A name that none of the caller's savepoints has.
 fn savepoint() -> String {
     format!("pglock_{}", process::word())
 }
@@ -110,8 +110,8 @@ pub(crate) fn undo() -> String {
     roll_back_to(&savepoint())
 }
 
-/// The savepoint around a body, where a driver lets it be named. Each has a name of its own: a driver
-/// leaves one that it has rolled back to, and the next of that name would hide those around it.
+/// The savepoint around a body, where a driver allows a name. Each has a name of its own: after a
+/// rollback to it a driver leaves it open, and the next of that name would hide those around it.
 #[cfg(feature = "postgres")]
 pub(crate) fn body_savepoint(name: &str) -> String {
     format!("pglock_body_{name}")
@@ -127,12 +127,12 @@ fn roll_back_to(savepoint: &str) -> String {
     format!("ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}")
 }
 
-/// Ends the session from inside, and with it all that it holds. The locks go first, since another role
-/// may not end it; the session's own role may.
+/// Ends the session from inside, and with it all that it holds. The locks go first, in case the session
+/// may not end itself: only its own role may, not one that it has changed to.
 pub(crate) const END_SESSION: &str = "ROLLBACK; SELECT pg_advisory_unlock_all(); \
     RESET SESSION AUTHORIZATION; SET ROLE NONE; SELECT pg_catalog.pg_terminate_backend(pg_backend_pid())";
 
-/// Has the server end the session, for which no right is needed.
+/// Makes the server end the session, which needs no privilege.
 pub(crate) const LET_SESSION_END: &str =
     "ROLLBACK; SET idle_in_transaction_session_timeout = 1; BEGIN";
 
@@ -189,15 +189,15 @@ fn raise(conditions: &Conditions, why: &str) -> String {
     .concat()
 }
 
-/// Fails with a text in the error's text, unless it is NULL.
+/// Fails with this text in the error's text, unless it is NULL.
 pub(crate) fn raise_text(expression: &str) -> String {
     format!("SELECT ('{}' || {expression})::int", mark())
 }
 
-/// The same as [`raise`] for a driver without rows, which has no SQLSTATE either: a block puts every
-/// other one into the text.
+/// Does the same as [`raise`] for a driver without rows, which has no SQLSTATE either: a block puts that
+/// of every other error into the text.
 ///
-/// A block looks for interrupts at its end, and may be cancelled then: it must take or release nothing
+/// At its end a block looks for interrupts, and may be cancelled there: it must take or release nothing
 /// for the session.
 fn carry(conditions: &Conditions, why: &str) -> String {
     let mark = mark();

@@ -1,7 +1,7 @@
 //! A lock and the statements under it, in one message, which is one implicit transaction.
 //!
-//! What follows the lock sees what the last holder has committed: every statement has a snapshot of its
-//! own. An answer other than yes must be an error, or the statements would run without the lock.
+//! Every statement has a snapshot of its own, so those after the lock see what the last holder
+//! committed. A refusal must be an error, or the statements would run without the lock.
 
 use super::conditions::Conditions;
 use super::{IDLE, carry, keys, raise, savepoint, targets};
@@ -13,19 +13,19 @@ pub(crate) struct Message<'a> {
     pub(crate) lock: &'a LockInfo,
     /// The caller's statements.
     pub(crate) text: &'a str,
-    /// Whether it stands behind a savepoint of the caller's transaction.
+    /// Whether a savepoint of the caller's transaction goes in front.
     pub(crate) inside: bool,
-    /// Whether a timeout of the caller's bounds the wait, and a statement for that stands in front.
+    /// Whether the caller's timeout bounds the wait, which takes a statement in front.
     pub(crate) bounded: bool,
-    /// The transaction's name, where the text may end it.
+    /// The transaction's name, where the text may end the transaction.
     pub(crate) name: Option<&'a str>,
 }
 
 impl Message<'_> {
-    /// The message. The text has lines of its own, for it may end with a comment.
+    /// The message. The text stands on lines of its own, for it may end with a comment.
     ///
-    /// With `exact`, every error of the acquire is marked. That takes a block, which costs the server
-    /// longer than the lock.
+    /// With `exact`, every error of the acquire is marked. That takes a block, which costs the server more
+    /// than the lock.
     pub(crate) fn text(&self, time: WaitTime, exact: bool, label: &str) -> String {
         let (before, after) = match self.inside {
             true => (
@@ -73,7 +73,7 @@ impl Message<'_> {
     }
 }
 
-/// Not the name of [`super::named`]: a transaction of pglock's may be around the message.
+/// Not the setting of [`super::named`]: a transaction of pglock's may be around the message.
 fn named(name: &str) -> String {
     format!("set_config('pglock.message', '{name}', true)")
 }

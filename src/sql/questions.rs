@@ -1,5 +1,5 @@
-//! What is asked about a lock on keys: why it was refused, whether it is held, and whether waiting on
-//! makes sense.
+//! Questions about a lock on keys: why it was refused, whether it is held, and whether it makes sense to
+//! wait on.
 
 use super::conditions::{Conditions, setting_millis};
 use super::keys::{IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, STALE_SNAPSHOT, answer};
@@ -8,8 +8,8 @@ use crate::failure::Replies;
 use crate::request::{LockInfo, Mode};
 use crate::targets::Target;
 
-/// Why a lock was refused here. Where nothing is in the way, another session has refused it than the
-/// one that answers, or this one holds the key for another process: both are a pooler's doing.
+/// Why a lock was refused here. Where no reason shows, another session refused than the one that
+/// answers, or this one holds the key for another process: either way a pooler is in between.
 pub(crate) fn why_not(for_session: bool) -> String {
     match for_session {
         true => format!(
@@ -21,8 +21,8 @@ pub(crate) fn why_not(for_session: bool) -> String {
     }
 }
 
-/// Whether this session holds the lock: it lets go and takes hold again, key by key, while the message
-/// holds it too. `pg_locks` does not tell a session's hold from a transaction's.
+/// Whether this session holds the lock: it releases each key and takes it again, while the message holds
+/// it too. `pg_locks` does not tell a session's lock from a transaction's.
 pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.tries("_xact", lock);
@@ -30,7 +30,7 @@ pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
     answer(&conditions, "'not held'", replies)
 }
 
-/// Whether this session holds the lock, for the session or the transaction, as `pg_locks` knows it.
+/// Whether this session holds the lock, for the session or the transaction, according to `pg_locks`.
 pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     for (mode, name) in [
@@ -56,12 +56,12 @@ pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
 /// `statement_timeout` in milliseconds, and whether a holder waits for this session in turn, and so
 /// for ever.
 ///
-/// Who waits in slices is not seen waiting between two of them; then the other side of a deadlock is.
-/// Who waits for a transaction's end by its virtual number, as CREATE INDEX CONCURRENTLY does, may
-/// wait for this very question: that is left to the server's own check.
+/// A session that waits in slices does not show as a waiter between two of them; then the other side of
+/// a deadlock finds it. A session that waits for a transaction by its virtual number, as CREATE INDEX
+/// CONCURRENTLY does, may wait for this very question: the server's own check deals with that.
 ///
-/// Of the slots of a semaphore any will do. So the holders of all must wait for this session, or it
-/// must hold them itself.
+/// A semaphore needs just one slot. So it is a deadlock only if the holders of all slots wait for this
+/// session, or are this session.
 pub(crate) fn between_slices(lock: &LockInfo) -> String {
     const ME: &str = "pg_backend_pid()";
     let one_is_enough = !matches!(lock.target(), Target::Slots(_));

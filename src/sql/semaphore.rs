@@ -1,12 +1,12 @@
 //! Acquiring one of several slots, whichever is free.
 //!
-//! A slot is taken for the message first, by whichever statement finds it, and its key stands in a
-//! setting of the message. Only the last statement takes it for the session, and like all that take
-//! something for a session it does so in its WHERE clause and has no row. So a message that fails has
-//! taken nothing, and one that does not has said which slot it was before the slot was taken.
+//! The statement that finds a free slot takes it for the message, and puts its key into a setting of the
+//! message. Only the last statement takes it for the session: in its WHERE clause and without a row, as
+//! everywhere. So a message that fails has taken nothing, and one that succeeds has named the slot
+//! before it took it.
 //!
-//! A driver without rows learns nothing from a message that succeeds. So it is told which slot is free
-//! by one that fails, and asks for that slot; or, after a wait, it asks what the session was given.
+//! A driver without rows learns nothing from a message that succeeds. So a message that fails tells it
+//! which slot is free, and it asks for that slot; after a wait, it asks which slot the session got.
 
 use super::conditions::{Conditions, setting_millis, timeout};
 use super::keys::{Client, REFUSED, allowed_for_session, answer};
@@ -15,12 +15,12 @@ use crate::failure::Replies;
 use crate::key::Key;
 use crate::request::{LockInfo, WaitTime};
 
-/// What a semaphore's acquire is about.
+/// The subject of a semaphore's acquire.
 pub(crate) struct Slots<'a> {
     pub(crate) lock: &'a LockInfo,
     /// The slots, in the order in which they are tried.
     pub(crate) order: &'a [Key],
-    /// Those of them that this session may hold.
+    /// Those that this session may hold.
     pub(crate) held: &'a [Key],
     pub(crate) queue: &'a Key,
 }
@@ -28,17 +28,17 @@ pub(crate) struct Slots<'a> {
 /// The slot that a message has taken for itself.
 const SLOT: &str = "current_setting('pglock.slot')";
 
-/// The slots that the session held before.
+/// The slots that the session held before the message.
 const MINE: &str = "current_setting('pglock.mine')";
 
-/// What a session was given after a wait.
+/// Which slot a session got after a wait.
 pub(crate) const TAKEN: &str = "SELECT current_setting('pglock.taken') AS line";
 
 impl Slots<'_> {
-    /// Takes a free slot, unless others wait for one: those who wait hold the queue's key alone.
+    /// Takes a free slot, unless others wait for one: a waiter holds the queue's key exclusively.
     ///
     /// With rows, the first is the slot's key. Without, it takes the first slot of the order, or fails
-    /// with the key of another that is free, as [`crate::ask`] reads it.
+    /// with the key of another that is free, which [`crate::ask`] reads.
     pub(crate) fn attempt(&self, client: Client, replies: Replies) -> String {
         let allowed = allowed_for_session(self.lock, client);
         let first_come = self.call("pg_try_advisory_xact_lock_shared", self.queue);
@@ -73,12 +73,12 @@ impl Slots<'_> {
         }
     }
 
-    /// Waits for the queue's key, and then, as the one at its head, for a slot: for as long as `time`
-    /// says in all. The end of the message lets the next one come to the head.
+    /// Waits for the queue's key, and then, at the head of the queue, for a slot: in all for as long as
+    /// `time` says. The end of the message brings the next waiter to the head.
     ///
     /// The head looks again after 1 ms, and then after twice as long, up to 12 ms.
     ///
-    /// With rows, the first is the slot's key; without, [`TAKEN`] tells it.
+    /// With rows, the first is the slot's key; without, [`TAKEN`] asks for it.
     pub(crate) fn wait(&self, time: WaitTime, client: Client, replies: Replies) -> String {
         let mark = mark();
         let allowed = allowed_for_session(self.lock, client);
@@ -114,10 +114,10 @@ impl Slots<'_> {
         }
     }
 
-    /// Takes the first slot of the order that is free for the message; NULL if none is.
+    /// Takes the first free slot of the order for the message; NULL if none is free.
     ///
-    /// PostgreSQL would let a session into a slot that it holds already. A [`look`](Self::look) finds
-    /// these: here, before the first that it may hold is tried, or earlier in the message.
+    /// PostgreSQL would grant a session a slot that it holds already. A [`look`](Self::look) finds these:
+    /// here, before the first that it may hold is tried, or earlier in the message.
     fn take(&self, mut look: Option<&str>) -> String {
         let mut cases = String::with_capacity(96 * self.order.len());
         for key in self.order {
@@ -143,7 +143,7 @@ impl Slots<'_> {
     }
 
     /// Notes in a setting of the message which of the slots that this process holds are this session's.
-    /// It must come before they are tried, for `pg_locks` would show what a try has taken too.
+    /// It must come before they are tried: `pg_locks` would also show what a try has taken.
     fn look(&self) -> Option<String> {
         (!self.held.is_empty()).then(|| {
             format!(
@@ -164,7 +164,7 @@ fn as_text(key: &Key) -> String {
     format!("'{}'", key.as_i64().unwrap_or_default())
 }
 
-/// Takes the slot that the message has for the session: nobody is waited for. Where there is none, the
+/// Takes for the session the slot that the message holds, so without a wait. If there is none, the
 /// message has said so before.
 fn keep(replies: Replies) -> String {
     let mut kept = Conditions::new();

@@ -11,8 +11,8 @@ use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
 ///
 /// `then_set` is an expression that is evaluated under the lock.
 ///
-/// A block on every driver, for it can look at the number of rows. It catches errors only where it
-/// must, for a driver without an SQLSTATE: what is locked in a handler's subtransaction and updated
+/// A block on every driver, since it can look at the number of rows. It catches errors only where it
+/// must, for a driver without an SQLSTATE: a row that is locked in a handler's subtransaction and updated
 /// after it costs a multixact.
 pub(super) fn acquire(
     lock: &LockInfo,
@@ -28,7 +28,7 @@ pub(super) fn acquire(
         Target::FirstFree(pick) => (first_free(pick), PICK, ""),
         Target::Keys(_) | Target::Range(_) | Target::Slots(_) => return None,
     };
-    // The mark shows in the context of an error, where the driver tells it.
+    // The mark shows in an error's context, where the driver has that.
     let statement = literal(format!("/*{}*/ {statement}", mark()));
     let execute = format!("EXECUTE {statement}{then}; ");
     let locked = match timeout(time) {
@@ -60,12 +60,12 @@ pub(super) fn acquire(
 const NO_ROW: &str =
     "; GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF";
 
-/// A block has no rows to give: the id waits in a setting of this transaction's. That there is none
-/// is no error, which a worker without work would write to the server's log all the time.
+/// A block returns no rows: the id goes into a setting of the transaction. Finding none is no error: a
+/// worker without work would fill the server's log with it.
 const PICK: &str =
     " INTO picked; PERFORM set_config('pglock.picked', coalesce('=' || picked, ''), true)";
 
-/// What the pick has found: the id after an equals sign, or nothing.
+/// What was found: the id after an equals sign, or nothing.
 pub(crate) const PICKED: &str = "SELECT current_setting('pglock.picked') AS line";
 
 fn first_free(pick: &FirstFree) -> String {
@@ -92,8 +92,8 @@ fn order(order: &Order) -> String {
     identifier(&order.column) + direction
 }
 
-/// The lock on the table, which comes before the lock on the row, knows no NOWAIT: for an attempt
-/// that does not wait it gets the shortest timeout that there is.
+/// The lock on the table, which comes before the lock on the row, has no NOWAIT: an attempt that does
+/// not wait gets the shortest timeout instead.
 fn timeout(time: WaitTime) -> Option<i32> {
     match time {
         WaitTime::No => Some(1),

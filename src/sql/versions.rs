@@ -44,7 +44,7 @@ fn checked(version: &str, key: &[&str], first: usize) -> String {
 }
 
 /// A statement of its own: a save that waited for another writer still has the snapshot from before
-/// its wait.
+/// the wait.
 #[cfg(feature = "postgres")]
 pub(crate) fn version(table: &TableName, version: &str, key: &[&str]) -> String {
     format!(
@@ -65,7 +65,7 @@ fn found(key: &[&str], first: usize) -> String {
     format!(" WHERE {}", conditions.join(" AND "))
 }
 
-/// It can run again, and leaves no moment without the trigger.
+/// It can be run again, and leaves no moment without the trigger.
 pub(crate) fn trigger(table: &TableName, column: &str) -> String {
     let name = identifier(&trigger_name(column));
     let column = identifier(column);
@@ -84,7 +84,7 @@ pub(crate) fn trigger(table: &TableName, column: &str) -> String {
     )
 }
 
-/// PostgreSQL cuts off the rest of a name, so that two long columns would share one trigger.
+/// PostgreSQL truncates names, so two long columns would share one trigger.
 const LONGEST_NAME: usize = 63;
 
 fn trigger_name(column: &str) -> String {
