@@ -14,7 +14,7 @@ use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
 
-/// Acquires the lock on a session that `find` finds, and gives the guard.
+/// Acquires the lock on the session that `find` returns, and returns the guard.
 pub(crate) fn guard<H: SessionHandle>(
     request: &Request,
     find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
@@ -29,7 +29,7 @@ pub(crate) fn guard<H: SessionHandle>(
     Ok(LockGuard::new(handle, request, scope, hold))
 }
 
-/// Acquires the lock for the caller's transaction, which alone ends it.
+/// Acquires the lock for the caller's transaction. Only the end of the transaction releases it.
 pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
     backend: &mut B,
     request: &Request,
@@ -49,7 +49,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
 
 /// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
 ///
-/// `find` looks, under the lock, for what the body is about; with `None` there is nothing, and the
+/// Under the lock, `find` looks up what the body is to work on. If it finds nothing (`None`), the
 /// body does not run.
 pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     backend: &mut B,
@@ -135,7 +135,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     }))
 }
 
-/// Finds the session, and starts the clock of the timeout before that.
+/// Checks the target, starts the clock of the timeout, and finds the session.
 pub(crate) fn begin<'r, H>(
     request: &'r Request,
     scope: Scope,
@@ -176,7 +176,7 @@ pub(crate) fn begin<'r, H>(
     }
 }
 
-/// Acquires the lock on a session, in the scope that the one rule gives or that was insisted on.
+/// Acquires the lock on a session, in the scope that the caller set or that the one rule gives.
 fn on_session<S: Session>(
     session: &mut S,
     attempt: &mut Attempt<'_>,
@@ -218,7 +218,7 @@ fn on_session<S: Session>(
     }
 }
 
-/// Sends what acquires a lock for the session.
+/// Sends the statements that acquire a lock for the session.
 fn for_session<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -232,8 +232,8 @@ fn for_session<S: Session>(
     })
 }
 
-/// Asks once more, with a look at what the session holds, where it bears another process's
-/// number.
+/// Sends a message. If the session bears another process's number, sends it once more, in the form
+/// that looks at what the session holds.
 pub(crate) fn as_client<R>(
     client: &mut sql::Client,
     mut send: impl FnMut(sql::Client) -> Result<R, Failure>,
@@ -242,7 +242,7 @@ pub(crate) fn as_client<R>(
         Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Own => {
             *client = sql::Client::Other;
             match send(*client) {
-                // Refused as an error, in a raw transaction of the caller's, which that has aborted.
+                // The refusal came as an error, and has aborted a raw transaction of the caller's.
                 Err(failure) if failure.may_be_aborted_transaction() => {
                     Err(Failure::Refused(Refusal::InTransaction))
                 }

@@ -3,12 +3,12 @@
 use crate::driver::{Failure, Replies, Session, while_canceled};
 use crate::sql;
 
-/// What is in front of the rows, and between them, where they come as the text of an error.
+/// What stands before the rows, and after each of them, when they come as the text of an error.
 const ROWS: &str = "rows ";
 const ROW: char = '\x1e';
 
-/// Runs a query whose only column is a text called `line`, behind a statement that has no rows, or
-/// nothing.
+/// Runs a query whose only column is a text called `line`. `first` is a statement without rows that
+/// goes before it, or empty.
 pub(crate) fn lines<S: Session>(
     session: &mut S,
     first: &str,
@@ -20,8 +20,8 @@ pub(crate) fn lines<S: Session>(
     }
 }
 
-/// The same after a failed statement behind a savepoint, which is left first. Says whether that
-/// worked: without rows, the question was not answered.
+/// The same after a statement has failed behind a savepoint: rolls back to the savepoint first.
+/// Returns whether that worked, and the rows; there are none if the question was not answered.
 pub(crate) fn lines_after_undo<S: Session>(
     session: &mut S,
     query: &str,
@@ -48,7 +48,7 @@ pub(crate) fn lines_after_undo<S: Session>(
     }
 }
 
-/// Leaves the caller's transaction as it was before a failed statement behind a savepoint.
+/// Restores the caller's transaction to what it was before a statement failed behind a savepoint.
 pub(crate) fn undo<S: Session>(session: &mut S) -> Result<(), Failure> {
     while_canceled(|| session.send(&sql::undo()))
 }
@@ -59,7 +59,7 @@ fn as_error(query: &str) -> String {
     ))
 }
 
-/// The rows that an error says. No error is no rows.
+/// Reads the rows from an error's text. Without an error there are none.
 pub(crate) fn from_error(told: Result<(), Failure>) -> Result<Vec<String>, Failure> {
     let Err(failure) = told else {
         return Ok(Vec::new());

@@ -35,17 +35,17 @@
 /// | `shared` | lets other shared holders in | exclusive |
 /// | `transaction` | BEGIN, lock, body, COMMIT; rolled back on error | a session lock outside a transaction |
 /// | `try` | runs the body only if the lock is free, or becomes free within the timeout | waits |
-/// | `on_conflict = path` | a function without arguments, called instead of returning the timeout's error; its result is the function's | the error |
+/// | `on_conflict = path` | a function without arguments, called instead of returning the timeout's error; its result becomes the function's | the error |
 /// | `crate = path` | where pglock is found, if it is renamed or re-exported | `::pglock` |
 ///
-/// With `try` the function returns `Result<Option<T>, E>`, in its signature as in its body: the body
-/// says `Ok(Some(…))`, and `Ok(None)` comes from the attribute when another session holds the lock.
+/// With `try` the function returns `Result<Option<T>, E>`, and so does the body: it ends in
+/// `Ok(Some(…))`, and `Ok(None)` comes from the attribute when another session holds the lock.
 ///
-/// The default key does not contain the name of a type: two methods of one name in one module share
-/// a lock, unless they are given a key.
+/// The default key does not contain the name of a type: two methods with the same name in one
+/// module share a lock unless you give them keys.
 ///
-/// An argument whose name is a keyword can be written in the key as `format!` wants it, `{type}`, or
-/// as the code does, `{r#type}`.
+/// An argument whose name is a keyword can be written in the key as in `format!`, `{type}`, or as
+/// in code, `{r#type}`.
 ///
 /// # Connections in fields
 ///
@@ -79,12 +79,12 @@
 ///
 /// In the body, `self.conn` and the bare name `conn` both stand for what the lock gives. The lock
 /// borrows that field: the body can use the other fields, but no method that borrows all of `self`.
-/// A field of an argument, `conn = shop.conn`, goes by its bare name only.
+/// A field of an argument, `conn = shop.conn`, is only reached by its bare name.
 ///
 /// A pool can be locked on through a shared reference: `conn = self.pool` works with `&self`.
 ///
 /// # Errors at compile time
 ///
-/// A name in the key that is no argument, an option that is unknown or contradicts another, an
-/// `async fn`, a function without a `Result`, and one without a connection.
+/// The compiler rejects a name in the key that is not an argument, an option that is unknown or
+/// contradicts another, an `async fn`, a function without a `Result`, and one without a connection.
 pub use pglock_macros::locked;

@@ -10,26 +10,26 @@ use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
 use crate::sql;
 use crate::targets::Target;
 
-/// How long an upgrade waits for each key, in milliseconds: long enough for the server to let it past
-/// those who wait, which an attempt that does not wait is not before PostgreSQL 17.
+/// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
+/// PostgreSQL 17, the server does not let an attempt that does not wait go past other waiters.
 const UPGRADE: WaitTime = WaitTime::Place(Some(1));
 
 impl<H: SessionHandle> LockGuard<H> {
     /// Makes an exclusive lock shared, without a gap: other shared holders are let in, and no
     /// exclusive one comes in between. One round trip; nothing happens if it is shared already.
     ///
-    /// If a section around this one holds the lock exclusively too, on the same connection, it keeps
-    /// others out until that section ends.
+    /// If a section around this one also holds the lock exclusively, on the same connection, others
+    /// stay out until that section ends.
     ///
     /// # Errors
     ///
-    /// After each of them but [`Error::LockLost`], the lock is held as it was.
+    /// After any of them except [`Error::LockLost`], the lock is held as before.
     ///
-    /// - [`Error::CannotDowngrade`]: a transaction is open. PostgreSQL cannot give up a lock of a
-    ///   transaction's before its end, and others would see what a lock of the session's protects
-    ///   before it is committed.
+    /// - [`Error::CannotDowngrade`]: a transaction is open. PostgreSQL cannot release a transaction
+    ///   lock before its end, and a session lock would let others in before the work that it
+    ///   protects is committed.
     /// - [`Error::FixedMode`]: the lock is on a range.
-    /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
+    /// - [`Error::LockLost`]: the lock was no longer held, or its connection broke.
     /// - [`Error::Canceled`], [`Error::TransactionAborted`], [`Error::Database`].
     pub fn downgrade(guard: &mut Self) -> Result<(), Error> {
         if guard.lock.mode() == Mode::Shared {
@@ -50,23 +50,24 @@ impl<H: SessionHandle> LockGuard<H> {
         }
     }
 
-    /// Makes a shared lock exclusive if nobody else shares it. `false`: somebody does, and the lock is
-    /// still shared. One round trip; nothing happens if it is exclusive already.
+    /// Makes a shared lock exclusive if nobody else shares it. Returns `false` if somebody does;
+    /// then the lock is still shared. One round trip; nothing happens if it is exclusive already.
     ///
-    /// It goes past those who wait for the lock: they wait for this holder in any case. It waits for
-    /// no more than a millisecond a key. What was read under the shared lock stays as it was.
+    /// It goes past the waiters, which have to wait for this holder in any case. It waits for at
+    /// most a millisecond per key. What was read under the shared lock has not changed.
     ///
-    /// In a transaction the exclusive lock is the transaction's, and stays until its end.
+    /// In a transaction the exclusive lock is a transaction lock, and stays until the transaction
+    /// ends.
     ///
     /// # Errors
     ///
-    /// After each of them but [`Error::LockLost`], the lock is held as it was.
+    /// After any of them except [`Error::LockLost`], the lock is held as before.
     ///
-    /// - [`Error::InTransaction`]: the lock is the session's, and a transaction is open by now.
+    /// - [`Error::InTransaction`]: it is a session lock, and a transaction has been opened since.
     /// - [`Error::FixedMode`]: the lock is on a range.
-    /// - [`Error::LockLost`]: the lock was not held any more, or its connection broke.
+    /// - [`Error::LockLost`]: the lock was no longer held, or its connection broke.
     /// - [`Error::Canceled`], [`Error::LockTableFull`], [`Error::TransactionAborted`].
-    /// - [`Error::Database`]: also in place of `false` with diesel, where the server's messages
+    /// - [`Error::Database`]: with diesel also instead of `false`, if the server's messages
     ///   (`lc_messages`) are not in English.
     pub fn try_upgrade(guard: &mut Self) -> Result<bool, Error> {
         if guard.lock.mode() == Mode::Exclusive {
@@ -83,7 +84,7 @@ impl<H: SessionHandle> LockGuard<H> {
                 guard.lock = lock;
                 Ok(true)
             }
-            // Another shared holder that waits for the same is a deadlock.
+            // A deadlock: another shared holder waits to upgrade too.
             Err(Error::Timeout { .. } | Error::Deadlock { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -96,14 +97,14 @@ impl<H: SessionHandle> LockGuard<H> {
         }
         self.change().map_err(|failure| {
             if matches!(failure, Failure::Sql { .. }) {
-                // A driver may return before the server has let go of what the message had.
+                // A driver may return before the server has released what the message acquired.
                 let _ = insist(|| self.handle.send("SELECT 1"));
             }
             unchanged(lock, failure)
         })
     }
 
-    /// Beside the shared one, which stays too.
+    /// Acquires the exclusive lock beside the shared one, which stays too.
     fn upgrade_for_transaction(&mut self, lock: &LockInfo) -> Result<(), Error> {
         let request = Request {
             timeout: Some(Duration::from_millis(1)),

@@ -1,4 +1,4 @@
-//! A session's claim on a lock, as a line of text tells it.
+//! A session's claim on a lock, read from a line of text.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,9 +11,10 @@ const FIELD: char = '\x1f';
 
 /// A session's claim on a lock: it holds it, or waits for it.
 ///
-/// The server keeps no record of when a lock was granted. A lock is held for no longer than its
-/// session ([`connected_for`](Claim::connected_for)), and one of a transaction for no longer than
-/// that ([`transaction_for`](Claim::transaction_for)).
+/// The server does not record when a lock was granted. A session has held a lock for no longer than
+/// it has been connected ([`connected_for`](Claim::connected_for)), and a transaction lock for no
+/// longer than its transaction ([`transaction_for`](Claim::transaction_for)).
+///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(feature = "postgres")] {
@@ -36,18 +37,18 @@ const FIELD: char = '\x1f';
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Claim {
-    /// The key: under the caller's name where the caller asked for it, otherwise as the number or
-    /// pair that the server knows.
+    /// The key: by its name if the caller asked for it by name, otherwise as the number or pair
+    /// that the server knows.
     pub key: Key,
     /// Exclusive or shared.
     pub mode: Mode,
-    /// Whether it is held; otherwise it is waited for.
+    /// `true` if the session holds the lock, `false` if it waits for it.
     pub granted: bool,
-    /// Whether it is that of the session that was asked.
+    /// Whether it is a claim of the session that was asked.
     pub own: bool,
     /// The server process of the session. `None`: a prepared transaction, which has none.
     pub pid: Option<i32>,
-    /// Its `application_name`, where one is set.
+    /// The session's `application_name`, if one is set.
     pub application: Option<String>,
     /// The user who is logged in.
     pub user: Option<String>,
@@ -61,14 +62,14 @@ pub struct Claim {
     pub transaction_for: Option<Duration>,
     /// For how long it has been connected.
     pub connected_for: Option<Duration>,
-    /// For how long it has been waiting, if it does (since PostgreSQL 14): the whole wait, also where it
+    /// For how long it has been waiting, if it is (since PostgreSQL 14): the whole wait, even if it
     /// is sent in slices.
     pub waiting_for: Option<Duration>,
     /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
     /// prepared transaction. Empty for a holder.
     pub blocked_by: Vec<i32>,
-    /// The name that its statement bears: see [`Lock::labelled`](crate::Lock::labelled). Of a holder
-    /// that is idle, it is the name in its last statement.
+    /// The name in its statement's label: see [`Lock::labelled`](crate::Lock::labelled). For an
+    /// idle holder, the name in its last statement.
     pub label: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What comes back when a message is sent: what the server refuses, and what went wrong.
+//! How a message can fail: refusals by the server, and errors.
 
 use std::fmt;
 
@@ -7,15 +7,16 @@ use crate::process;
 /// An error of the driver, the pool or the body, as `source`.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// Why the server did not do what a statement asks for.
+/// Why the server did not do what a statement asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
     /// Another session holds the lock.
     Busy,
-    /// At a release, or when asked: this session does not hold the lock.
+    /// This session does not hold the lock: the answer to a release, or to the question whether it
+    /// does.
     NotHeld,
-    /// A transaction is open in which there should be none.
+    /// A transaction is open, and none may be.
     InTransaction,
     /// The transaction's snapshot would be older than the lock.
     StaleSnapshot,
@@ -23,11 +24,11 @@ pub enum Refusal {
     InRecovery,
     /// There is no row to lock.
     NoSuchRow,
-    /// The session bears the number of another process, and holds the key.
+    /// The session bears the number of another process, which holds the key on it.
     SharedSession,
     /// The server is not PostgreSQL, and grants the lock to everybody.
     NotPostgres,
-    /// For a reason that is still to be asked.
+    /// The reason is not known yet, and must be asked for.
     Unexplained,
 }
 
@@ -73,32 +74,32 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// How the reply to a message can say something.
+/// How a driver returns the reply to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replies {
-    /// By rows, and by errors with an SQLSTATE.
+    /// In rows, and in errors with an SQLSTATE.
     Rows,
     /// The message succeeds or fails, with a text: see [`Failure::from_error`].
     Errors,
 }
 
-/// Marks what pglock itself says in the text of an error. Nobody else can write it: it holds a
+/// Marks pglock's own words in the text of an error. Nobody else can write the mark: it contains a
 /// random word of this process.
 pub(crate) fn mark() -> String {
     ["pglock-", process::word(), ":"].concat()
 }
 
-/// Why a message did not do what it asks for.
+/// Why a message failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failure {
-    /// The server refused, in words of pglock's.
+    /// One of pglock's own statements refused.
     Refused(Refusal),
     /// The server reported an error.
     Sql {
-        /// Its SQLSTATE, where the driver or the text says it.
+        /// Its SQLSTATE, if the driver or the text gives it.
         sqlstate: Option<String>,
-        /// Whether a statement of pglock's own failed, as far as the text says it.
+        /// Whether a statement of pglock's own failed, as far as the text shows.
         marked: bool,
         /// The driver's error.
         source: BoxError,
@@ -108,8 +109,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Tells what an error of the server's is, for a driver to report. A refusal that came as an
-    /// error is recognised by its text, and so is an SQLSTATE that was carried in it.
+    /// Classifies an error of the server's, for a driver to report. A refusal that came as an error
+    /// is recognised by its text, and so is an SQLSTATE in that text.
     pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         let mark = mark();
@@ -129,8 +130,8 @@ impl Failure {
     }
 
     /// The same, with the error's context and its internal query (`PG_DIAG_CONTEXT`,
-    /// `PG_DIAG_INTERNAL_QUERY`), where the driver tells them. They say that a statement of pglock's own
-    /// failed, where the error's text cannot.
+    /// `PG_DIAG_INTERNAL_QUERY`), if the driver provides them. They show that a statement of
+    /// pglock's own failed where the error's text cannot.
     #[must_use]
     pub fn in_context(mut self, context: &str) -> Self {
         if let Self::Sql { marked, .. } = &mut self {
@@ -139,14 +140,14 @@ impl Failure {
         self
     }
 
-    /// Whether a statement that must be the first of its transaction was not: a raw `BEGIN` of the
-    /// caller's came before it (SQLSTATE 25001).
+    /// Whether a statement failed because it must be the first of its transaction: a raw `BEGIN` of
+    /// the caller's came before it (SQLSTATE 25001).
     #[must_use]
     pub fn is_in_transaction(&self) -> bool {
         matches!(self, Self::Refused(Refusal::InTransaction)) || self.has_state(ACTIVE_TRANSACTION)
     }
 
-    /// Whether two messages failed in the same words, where the driver does not tell the SQLSTATE.
+    /// Whether two messages failed in the same words, if the driver gives no SQLSTATE.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (
@@ -165,7 +166,7 @@ impl Failure {
         matches!(self, Self::Refused(_) | Self::Sql { marked: true, .. })
     }
 
-    /// Whether the server had no transaction for the message, or one that was aborted.
+    /// Whether the message found no transaction, or an aborted one.
     pub(crate) fn is_without_transaction(&self) -> bool {
         self.has_state(NO_TRANSACTION) || self.has_state(IN_FAILED_TRANSACTION)
     }
@@ -182,15 +183,15 @@ impl Failure {
         self.has_state(CANCELED)
     }
 
-    /// Whether the message failed since an earlier error has aborted the transaction. Where the
-    /// driver does not tell the SQLSTATE, it may have.
+    /// Whether the message failed, or may have failed if the driver gives no SQLSTATE, because an
+    /// earlier error had aborted the transaction.
     pub(crate) fn may_be_aborted_transaction(&self) -> bool {
         matches!(self, Self::Sql { sqlstate, .. }
             if sqlstate.as_deref().is_none_or(|state| state == IN_FAILED_TRANSACTION))
     }
 
-    /// The failure of a message that needs a transaction, where there was none or it had been
-    /// aborted. Drivers that do not tell the SQLSTATE leave it open which.
+    /// The failure of a message that needs a transaction, and found none or an aborted one. Adds
+    /// the SQLSTATE if the driver gives none.
     pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
         match self {
             Self::Sql {
@@ -237,7 +238,8 @@ pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 
-/// What a block puts in front of an error's text. The text of a syntax error may quote our own.
+/// Reads the SQLSTATE that a `DO` block puts in front of an error's text. Its form is checked,
+/// because the text of a syntax error may quote ours.
 fn state_at_start(text: &str) -> Option<&str> {
     let (state, _) = text.split_once(' ')?;
     let is_state = state.len() == 5
@@ -247,8 +249,8 @@ fn state_at_start(text: &str) -> Option<&str> {
     is_state.then_some(state)
 }
 
-/// Whether an error is the last that a session says: connection exceptions, shutdowns, and the
-/// three timeouts that end a session: idle, idle in a transaction, and too long in one.
+/// Whether an error ends its session: connection exceptions, shutdowns, and three timeouts (session
+/// idle, transaction idle, transaction too long).
 fn is_connection_loss(sqlstate: &str) -> bool {
     sqlstate.starts_with("08")
         || matches!(

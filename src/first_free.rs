@@ -10,8 +10,8 @@ use crate::sql;
 use crate::targets::FirstFree;
 
 impl FirstFree {
-    /// BEGIN, lock the first free row, run the body with its id, COMMIT; rolled back on error. `None`:
-    /// there is no free row. It never waits for a row.
+    /// BEGIN, lock the first free row, run the body with its id, COMMIT; rolled back on error.
+    /// Returns `None` if there is no free row. It never waits for a row.
     ///
     /// The id comes as the type that the body names, `|tx, id: i64|`, read from PostgreSQL's text for
     /// it by [`FromStr`]. A `String` is that text.
@@ -22,7 +22,7 @@ impl FirstFree {
     /// # Errors
     ///
     /// Those of the body, and those of
-    /// [`Lock::run_in_transaction`](crate::Lock::run_in_transaction) on a row, but for
+    /// [`Lock::run_in_transaction`](crate::Lock::run_in_transaction) on a row, except
     /// [`Error::NoSuchRow`]. [`Error::UnreadableId`] if the id is not of that type.
     pub fn run_in_transaction<B, I, T, E>(
         &self,

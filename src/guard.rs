@@ -18,12 +18,13 @@ use crate::telemetry::{Hold, Outcome};
 /// functions, to leave the connection's methods alone.
 ///
 /// A session lock is released by [`LockGuard::release`], which reports what went wrong, or by
-/// dropping the guard, which cannot. A guard that is forgotten (`std::mem::forget`) releases nothing:
-/// the lock stays with its session, also in a pool. In both other cases an open transaction is rolled back first, and if
+/// dropping the guard, which cannot. In both cases an open transaction is rolled back first, and if
 /// the server does not confirm the release, the session is ended: the lock is free afterwards. A
-/// transaction lock stays until its transaction ends, and releasing the guard does nothing.
+/// guard that is forgotten (`std::mem::forget`) releases nothing: the lock stays with its session,
+/// even in a pool. A transaction lock stays until its transaction ends, and releasing the guard
+/// does nothing.
 ///
-/// What must not be does not compile: using the connection beside a live guard,
+/// Misuse does not compile: using the connection beside a live guard,
 ///
 /// ```compile_fail,E0499
 /// # fn import(client: &mut postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -55,7 +56,7 @@ where
     pub(crate) handle: H,
     pub(crate) lock: LockInfo,
     pub(crate) scope: Scope,
-    /// Whether questions after the lock bear its name.
+    /// Whether questions about the lock carry its name.
     labelled: bool,
     hold: Hold,
     released: bool,
@@ -76,7 +77,7 @@ where
         }
     }
 
-    /// Runs the body such that its spans are inside that of the hold.
+    /// Runs the body with its spans inside the span of the hold.
     pub(crate) fn run<R>(guard: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
         guard.hold.inside().run(|| body(&mut guard.handle))
     }
@@ -99,7 +100,7 @@ where
     /// Asks the server whether the lock is still held, by the session or by the transaction as the
     /// guard's [`scope`](LockGuard::scope) says. One round trip.
     ///
-    /// A lost connection is a plain `false`: the server frees what it held.
+    /// If the connection is lost, it returns `false`: the server frees what the session held.
     ///
     /// # Errors
     ///
@@ -124,7 +125,7 @@ where
             Err(failure) => failure,
         };
         let refused = matches!(failure, Failure::Refused(Refusal::NotHeld));
-        // A refusal that came in a row has not kept the savepoint from being released.
+        // A refusal that came in a row is no error, so the savepoint has been released.
         if in_transaction && !(refused && replies == Replies::Rows) {
             let undone = ask::undo(session);
             if !refused && undone.is_err() {
@@ -137,15 +138,15 @@ where
         }
     }
 
-    /// Releases the lock, and says whether all was well. A transaction lock is left to its
+    /// Releases the lock, and reports what went wrong. A transaction lock is left to its
     /// transaction. One round trip.
     ///
     /// # Errors
     ///
-    /// In each of them, the lock is free afterwards.
+    /// After any of them, the lock is free.
     ///
-    /// - [`Error::LockLost`]: the lock was not held any more, so the section ran unprotected, or
-    ///   its connection broke.
+    /// - [`Error::LockLost`]: the lock was no longer held, so the section ran unprotected, or its
+    ///   connection broke.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {

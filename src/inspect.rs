@@ -21,14 +21,14 @@
 //! # }
 //! ```
 //!
-//! Any session may look, at the locks of the current database. Of the sessions of *other* users it
-//! sees the process, the user and the application; state and times take the rights of
+//! Any session may look at the locks of the current database. For sessions of *other* users it sees
+//! the process, the user and the application; state and times need the rights of
 //! `pg_read_all_stats` or `pg_monitor` ([Predefined Roles]), and are `None` without them.
 //!
-//! The answer is a moment's. Looking takes a short lock on the server's whole lock table ([`pg_locks`]
-//! says so): not for loops that run a thousand times a second. Inside a transaction the columns of
-//! `pg_stat_activity` are as they were at its first look ([`stats_fetch_consistency`]), and a look
-//! that fails aborts the transaction, as any statement does.
+//! The answer holds only for the moment. Looking takes a short lock on the server's whole lock
+//! table (as [`pg_locks`] says), so do not look a thousand times a second. Inside a transaction the
+//! columns of `pg_stat_activity` are as they were at the first look ([`stats_fetch_consistency`]),
+//! and a look that fails aborts the transaction, as any statement does.
 //!
 //! [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 //! [`pg_stat_activity`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW
@@ -56,8 +56,8 @@ where
     claims(backend, &[key.into()], "l.granted")
 }
 
-/// The sessions that wait for a key, those that came first first. One round trip, or two with
-/// diesel.
+/// The sessions that wait for a key, the longest wait first (since PostgreSQL 14; before, in no
+/// particular order). One round trip, or two with diesel.
 ///
 /// # Errors
 ///
@@ -69,8 +69,8 @@ where
     claims(backend, &[key.into()], "NOT l.granted")
 }
 
-/// All advisory locks of the current database, those of other programs too: ordered by key, and for
-/// each its holders before its waiters. One round trip, or two with diesel.
+/// All advisory locks of the current database, including those of other programs: ordered by key,
+/// and for each key its holders before its waiters. One round trip, or two with diesel.
 ///
 /// # Errors
 ///
@@ -82,15 +82,15 @@ where
     claims(backend, &[], "true")
 }
 
-/// Cancels the statement that a session runs (`pg_cancel_backend`), if it still has this claim. It
-/// ends a wait, with [`Error::Canceled`] for who waits; a holder that is idle goes on holding.
+/// Cancels the statement that a session runs (`pg_cancel_backend`), if it still has this claim. A
+/// waiter gets [`Error::Canceled`]; an idle holder goes on holding.
 ///
-/// Says whether the signal was sent.
+/// Returns whether the signal was sent.
 ///
 /// # Errors
 ///
-/// [`Error::Inspect`]: no connection, or no right to. It takes the same user, `pg_signal_backend`
-/// or a superuser ([Server Signaling Functions]).
+/// [`Error::Inspect`]: no connection, or no right to cancel. That needs the same user,
+/// `pg_signal_backend` or a superuser ([Server Signaling Functions]).
 ///
 /// [Server Signaling Functions]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
 pub fn cancel<B>(backend: &mut B, claim: &Claim) -> Result<bool, Error>
@@ -103,7 +103,7 @@ where
 /// Ends a session (`pg_terminate_backend`), if it still has this claim: its transaction is rolled
 /// back, and all its locks are free.
 ///
-/// Says whether the signal was sent; the session ends soon after.
+/// Returns whether the signal was sent; the session ends soon after.
 ///
 /// # Errors
 ///
@@ -150,15 +150,15 @@ where
     })
 }
 
-/// The sessions that hold a lock, ten at most: none where that cannot be told, which must not
-/// replace the error that they are asked about. One round trip.
+/// The sessions that hold a lock, ten at most. If asking fails it returns none: the failure must
+/// not replace the error that the holders explain. One round trip.
 pub(crate) fn holders_of<S: Session>(session: &mut S, first: &str, lock: &LockInfo) -> Vec<Claim> {
     let lines = ask::lines(session, first, &holders_query(lock));
     read_holders(&lines.unwrap_or_default(), lock)
 }
 
-/// The same after a failed statement behind a savepoint, which is left first. A driver that reads
-/// rows does it in one message, another in three.
+/// The same after a statement has failed behind a savepoint: rolls back to the savepoint first. One
+/// message with a driver that reads rows, three with another.
 pub(crate) fn undo_and_holders<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -178,7 +178,7 @@ fn holders_query(lock: &LockInfo) -> String {
     }
 }
 
-/// Of a range, each session once: the nodes on which they meet mean nothing to the caller.
+/// For a range, names each session once: the nodes on which they meet mean nothing to the caller.
 fn read_holders(lines: &[String], lock: &LockInfo) -> Vec<Claim> {
     let mut claims = read(lines, lock.keys());
     if let Target::Range(_) = lock.target() {

@@ -23,7 +23,7 @@
 //! **A lock covers the whole critical section and never ends before the transaction it was taken
 //! in.** Outside a transaction a lock is a session lock, released when the closure or the guard
 //! ends. Inside one it is a transaction lock, released by COMMIT or ROLLBACK. If it were released
-//! sooner, others would be let in before they can see what was written.
+//! sooner, others would be let in before they could see what was written.
 //!
 //! A lock on a key is an [advisory lock]: it keeps out code that asks for the same key, and nothing
 //! else. To keep out code that does not ask, lock the [`Row`] or the [`Table`] itself.
@@ -37,24 +37,24 @@
 //! | the same, only if the lock is free | [`try_with_lock`] |
 //! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
 //! | a few statements on a hot key, in one round trip | [`Lock::batch_execute`] |
-//! | a transaction that is open already | [`transaction_lock`] |
+//! | a transaction that is already open | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several | [`FirstFree`] |
-//! | nights, bytes or ids from one number to another | [`Lock::range`] |
+//! | a range of nights, bytes or ids | [`Lock::range`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
-//! | at most so many at a time | [`Semaphore`] |
+//! | a limit on how many run at a time | [`Semaphore`] |
 //! | one leader among several processes | [`election`] |
 //! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
 //!
-//! The [`guide`] takes you from the first lock to the night when you are called.
+//! The [`guide`] takes you from the first lock to the night when you are on call.
 //!
 //! # Errors and their type
 //!
 //! A body returns `Result<T, E>` for any `E: From<pglock::Error>`: anyhow, a boxed error, your own
 //! enum with `#[from]`, [`Error`] itself, or `diesel::result::Error`. A closure that ends in a bare
-//! `Ok(())` does not say which. Where `?` follows the call, nothing else does, and the compiler
+//! `Ok(())` does not say which. If `?` follows the call, nothing else does either, and the compiler
 //! reports E0283, "type annotations needed". Name the type in the closure's last line:
 //! `anyhow::Ok(())`, or `Ok::<_, MyError>(())`.
 //!
@@ -62,7 +62,7 @@
 //!
 //! pglock is synchronous, and blocks the thread that it runs on. In async code, run the section in
 //! `tokio::task::spawn_blocking`. A `postgres::Client` panics when it is connected, used or dropped
-//! inside a runtime, so keep the last clone of its pool outside of the runtime too.
+//! inside a runtime, so keep the last clone of its pool outside the runtime too.
 //!
 //! # Features
 //!

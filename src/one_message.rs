@@ -1,4 +1,4 @@
-//! A section that travels as one message: the lock, statements, COMMIT and release.
+//! A section that is sent as one message: the lock, statements, COMMIT and release.
 
 use std::time::{Duration, Instant};
 
@@ -40,46 +40,48 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///
     /// # When to use it
     ///
-    /// For a key that many want at once, and for servers that are far away: counters, transfers, stock, a
-    /// call of a procedure. The lock is held for as long as the statements take at the server, and not
-    /// for the round trips of a closure. All decisions must be in the statements: nothing comes back to
-    /// your code before the COMMIT.
+    /// For a key that many want at once, and for servers that are far away: counters, transfers,
+    /// stock, a procedure call. The lock is held for as long as the statements take at the server,
+    /// and not for the round trips of a closure. All decisions must be in the statements: nothing
+    /// comes back to your code before the COMMIT.
     ///
-    /// If the section is a **single `UPDATE` of a row that says itself what it may do** (`UPDATE stock
-    /// SET count = count - 1 WHERE item = 'ABC' AND count > 0`), it needs no lock: under READ COMMITTED
-    /// it waits for the row, and looks again. It is faster without. Take the lock where several
-    /// statements belong together, or rows that do not exist yet.
+    /// If the section is a **single `UPDATE` with a condition of its own** (`UPDATE stock SET count
+    /// = count - 1 WHERE item = 'ABC' AND count > 0`), it needs no lock: under READ COMMITTED it
+    /// waits for the row, and looks again. It is faster without one. Take the lock where several
+    /// statements belong together, or for rows that do not exist yet.
     ///
-    /// # What the text may hold
+    /// # What the text may contain
     ///
-    /// Any statements that may run in a transaction, separated by semicolons. Each of them sees what the
-    /// last holder has committed. There are no parameters: quote values with [`literal`](crate::literal).
-    /// `VACUUM`, `CREATE INDEX CONCURRENTLY` and the like are refused by the server, and `COPY` from or to
-    /// the client is not possible. The server sees one message: `statement_timeout` bounds each
-    /// statement, and `lock_timeout` is the caller's own for all but the acquire.
+    /// Any statements that may run in a transaction, separated by semicolons. Each of them sees
+    /// what the last holder has committed. There are no parameters: quote values with
+    /// [`literal`](crate::literal). The server refuses `VACUUM`, `CREATE INDEX CONCURRENTLY` and
+    /// the like, and `COPY` from or to the client is not possible. The server sees one message:
+    /// `statement_timeout` bounds each statement, and `lock_timeout` is the caller's own for all
+    /// but the acquire.
     ///
-    /// A text with a word that could end the transaction (`BEGIN`, `START`, `COMMIT`, `END`, `ROLLBACK`,
-    /// `ABORT`, `PREPARE`, in a string too) is watched. Outside a transaction that costs a second round
-    /// trip. If it has ended the transaction, the error is [`Error::LockLost`]: what came after it is
-    /// rolled back, and what came before it is as it says itself.
+    /// If the text contains a word that could end the transaction (`BEGIN`, `START`, `COMMIT`,
+    /// `END`, `ROLLBACK`, `ABORT`, `PREPARE`, even in a string), pglock checks whether it did.
+    /// Outside a transaction the check costs a second round trip. If the text ended the
+    /// transaction, the error is [`Error::LockLost`]: what came after the end is rolled back, and
+    /// what came before it is committed or rolled back as the text says.
     ///
     /// # Inside a transaction
     ///
-    /// Of the caller's, the same message stands behind a savepoint, and the lock stays until that
-    /// transaction ends. After an error the transaction is as it was before, unless the server could not
-    /// read the text (a syntax error): then it has not come to the savepoint, and the transaction is
-    /// aborted.
+    /// Inside a transaction of the caller's, the same message stands behind a savepoint, and the
+    /// lock stays until that transaction ends. After an error the transaction is as it was before,
+    /// unless the server could not parse the text (a syntax error): then it never reached the
+    /// savepoint, and the transaction is aborted.
     ///
     /// # Waiting
     ///
-    /// As everywhere: in slices, with all that is set on the lock. A `QueuedPool` does not queue these,
-    /// for the server's queue does it better.
+    /// As for every lock: in slices, and with all that is set on the lock. A `QueuedPool` does not
+    /// queue these sections: the server's queue does it better.
     ///
-    /// With `postgres`, an error of the first slice does not say whether it came from the acquire or
-    /// from the statements. If it is a lock timeout (SQLSTATE 55P03) that may be the end of the slice,
-    /// the message is sent again in a form that says it, without waiting: so a text that has run into a
-    /// lock timeout of its own can run twice, rolled back the first time. Any other error counts as
-    /// the statements' own, also a cancel in the first slice of the wait.
+    /// With `postgres`, an error of the first slice does not say whether it came from the acquire
+    /// or from the statements. If it is a lock timeout (SQLSTATE 55P03) that may be the end of the
+    /// slice, the message is sent again without waiting, in a form that does say it. So a text that
+    /// ran into a lock timeout of its own can run twice, rolled back the first time. Any other
+    /// error counts as the statements' own, even a cancel in the first slice of the wait.
     ///
     /// # Errors
     ///
@@ -87,22 +89,22 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///   [`Error::WrongScope`] as in [`run_in_transaction`](Lock::run_in_transaction). The statements
     ///   have not run.
     /// - [`Error::Body`] with the driver's error: a statement failed. All of them are rolled back.
-    /// - [`Error::NulByte`]: the text has a NUL byte. Nothing was sent.
-    /// - [`Error::LockLost`], [`Error::TransactionLeftOpen`]: the text has ended the transaction, or left
-    ///   one open, which is rolled back.
-    /// - [`Error::ConnectionLost`]: outside a transaction, whether the statements were committed is not
-    ///   known.
+    /// - [`Error::NulByte`]: the text contains a NUL byte. Nothing was sent.
+    /// - [`Error::LockLost`], [`Error::TransactionLeftOpen`]: the text ended the transaction, or
+    ///   left one open, which is rolled back.
+    /// - [`Error::ConnectionLost`]: the connection broke. Outside a transaction, it is not known
+    ///   whether the statements were committed.
     pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
         one_message(&mut self.backend, &self.request, sql, send)?;
         Ok(())
     }
 
-    /// As [`batch_execute`](Lock::batch_execute), only if the lock is free, or becomes free within the
-    /// timeout, where one is set. `false`: it was not, and nothing has run.
+    /// As [`batch_execute`](Lock::batch_execute), but only if the lock is free, or becomes free
+    /// within the timeout, if one is set. Returns `false` otherwise; then nothing has run.
     ///
     /// # Errors
     ///
-    /// As [`batch_execute`](Lock::batch_execute), but for the timeout.
+    /// As [`batch_execute`](Lock::batch_execute), except the timeout.
     pub fn try_batch_execute(&mut self, sql: &str) -> Result<bool, Error> {
         let request = self.request.or_no_wait();
         match one_message(&mut self.backend, &request, sql, send) {
@@ -113,11 +115,11 @@ impl<B: LockBackend, L> Lock<B, L> {
     }
 }
 
-/// Sections in one message that give rows.
+/// Sections in one message that return rows.
 #[cfg(feature = "postgres")]
 impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
-    /// As [`batch_execute`](Lock::batch_execute), and gives what the statements return: for sessions of
-    /// `postgres`, whose simple query protocol has rows of texts.
+    /// As [`batch_execute`](Lock::batch_execute), and returns what the statements return. Only for
+    /// sessions of `postgres`, whose simple query protocol returns rows as text.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -155,12 +157,12 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
         Ok(backends::without_ours(messages, around))
     }
 
-    /// As [`simple_query`](Lock::simple_query), only if the lock is free, or becomes free within the
-    /// timeout, where one is set. `None`: it was not, and nothing has run.
+    /// As [`simple_query`](Lock::simple_query), but only if the lock is free, or becomes free
+    /// within the timeout, if one is set. Returns `None` otherwise; then nothing has run.
     ///
     /// # Errors
     ///
-    /// As [`batch_execute`](Lock::batch_execute), but for the timeout.
+    /// As [`batch_execute`](Lock::batch_execute), except the timeout.
     pub fn try_simple_query(
         &mut self,
         sql: &str,
@@ -177,7 +179,7 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
 #[cfg(feature = "postgres")]
 use crate::backends::postgres as backends;
 
-/// The rows are the text's, whatever they say.
+/// Sends the message. With `query`, since `send` could take a row of the text's for a refusal.
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
     match S::REPLIES {
         Replies::Rows => session.query(sql).map(drop),
@@ -185,8 +187,8 @@ fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
     }
 }
 
-/// Sends the message until it has an answer. Gives that, and how many statements of ours are around the
-/// text's.
+/// Sends the message until it is answered. Returns the answer, and how many statements of ours
+/// stand before and after the text.
 fn one_message<B: LockBackend + ?Sized, R>(
     backend: &mut B,
     request: &Request,
@@ -216,7 +218,7 @@ fn one_message<B: LockBackend + ?Sized, R>(
         true => Place::CallersTransaction,
         false => Place::OneMessage,
     };
-    // A wait that is not sliced can end in more ways.
+    // A wait that is not sliced can end in more ways, so it uses the exact form from the start.
     let mut exact = <B::Session as Session>::REPLIES == Replies::Errors || request.keep_place;
     let sent = attempt.in_slices(session, place, |session, time, label| {
         let mut once = |session: &mut B::Session, time, exact| {
@@ -261,8 +263,8 @@ fn one_message<B: LockBackend + ?Sized, R>(
     Ok((done?, message.statements_around()))
 }
 
-/// Whether a message failed before its text began. Nothing in a text fails for want of a transaction: an
-/// error ends the message.
+/// Whether a message failed before its text began. The text itself cannot fail for lack of a
+/// transaction: an earlier error ends the message.
 fn is_of_acquire(failure: &Failure) -> bool {
     match failure {
         Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
@@ -270,18 +272,18 @@ fn is_of_acquire(failure: &Failure) -> bool {
     }
 }
 
-/// Whether an error that does not say whose it is may be the end of a slice.
+/// Whether an error of unknown origin may be the end of a slice.
 fn may_end_slice(failure: &Failure, time: WaitTime, elapsed: Duration) -> bool {
     failure.is_timeout()
         && match time {
             WaitTime::Slice(millis) => elapsed.as_millis() >= u128::from(millis.unsigned_abs()),
-            WaitTime::OwnSlice(_) => true, // the session's own may be shorter
+            WaitTime::OwnSlice(_) => true, // the session's own timeout may be shorter
             WaitTime::No | WaitTime::Place(_) => false,
         }
 }
 
-/// After a message that succeeded: whether the text has left a transaction open, which it can only with
-/// certain words.
+/// Checks, after a message that succeeded, that the text has left no transaction open. It can do so
+/// only with certain words.
 fn settled<S: Session>(
     session: &mut S,
     request: &Request,
@@ -310,10 +312,10 @@ fn settled<S: Session>(
     })
 }
 
-/// What a message that failed in its text, or behind it, means, after what it has left behind is gone.
+/// Cleans up after a message that failed in its text or after it, and returns the error.
 fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
     let failure = match failure {
-        // A foreign server that is not there has an SQLSTATE like it.
+        // An unreachable foreign server has an SQLSTATE like it.
         Failure::Lost(source) if session.is_broken() || session.send("").is_err() => {
             return Error::ConnectionLost {
                 lock: message.lock.clone(),
@@ -327,8 +329,8 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         true => ask::undo(session),
         false => insist(|| session.send("SELECT 1")),
     };
-    // The server answers when it has let go of the lock, unless a transaction is aborted: by the text, or
-    // one of the caller's before it.
+    // The server answers once it has released the lock, unless a transaction is aborted: by the
+    // text, or one of the caller's before it.
     let aborted = match &left {
         Err(_) if message.inside => session.send("SELECT 1").err(),
         Err(_) | Ok(()) => left.err(),
@@ -344,7 +346,8 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         .as_ref()
         .is_some_and(Failure::may_be_aborted_transaction);
     if left_aborted && !message.inside && message.name.is_none() {
-        // The text has opened none, so it is the caller's, by a raw BEGIN, and not ours to roll back.
+        // The text has opened none, so the caller has, with a raw BEGIN: it is not ours to roll
+        // back.
         let lock = message.lock.clone();
         return Error::InTransaction { lock };
     }

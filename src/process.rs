@@ -1,4 +1,4 @@
-//! What tells this process from all others.
+//! What tells this process apart from all others.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -16,7 +16,7 @@ pub(crate) fn word() -> &'static str {
     &WORD
 }
 
-/// A word for one use in this process. It can be part of a name without quotes.
+/// A word that is used once in this process. It can be part of an unquoted name.
 pub(crate) fn unique_word() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{}_{}", word(), NEXT.fetch_add(1, Ordering::Relaxed))

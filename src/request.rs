@@ -21,9 +21,9 @@ pub enum Mode {
 /// How long a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Until it is released, or its connection ends. What a lock outside a transaction is.
+    /// Until it is released, or its connection ends. The default outside a transaction.
     Session,
-    /// Until the transaction ends by COMMIT or ROLLBACK. What a lock inside a transaction is.
+    /// Until the transaction ends by COMMIT or ROLLBACK. The default inside a transaction.
     Transaction,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Which lock: its target and its mode. Every error names it, and a guard has it.
+/// Which lock: its target and its mode. Errors name it, and guards return it.
 ///
 /// ```
 /// # #[cfg(feature = "postgres")]
@@ -82,8 +82,8 @@ impl LockInfo {
         &self.target
     }
 
-    /// The keys, in the order in which they are taken: of a range, those of its nodes. A lock on a row
-    /// or a table has none, a semaphore those of its slots, of which it takes one.
+    /// The keys, in the order in which they are acquired. A range has those of its nodes. A
+    /// semaphore has those of its slots, of which it takes one. A row or a table has none.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
         match &self.target {
@@ -94,7 +94,7 @@ impl LockInfo {
         }
     }
 
-    /// The keys, each with the mode in which it is taken.
+    /// The keys, each with the mode in which it is acquired.
     pub(crate) fn keys_and_modes(&self) -> impl Iterator<Item = (&Key, Mode)> {
         let of_range = match &self.target {
             Target::Range(range) => range.modes(),
@@ -106,7 +106,7 @@ impl LockInfo {
         self.keys().iter().zip(modes)
     }
 
-    /// The keys that are taken in this mode.
+    /// The keys that are acquired in this mode.
     pub(crate) fn keys_in(&self, mode: Mode) -> Vec<Key> {
         let keys = self.keys_and_modes().filter(|(_, taken)| *taken == mode);
         keys.map(|(key, _)| key.clone()).collect()
@@ -118,7 +118,7 @@ impl LockInfo {
         self.mode
     }
 
-    /// Whether two sessions could not have it at the same time.
+    /// Whether two sessions cannot hold it at the same time.
     #[cfg(feature = "r2d2")]
     pub(crate) fn is_self_conflicting(&self) -> bool {
         match &self.target {
@@ -128,11 +128,11 @@ impl LockInfo {
         }
     }
 
-    /// Whether a session that asks for this one can come to wait until another session lets go of
-    /// `held`, as far as both are on keys, on the same row or on the same table.
+    /// Whether a session that asks for this lock may have to wait until another session releases
+    /// `held`: for keys, for the same row, and for the same table.
     ///
-    /// Two shared locks do not conflict, but the server lets the second wait behind an exclusive one
-    /// that waits for the first. Only a row is shared past those who wait for it.
+    /// Two shared locks do not conflict, but the server makes the second wait behind an exclusive
+    /// waiter. Only a shared lock on a row goes past waiters.
     #[cfg(feature = "r2d2")]
     pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
         match (&self.target, &held.target) {
@@ -193,17 +193,17 @@ pub(crate) struct Request {
 pub(crate) enum WaitTime {
     /// Not at all.
     No,
-    /// In the server's queue, for at most this many milliseconds, or for as long as the session's own
-    /// `lock_timeout` says, which is for ever unless somebody has set it.
+    /// In the server's queue, for at most this many milliseconds. `None`: for as long as the
+    /// session's own `lock_timeout` allows, which is for ever unless somebody has set it.
     Place(Option<i32>),
-    /// For a slice, of so many milliseconds.
+    /// For one slice of this many milliseconds.
     Slice(i32),
-    /// The same, and for no longer than the session's own `lock_timeout`.
+    /// The same, but no longer than the session's own `lock_timeout`.
     OwnSlice(i32),
 }
 
 impl WaitTime {
-    /// Whether it is part of a wait that a timeout of the caller's bounds.
+    /// Whether it is part of a wait that the caller's timeout bounds.
     pub(crate) fn is_bounded(self) -> bool {
         !matches!(self, Self::Place(None) | Self::OwnSlice(_))
     }
@@ -223,24 +223,26 @@ impl Request {
         }
     }
 
-    /// On several keys, in one order and each of them once.
+    /// A request for several keys, sorted and without duplicates.
     pub(crate) fn on_keys(mut keys: Vec<Key>) -> Self {
         keys.sort_unstable();
         keys.dedup();
         Self::new(Target::Keys(keys.into()))
     }
 
-    /// Whether a timeout asks who held the lock. Of a row or a table, nobody can tell.
+    /// Whether a timeout asks who held the lock. For rows and tables, nobody can tell.
     pub(crate) fn names_holders(&self, by_default: bool) -> bool {
         !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)
     }
 
-    /// Whether the wait is sent in slices: rows and tables have waiters that the server must see.
+    /// Whether the wait is sent in slices. Waits for rows and tables are not: the server must see
+    /// them.
     pub(crate) fn in_slices(&self) -> bool {
         !self.keep_place && !self.lock.keys().is_empty()
     }
 
-    /// The same, but not waiting where no timeout is set, and with a timeout that nobody reads.
+    /// The same, but it does not wait if no timeout is set, and does not ask for holders that
+    /// nobody would read.
     pub(crate) fn or_no_wait(&self) -> Self {
         Self {
             timeout: self.timeout.or(Some(Duration::ZERO)),
@@ -250,8 +252,8 @@ impl Request {
     }
 }
 
-/// A time in `lock_timeout`'s milliseconds: rounded up, since 0 would mean for ever, and at most what
-/// it can hold. `None` is no time at all.
+/// Converts a time to milliseconds for `lock_timeout`: rounded up, since 0 would mean for ever, and
+/// at most what the setting can hold. `None` is no time at all.
 pub(crate) fn millis(time: Duration) -> Option<i32> {
     match time.as_nanos().div_ceil(1_000_000) {
         0 => None,

@@ -67,7 +67,7 @@ impl StopToken {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Sleeps until it is stopped, or for that long. Returns whether it is stopped.
+    /// Sleeps until the token is stopped, or for that long. Returns whether it is stopped.
     #[must_use]
     pub fn wait_timeout(&self, time: Duration) -> bool {
         let deadline = Instant::now().checked_add(time);
@@ -96,8 +96,8 @@ impl StopToken {
         true
     }
 
-    /// Unparks this thread when it is stopped, for as long as what this returns is kept; at once if it
-    /// is already.
+    /// Unparks this thread when the token is stopped, for as long as the returned value is kept. If
+    /// it is stopped already, unparks at once.
     #[cfg(feature = "r2d2")]
     pub(crate) fn wakes_this_thread(&self) -> Arc<dyn Fn() + Send + Sync> {
         let thread = std::thread::current();

@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
     Released,
     /// Its transaction was rolled back.
     RolledBack,
-    /// Not held any more at its end.
+    /// No longer held at its end.
     Lost,
     /// Left to a transaction of the caller's, whose end is not known here.
     Kept,
@@ -75,14 +75,14 @@ mod watch {
     use crate::error::Error;
     use crate::request::{LockInfo, Mode, Scope};
 
-    /// What both have in common: words of which there are few.
+    /// The labels of waits and holds, each with only a few values.
     #[derive(Clone, Copy)]
     pub(super) struct Labels {
         pub(super) mode: &'static str,
         pub(super) scope: &'static str,
     }
 
-    /// A wait for a lock, short as it may be: for a thread, a session and the server.
+    /// A wait for a lock, however short: for a thread, a session and the server.
     pub(crate) struct Waiting {
         since: Instant,
         labels: Labels,
@@ -111,7 +111,7 @@ mod watch {
             }
         }
 
-        /// The scope as the session that was found gives it.
+        /// Sets the scope, once the session is known.
         pub(crate) fn in_scope(&mut self, scope: Scope) {
             self.labels.scope = word(scope);
         }
@@ -126,7 +126,7 @@ mod watch {
             }))
         }
 
-        /// Of several rows, none was free.
+        /// None of several rows was free.
         pub(crate) fn found_nothing(self) {
             self.end("nothing");
         }
@@ -165,7 +165,7 @@ mod watch {
         }
     }
 
-    /// A lock that is held, until it is ended. One that nothing ends, as when a body panics, is
+    /// A lock that is held, until `end`. If nothing ends it, as when a body panics, it counts as
     /// rolled back.
     pub(crate) struct Hold(Option<Holding>);
 
@@ -221,7 +221,7 @@ mod watch {
         }
     }
 
-    /// What spans and events of the body are inside of.
+    /// The span that contains the body's spans and events.
     pub(crate) struct Inside {
         #[cfg(feature = "tracing")]
         span: tracing::Span,
@@ -236,7 +236,7 @@ mod watch {
     }
 }
 
-/// Named as the semantic conventions of OpenTelemetry are:
+/// Names follow OpenTelemetry's semantic conventions:
 /// <https://opentelemetry.io/docs/specs/semconv/database/database-spans/>
 #[cfg(feature = "tracing")]
 mod spans {
@@ -277,7 +277,7 @@ mod spans {
         span.record("pglock.outcome", outcome);
     }
 
-    /// A lock that is busy is no error, and neither is a timeout that the caller had set.
+    /// A busy lock is no error, and neither is a timeout that the caller set.
     pub(super) fn failed(span: &Span, outcome: &'static str) {
         span.record("error.type", outcome);
         if !matches!(outcome, "busy" | "timed_out") {
@@ -286,7 +286,7 @@ mod spans {
     }
 }
 
-/// Labels of a bounded number: the key is none.
+/// Labels have few values, so the key is not one.
 #[cfg(feature = "metrics")]
 mod numbers {
     use std::time::Duration;
@@ -297,7 +297,8 @@ mod numbers {
 
     use super::watch::Labels;
 
-    /// Once, with the first wait: whoever records metrics has installed a recorder by then.
+    /// Runs once, at the first wait: a program that records metrics has installed its recorder by
+    /// then.
     fn describe() {
         static DESCRIBED: Once = Once::new();
         DESCRIBED.call_once(|| {

@@ -36,7 +36,7 @@ use crate::targets::IntoTarget;
 /// ```
 ///
 /// The body returns `Result<T, E>` for any `E: From<pglock::Error>`. Above, the function's return
-/// type says which. Where `?` follows the call, nothing does, and the compiler reports E0283, "type
+/// type says which. If `?` follows the call, nothing does, and the compiler reports E0283, "type
 /// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
 /// `Ok::<_, MyError>(())`.
 ///
@@ -179,7 +179,7 @@ where
 /// # Errors
 ///
 /// Those of [`Lock::acquire`], and for rows and tables [`Error::NoSuchRow`], [`Error::Changed`] and
-/// [`Error::NulByte`]. After each of them, the transaction goes on as it was.
+/// [`Error::NulByte`]. After any of them, the transaction goes on as it was.
 pub fn transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<(), Error>
 where
     B: TransactionBackend + ?Sized,
@@ -193,7 +193,7 @@ where
 ///
 /// # Errors
 ///
-/// Those of [`transaction_lock`], except the timeout. After each of them, the transaction goes on as
+/// Those of [`transaction_lock`], except the timeout. After any of them, the transaction goes on as
 /// it was.
 pub fn try_transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<bool, Error>
 where

@@ -1,10 +1,10 @@
-//! What becomes a key.
+//! What can become a key.
 
 use std::borrow::Cow;
 
 use super::{Id, Key};
 
-/// What is a [`Key`], or becomes one: all that is `Into<Key>`.
+/// A [`Key`], or anything that is `Into<Key>`.
 ///
 /// For a type of your own, implement `From` for `Key`:
 ///
@@ -30,7 +30,7 @@ use super::{Id, Key};
 )]
 pub trait IntoKey: Into<Key> {}
 
-// Without this, the compiler speaks of `From` and not of keys.
+// Without this, the compiler talks about `From` instead of keys.
 #[diagnostic::do_not_recommend]
 impl<K: Into<Key>> IntoKey for K {}
 
@@ -40,7 +40,7 @@ impl From<&str> for Key {
     }
 }
 
-/// So that a slice of names can be passed as it is.
+/// Lets a slice of names be passed as it is.
 impl From<&&str> for Key {
     fn from(name: &&str) -> Self {
         Self::from(*name)

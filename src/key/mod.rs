@@ -26,12 +26,12 @@ pub use convert::IntoKey;
 ///
 /// The hash is part of the crate's contract and will not change: a name gives the same lock in
 /// every version of pglock, and any language with an XXH3 library can share it. Two different names
-/// share a lock with a chance of 1 in 2⁶⁴; one per cent of collisions somewhere takes some 600
-/// million names. It is no cryptographic hash: whoever chooses names freely can make two collide,
-/// which costs waiting, never safety.
+/// share a lock with a chance of 1 in 2⁶⁴: with some 600 million names, the chance of any collision
+/// is one per cent. It is not a cryptographic hash: whoever chooses names freely can make two
+/// collide, which costs waiting, never safety.
 ///
 /// Two keys are equal when they are the same lock, however they were written. They are ordered by
-/// number, as several keys of one lock are acquired, and not by name.
+/// number, not by name: several keys of one lock are acquired in this order.
 ///
 /// No integer but `i64` becomes a key by itself, so that `5` needs no suffix. For an id of another
 /// type write `key!("seat:{id}")`, which also keeps the ids of two tables apart. `i64::from(id)`
@@ -54,7 +54,7 @@ pub struct Key {
     name: Option<Name>,
 }
 
-/// The number that PostgreSQL locks. The derived order is the one in which several keys are taken.
+/// The number that PostgreSQL locks. Several keys are acquired in the derived order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Id {
     Bigint(i64),
@@ -120,7 +120,7 @@ impl Key {
 
     /// The columns `classid`, `objid` and `objsubid` under which [`pg_locks`] shows this key.
     ///
-    /// A `bigint` stands there as its high and low half with `objsubid` 1, a pair as its two
+    /// A `bigint` appears there as its high and low half with `objsubid` 1, a pair as its two
     /// numbers with `objsubid` 2, all of them unsigned.
     ///
     /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
@@ -135,7 +135,7 @@ impl Key {
         }
     }
 
-    /// The same key, shown by a name.
+    /// The same key, shown under a name.
     #[cfg(feature = "compat")]
     pub(crate) fn known_as(self, name: &str) -> Self {
         let name = Name {
@@ -148,7 +148,7 @@ impl Key {
         }
     }
 
-    /// The key that [`pg_locks`](Key::pg_locks) shows so.
+    /// The key that has these columns in [`pg_locks`](Key::pg_locks).
     pub(crate) fn from_pg_locks(classid: u32, objid: u32, objsubid: u16) -> Self {
         match objsubid {
             2 => Self::from((classid as i32, objid as i32)),
@@ -156,9 +156,10 @@ impl Key {
         }
     }
 
-    /// The key as the arguments of a lock function. Digits in quotes: a bare -9223372036854775808
-    /// reads as `numeric`. With their types: a function of the same name that takes a text, in any
-    /// schema of the `search_path`, is preferred for digits that have none.
+    /// The key as the arguments of a lock function. The digits are quoted, since a bare
+    /// -9223372036854775808 reads as `numeric`. They have a type, since the server may prefer a
+    /// function of the same name that takes a text, in any schema of the `search_path`, for digits
+    /// without one.
     pub(crate) fn arguments(&self) -> String {
         match self.id {
             Id::Bigint(number) => ["bigint '", &number.to_string(), "'"].concat(), // the fastest
@@ -180,8 +181,8 @@ impl Id {
 /// assert_eq!(pglock::key!("withdraw:user:{user_id}"), "withdraw:user:42".into());
 /// ```
 ///
-/// Put a separator that the values cannot contain between two of them: `{a}:{b}` is one lock for
-/// `x:y` with `z`, and for `x` with `y:z`.
+/// Put a separator that the values cannot contain between two of them: `{a}:{b}` is the same lock
+/// for `x:y` with `z` as for `x` with `y:z`.
 #[macro_export]
 macro_rules! key {
     ($($template:tt)+) => {

@@ -15,10 +15,10 @@ mod sections;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///
-/// Exclusive, waiting for as long as it takes, for the session outside a transaction and for the
-/// transaction inside one: that is the default, and each of it can be set. A `Lock` is not held by
-/// itself; [`run`](Lock::run) and its siblings hold it around a closure, [`acquire`](Lock::acquire)
-/// gives a guard. It can be used again and again.
+/// By default it is exclusive, waits for as long as it takes, and is a session lock outside a
+/// transaction and a transaction lock inside one. All of this can be set. A `Lock` holds nothing by
+/// itself: [`run`](Lock::run) and its siblings hold the lock around a closure, and
+/// [`acquire`](Lock::acquire) returns a guard. It can be used again and again.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +40,7 @@ mod sections;
 /// ```
 ///
 /// `Lock::new` takes its backend by value, so that a lock can own its pool. A `&mut` parameter of
-/// yours is therefore moved in; write `&mut *conn` to use it again afterwards.
+/// yours is moved in; write `&mut *conn` to use it again afterwards.
 #[must_use = "a lock does nothing until it is run or acquired"]
 pub struct Lock<B, T = Key> {
     pub(crate) backend: B,
@@ -50,10 +50,10 @@ pub struct Lock<B, T = Key> {
 
 /// Several keys, ranges, and the scope of a lock.
 impl<B> Lock<B> {
-    /// A lock on several keys at once. Duplicates are one key.
+    /// A lock on several keys at once. Duplicates count once.
     ///
-    /// They are taken in one statement and in one order, whatever the order here: two such locks
-    /// cannot deadlock.
+    /// They are acquired in one statement and in a fixed order, whatever the order here: two such
+    /// locks cannot deadlock.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,8 +80,8 @@ impl<B> Lock<B> {
         }
     }
 
-    /// A lock on a range of the numbers under a key. It keeps out every range of that key's that
-    /// overlaps, and no other: nights of a room, bytes of a file, ids of a batch.
+    /// A lock on a range of the numbers under a key. It keeps out all overlapping ranges under the
+    /// same key, and no others: nights of a room, bytes of a file, ids of a batch.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,22 +101,23 @@ impl<B> Lock<B> {
     /// # }
     /// ```
     ///
-    /// The numbers are any `i64` but the greatest, and the end is not in the range. A lock on the bare
-    /// key is another lock: for all numbers, take the range `i64::MIN..i64::MAX`.
+    /// The numbers are any `i64` except the greatest, and the end is not in the range. A lock on
+    /// the bare key is another lock: for all numbers, take the range `i64::MIN..i64::MAX`.
     ///
-    /// An exclusive range is some 35 advisory locks where it is short, and never more than 250,
-    /// however long it is ([`KeyRange`](crate::KeyRange) says which). They are taken in one statement
-    /// and in one order, so that two ranges cannot deadlock. Each has a place in the server's lock
-    /// table ([`max_locks_per_transaction`]).
+    /// An exclusive range takes some 35 advisory locks if it is short, and at most 250, however
+    /// long it is ([`KeyRange`](crate::KeyRange) says which). They are acquired in one statement
+    /// and in a fixed order, so that two ranges cannot deadlock. Each has a place in the server's
+    /// lock table ([`max_locks_per_transaction`]).
     ///
-    /// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range takes a
-    /// lock for each of its numbers too, and so has 366 of them at most. Count days there, not dates as
-    /// above: 20261231 and 20270101 are 8870 numbers apart.
+    /// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range
+    /// also takes a lock for each of its numbers, so it has at most 366 of them. Count days there,
+    /// not dates as above: 20261231 and 20270101 are 8870 numbers apart.
     ///
-    /// A range that waits keeps out, for as long as it waits in the server's queue, those that overlap
-    /// it. A guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait
-    /// for another of the same key on a second connection ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not:
-    /// somebody who waits for both may be between them.
+    /// While a range waits in the server's queue, it keeps out the ranges that overlap it. A
+    /// guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait
+    /// for another of the same key on a second connection
+    /// ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not: a waiter for both
+    /// may be between them.
     ///
     /// # Errors
     ///
@@ -132,10 +133,10 @@ impl<B> Lock<B> {
         }
     }
 
-    /// Insists on a scope. By default it is what the one rule says: the session outside a
-    /// transaction, the transaction inside one. A scope that does not fit is an error.
+    /// Sets the scope. By default it is what the one rule says: the session outside a transaction,
+    /// the transaction inside one. A scope that does not fit is an error.
     ///
-    /// A raw `BEGIN` is unknown to the driver; [`Scope::Transaction`] takes the lock in it all the
+    /// The driver does not see a raw `BEGIN`; [`Scope::Transaction`] takes the lock in it all the
     /// same.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.request.scope = Some(scope);
@@ -176,21 +177,22 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Bounds the wait for the lock, not the time that it is held. By default nothing does but the
-    /// session's own [`lock_timeout`], which is off unless somebody has set it.
+    /// Bounds the wait for the lock, not the time that it is held. By default only the session's
+    /// own [`lock_timeout`] bounds it, which is off unless somebody has set it.
     ///
-    /// The server counts in whole milliseconds: fractions are rounded up, and more than 2³¹ − 1 ms
-    /// (24 days) is as much as that. Zero is exactly one attempt, without waiting. Several keys
-    /// share one timeout. With a pool it bounds the wait for a connection too.
+    /// The server counts in whole milliseconds: fractions are rounded up, and anything above
+    /// 2³¹ − 1 ms (24 days) counts as that much. Zero is exactly one attempt, without waiting.
+    /// Several keys share one timeout.
     ///
-    /// It does not bound the wait for a safe snapshot in a transaction of the caller's that is serializable,
-    /// read only and deferrable, and has had no query. Outside a transaction, defaults that make each one
-    /// so do not prolong it.
+    /// It does not bound the wait for a safe snapshot: in a transaction of the caller's that is
+    /// serializable, read only and deferrable, and has not run a query yet. Outside a transaction,
+    /// a wait with a timeout never waits for one, even if such transactions are the default.
     ///
-    /// On a pool it bounds the wait for a connection too, beside the pool's own timeout, and what that
-    /// wait takes is no longer there for the lock. If no connection comes in time, the error is
-    /// [`Error::Checkout`](crate::Error::Checkout), not [`Error::Timeout`](crate::Error::Timeout): nobody has asked whether the lock is free. An attempt
-    /// waits for no connection that others use; only while the pool opens one, as long as it may take.
+    /// With a pool it bounds the wait for a connection too, beside the pool's own timeout; the lock
+    /// gets the time that is left. If no connection comes in time, the error is
+    /// [`Error::Checkout`](crate::Error::Checkout), not [`Error::Timeout`](crate::Error::Timeout):
+    /// nobody has asked whether the lock is free. A single attempt does not wait for a connection
+    /// that others use, only for one that the pool is opening.
     ///
     /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -198,36 +200,36 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Whether an error of the body rolls the work back, in a transaction that pglock opened.
-    /// Defaults to `true`; with `false` the work is committed, and the error returned all the same.
-    /// A panic always rolls back.
+    /// Sets whether an error of the body rolls the work back, in a transaction that pglock opened.
+    /// Defaults to `true`; with `false` the work is committed, and the error is still returned. A
+    /// panic always rolls back.
     ///
-    /// Inside a transaction of the caller's, the same happens to a savepoint around the body.
+    /// Inside a transaction of the caller's, this applies to a savepoint around the body.
     pub fn rollback_on_error(mut self, rollback: bool) -> Self {
         self.request.rollback_on_error = rollback;
         self
     }
 
-    /// Whether [`Error::Timeout`](crate::Error::Timeout) names the sessions that held the lock. They are asked for when the
-    /// wait has failed, never before.
+    /// Sets whether [`Error::Timeout`](crate::Error::Timeout) names the sessions that held the
+    /// lock. They are asked for when the wait has failed, never before.
     ///
-    /// By default they are wherever that takes no more than one round trip in all: outside a
-    /// transaction, and with `postgres` also inside one of the caller's. With `true` also where it takes
-    /// more (diesel, inside a transaction of the caller's), with `false` nowhere. `try_run` and its
-    /// siblings never ask, and neither does a lock on a row or a table, or a wait that ends in the
-    /// queue of a `QueuedPool`.
+    /// By default it does where that takes no more than one round trip in all: outside a
+    /// transaction, and with `postgres` also inside one of the caller's. With `true` it also does
+    /// where it takes more (diesel, inside a transaction of the caller's), with `false` nowhere.
+    /// `try_run` and its siblings never ask. Neither does a lock on a row or a table, nor a wait
+    /// that ends in the queue of a `QueuedPool`.
     pub fn name_holders(mut self, name: bool) -> Self {
         self.request.name_holders = Some(name);
         self
     }
 
-    /// Whether the wait keeps its place in the server's queue to the end. Defaults to `false`.
+    /// Sets whether the wait keeps its place in the server's queue to the end. Defaults to `false`.
     ///
     /// A wait for a key is sent in slices of less than [`deadlock_timeout`] (1 s by default), one
-    /// message each. Between two of them the session has no snapshot, so that it does not hold up
-    /// vacuum, nor a `CREATE INDEX CONCURRENTLY` of whoever holds the lock. Within the first slice it is
-    /// first come, first served; after it there is no order. With `true` the wait is one statement: the
-    /// order is kept, and the session has a snapshot for as long as it waits.
+    /// message each. Between two slices the session has no snapshot, so it does not hold up vacuum,
+    /// nor a `CREATE INDEX CONCURRENTLY` of the holder. Within the first slice it is first come,
+    /// first served; after it there is no order. With `true` the wait is one statement: the order
+    /// is kept, and the session has a snapshot for as long as it waits.
     ///
     /// Deadlocks are found either way. Waits for rows and tables are never sliced. Each slice that ends
     /// writes an error (`lock_timeout`, SQLSTATE 55P03) to the server's log.
@@ -238,17 +240,19 @@ impl<B, T> Lock<B, T> {
         self
     }
 
-    /// Ends the wait with [`Error::Stopped`](crate::Error::Stopped) when the token is stopped: within a slice of less than a
-    /// second, at once in the queue of a `QueuedPool`. A wait that
-    /// [keeps its place](Lock::keep_place), or is for a row or a table, heeds it only before it begins.
+    /// Ends the wait with [`Error::Stopped`](crate::Error::Stopped) when the token is stopped:
+    /// within a slice of less than a second, or at once in the queue of a `QueuedPool`. A wait that
+    /// [keeps its place](Lock::keep_place), or is for a row or a table, heeds it only before it
+    /// begins.
     pub fn stop_on(mut self, token: &StopToken) -> Self {
         self.request.stop = Some(token.clone());
         self
     }
 
-    /// Whether the statements that acquire the lock and [ask after it](crate::LockGuard::is_held) bear its
-    /// name in a comment, so that `pg_stat_activity`, the server's log and
-    /// [`inspect`](crate::inspect) show it: escaped, and cut to 64 characters. Defaults to `false`, for names can be private.
+    /// Sets whether the statements that acquire the lock and [ask about
+    /// it](crate::LockGuard::is_held) carry its name in a comment: escaped, and cut to 64
+    /// characters. Then `pg_stat_activity`, the server's log and [`inspect`](crate::inspect) show
+    /// it. Defaults to `false`, because names can be private.
     pub fn labelled(mut self, label: bool) -> Self {
         self.request.labelled = label;
         self

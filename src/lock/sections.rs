@@ -11,8 +11,8 @@ use crate::request::Request;
 impl<B: LockBackend> Lock<B> {
     /// Acquires the lock, runs the body with the connection, and releases the lock.
     ///
-    /// Two round trips outside a transaction. Inside one it is one, for the lock stays until the
-    /// transaction ends, and there is no savepoint around the body: its error is yours to handle.
+    /// Two round trips outside a transaction. Inside one it is one: the lock stays until the
+    /// transaction ends. There is no savepoint around the body, so its error is yours to handle.
     /// The body's error is returned as it is, even when the release fails too.
     ///
     /// # Errors
@@ -25,12 +25,12 @@ impl<B: LockBackend> Lock<B> {
         run(self.acquire()?, body)
     }
 
-    /// Runs the body only if the lock is free, or becomes free within the timeout, where one is
-    /// set. `None`: it was not.
+    /// Runs the body only if the lock is free, or becomes free within the timeout, if one is set.
+    /// Returns `None` otherwise.
     ///
     /// # Errors
     ///
-    /// As [`run`](Lock::run), but for the timeout.
+    /// As [`run`](Lock::run), except the timeout.
     pub fn try_run<T, E>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
@@ -67,11 +67,11 @@ impl<B: LockBackend> Lock<B> {
         }
     }
 
-    /// Acquires the lock and gives a guard, for sections that are no closure.
+    /// Acquires the lock and returns a guard, for sections that do not fit in a closure.
     ///
     /// # Errors
     ///
-    /// After each of them, nothing is held, and a transaction of the caller's is as it was.
+    /// After any of them, nothing is held, and a transaction of the caller's is as it was.
     ///
     /// - [`Error::Timeout`], [`Error::Deadlock`], [`Error::Canceled`]: the wait ended without the
     ///   lock.
@@ -81,7 +81,7 @@ impl<B: LockBackend> Lock<B> {
     /// - [`Error::StaleSnapshot`], [`Error::TransactionAborted`]: the caller's transaction cannot
     ///   use the lock.
     /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
-    ///   give it.
+    ///   grant it.
     /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread would wait for itself.
     /// - [`Error::SharedSession`], [`Error::NotPostgres`]: what is behind the connection would let
     ///   others in.
@@ -91,11 +91,11 @@ impl<B: LockBackend> Lock<B> {
         acquire::guard(&self.request, |acquire| self.backend.session_for(acquire))
     }
 
-    /// Acquires the lock and gives a guard that owns the connection: it can be a field of a struct,
-    /// and be returned.
+    /// Acquires the lock and returns a guard that owns the connection: it can be a field of a
+    /// struct, and be returned.
     ///
-    /// For connections, pooled ones and pools. A pool gives a connection to the guard, which gives it
-    /// back when it is dropped.
+    /// For connections, pooled connections and pools. A guard from a pool checks out a connection,
+    /// and returns it to the pool when it is dropped.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -121,8 +121,8 @@ impl<B: LockBackend> Lock<B> {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Lock::acquire). The backend is dropped then, which closes a connection: where it
-    /// is still needed, use [`acquire`](Lock::acquire), or a pool.
+    /// As [`acquire`](Lock::acquire). After an error the backend is dropped, which closes a
+    /// connection. If you still need it, use [`acquire`](Lock::acquire), or a pool.
     pub fn into_guard(self) -> Result<LockGuard<B::Owned>, Error>
     where
         B: OwnedBackend,
@@ -133,11 +133,11 @@ impl<B: LockBackend> Lock<B> {
         acquire::guard(&request, |acquire| backend.into_session_for(acquire))
     }
 
-    /// A guard if the lock is free, or becomes free within the timeout, where one is set.
+    /// Returns a guard if the lock is free, or becomes free within the timeout, if one is set.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Lock::acquire), but for the timeout.
+    /// As [`acquire`](Lock::acquire), except the timeout.
     pub fn try_acquire(&mut self) -> Result<Option<LockGuard<B::Handle<'_>>>, Error> {
         let request = self.request.or_no_wait();
         match acquire::guard(&request, |acquire| self.backend.session_for(acquire)) {
@@ -159,14 +159,13 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # Errors
     ///
     /// - Those of [`acquire`](Lock::acquire), and [`Error::WrongScope`] if the scope was set to the
-    ///   session. The body did
-    ///   not run.
+    ///   session. The body did not run.
     /// - Those of the body; the work is rolled back, unless
     ///   [`rollback_on_error`](Lock::rollback_on_error) says otherwise.
     /// - [`Error::NoSuchRow`], [`Error::Changed`] and [`Error::NulByte`], for rows and tables.
     /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
-    ///   [`Error::ConnectionLost`] at
-    ///   the COMMIT. [`Error::LockLost`]: the body ended the transaction itself.
+    /// - [`Error::ConnectionLost`]: the connection broke at the COMMIT.
+    /// - [`Error::LockLost`]: the body ended the transaction itself.
     pub fn run_in_transaction<T, E>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
@@ -177,12 +176,12 @@ impl<B: LockBackend, L> Lock<B, L> {
         self.transact(&self.request.clone(), body)?
     }
 
-    /// As [`run_in_transaction`](Lock::run_in_transaction), only if the lock is free, or becomes
-    /// free within the timeout, where one is set.
+    /// As [`run_in_transaction`](Lock::run_in_transaction), but only if the lock is free, or
+    /// becomes free within the timeout, if one is set. Returns `None` otherwise.
     ///
     /// # Errors
     ///
-    /// As [`run_in_transaction`](Lock::run_in_transaction), but for the timeout.
+    /// As [`run_in_transaction`](Lock::run_in_transaction), except the timeout.
     pub fn try_run_in_transaction<T, E>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
