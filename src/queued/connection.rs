@@ -18,15 +18,15 @@ use crate::sql;
 /// What one thread hands over to the next.
 pub(super) type HandOver<M> = Result<Connection<M>, NoConnection>;
 
-/// A connection, with the lock on it or without. Without it the next thread is still sooner at the
-/// server than by way of the pool.
+/// A connection, with the lock on it or without. Even without it, a hand-over takes the next thread
+/// to the server sooner than the pool would.
 pub(super) struct Connection<M: ManageConnection> {
     pooled: PooledConnection<M>,
     checked_out: Instant,
     holds_lock: bool,
 }
 
-/// The pool has had no connection to give.
+/// The pool had no connection to give.
 pub(super) struct NoConnection {
     pub(super) since: Instant,
 }
@@ -41,7 +41,7 @@ impl<M: ManageConnection> Connection<M> {
     }
 }
 
-/// A connection from a [`QueuedPool`](crate::QueuedPool): what a guard on it is a guard over.
+/// What a guard on a [`QueuedPool`](crate::QueuedPool) holds. It derefs to the pool's connection.
 pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     /// `None` once it has been handed over. It goes back to the pool before the turn ends, so that
     /// the next thread finds it there.
@@ -51,7 +51,7 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     _owner: Option<Owner>,
 }
 
-/// In the queue, at its head.
+/// A place at the head of the queue.
 struct Place<M: ManageConnection> {
     turn: Turn<LockInfo, HandOver<M>>,
     pool: Pool<M>,
@@ -103,8 +103,8 @@ impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M
         place.is_some_and(|place| mem::take(&mut place.holds_lock))
     }
 
-    /// In one round trip before that, releases the lock and acquires it again if it is free: the
-    /// server lets waiters of other sessions go first.
+    /// First, in one round trip, releases the lock and acquires it again if it is free: the server
+    /// lets waiters of other sessions go first.
     fn hand_over(&mut self, lock: &LockInfo) -> bool {
         let (Some(place), Some(session)) = (&mut self.place, self.connection.as_deref_mut()) else {
             return false;
@@ -116,7 +116,7 @@ impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M
         let holds_lock = match session.send(&sql::give_way(lock, M::Connection::REPLIES)) {
             Ok(()) => true,
             Err(Failure::Refused(Refusal::Busy)) => false,
-            Err(_) => return false, // the release will say what is wrong, and right it
+            Err(_) => return false, // the release reports what is wrong, and mends it
         };
         let Some(pooled) = self.connection.take() else {
             return false;
@@ -135,8 +135,8 @@ impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M
 }
 
 impl<M: ManageConnection<Connection: Session>> Place<M> {
-    /// Whether the pool has been without the connection for long, and has no other. Those who wait
-    /// there, for other keys, are as many as they like, and cannot be seen.
+    /// Whether the pool has been without the connection for too long, and has no other. Threads may
+    /// wait there for other keys, and the pool does not show them.
     fn is_wanted_back(&self) -> bool {
         self.checked_out.elapsed() >= self.max_hold && {
             let state = self.pool.state();
@@ -145,7 +145,7 @@ impl<M: ManageConnection<Connection: Session>> Place<M> {
     }
 }
 
-/// A lock that was not taken over must not go back to the pool.
+/// A connection whose lock was not taken over must not go back to the pool.
 impl<M: ManageConnection<Connection: Session>> Drop for QueuedConnection<M> {
     fn drop(&mut self) {
         if let (Some(place), Some(session)) = (&self.place, self.connection.as_deref_mut())

@@ -1,9 +1,9 @@
 //! A queue in front of a pool: threads of one process wait for a key in memory, and hand the held
 //! lock, with its connection, from one to the next.
 //!
-//! A hand-over costs one round trip, as a release does: nothing else can tell that the lock is still
-//! held at the end of a section, and that no transaction is open (a raw `BEGIN` is unknown to the
-//! drivers). In it the server lets waiters of other processes go first.
+//! A hand-over costs one round trip, as a release does: only the server can tell whether the lock
+//! is still held at the end of a section, and whether a transaction is open (the drivers do not see
+//! a raw `BEGIN`). In that round trip the server lets waiters of other processes go first.
 
 mod connection;
 mod owners;
@@ -33,7 +33,7 @@ use crate::stop::StopToken;
 /// waits, and all other work of the process finds the rest. When a section has ended well and another
 /// thread waits, that thread gets the connection with the lock on it.
 ///
-/// What that is worth to the others: 64 threads want one key for sections of 2 ms, four more threads
+/// What the other threads gain: 64 threads want one key for sections of 2 ms, four more threads
 /// want keys of their own, and the pool has 8 connections. A section of one of the four takes
 ///
 /// | pool | p50 | p99 |
@@ -74,28 +74,28 @@ use crate::stop::StopToken;
 /// It is a backend like the pool itself. A clone shares the pool and its queue.
 ///
 /// - **Other processes** get their turn. A hand-over takes one round trip, as a release does. In it
-///   the server releases the lock, lets waiters of other sessions go first, and gives the lock back if
-///   there are none.
-/// - **Only what is in order is handed over**: nothing after an error or a panic of the body, or
-///   when a guard is dropped, and no connection with an open transaction or one that is broken
-///   ([`Session::is_broken`], which the managers of both drivers ask too). The lock is then released
-///   as it is everywhere, and the next thread takes a connection from the pool.
+///   the server releases the lock, lets waiters of other sessions go first, and gives the lock back
+///   if there are none.
+/// - **Only sound connections are handed over**: none after an error or a panic of the body, or
+///   when a guard is dropped, and none that has an open transaction or is broken
+///   ([`Session::is_broken`], which the managers of both drivers ask too). The lock is then
+///   released as it is everywhere, and the next thread takes a connection from the pool.
 /// - **Other keys** find a connection: one that has been handed over for
-///   [`max_hold`](QueuedPool::max_hold) goes back to a pool that has no other.
-/// - **A timeout bounds the whole call**: the wait in the queue, for a connection and at the server.
-///   One that ends in the queue names no holders: it waited for another thread of this process. A
-///   single attempt (`try_…`, a timeout of zero) finds the lock held when any thread of the process
-///   holds it or waits for it. Without a timeout the wait in the queue has no bound; the session's own
-///   `lock_timeout` counts at the server only.
+///   [`max_hold`](QueuedPool::max_hold) goes back to the pool if the pool has no other.
+/// - **A timeout bounds the whole call**: the wait in the queue, for a connection and at the
+///   server. If it ends in the queue, the error names no holders: the wait was for another thread
+///   of this process. A single attempt (`try_…`, a timeout of zero) finds the lock held when any
+///   thread of the process holds it or waits for it. Without a timeout the wait in the queue has no
+///   bound; the session's own `lock_timeout` counts at the server only.
 /// - **Shared locks** do not queue, nor do other locks that do not conflict with themselves: some modes
 ///   of a [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
 ///   but hand nothing over: the lock ends with the COMMIT.
 /// - **It does not nest through the pool**: a thread that holds a key, alone or among others, and
-///   asks for it again gets [`Error::AlreadyHeld`], for it could come to wait for itself. That is so
-///   for shared locks too: the second would wait behind an exclusive one that waits for the first. A
-///   single attempt does not wait, and is made. Inside a section, lock on the connection that the body
-///   was given. A guard that has moved to another thread still counts as held by the one that acquired
-///   it.
+///   asks for it again gets [`Error::AlreadyHeld`], because it could wait for itself. This goes for
+///   shared locks too: the second would wait behind an exclusive one that waits for the first. A
+///   single attempt does not wait, so it is made. Inside a section, lock on the connection that the
+///   body gets. A guard that has moved to another thread still counts as held by the thread that
+///   acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock unseen by the server, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
@@ -118,15 +118,15 @@ impl<M: ManageConnection> QueuedPool<M> {
         }
     }
 
-    /// Sets how long threads hand one connection over to each other while the pool has no other left.
-    /// Then it goes back to the pool, for other keys. Defaults to 10 ms.
+    /// Sets for how long threads hand one connection over to each other while the pool has no
+    /// other. Then it goes back to the pool, for other keys. Defaults to 10 ms.
     #[must_use]
     pub fn max_hold(mut self, time: Duration) -> Self {
         self.max_hold = time;
         self
     }
 
-    /// How many threads wait in the queue at this moment, for whichever key.
+    /// How many threads wait in the queue at this moment, for any key.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queues.waiting()
@@ -205,8 +205,8 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
         }
     }
 
-    /// Waits no longer for a connection than without the queue: threads of one key wait for it one
-    /// after the other, each of them since it came, if the pool has had none since then.
+    /// Waits for a connection no longer than without the queue. Threads of one key wait for it one
+    /// after the other, so each counts from when it came, if the pool has had none since.
     fn check_out_since(
         &self,
         since: Instant,

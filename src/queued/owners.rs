@@ -1,5 +1,5 @@
-//! Which thread has which locks through a queued pool. One that waits for a lock of its own, on
-//! another connection, waits for ever: the server sees two sessions, and no deadlock.
+//! Which thread holds which locks through a queued pool. A thread that waits for its own lock on
+//! another connection waits for ever: the server sees two sessions, and no deadlock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use super::sync::{Arc, Monitor};
 use crate::request::LockInfo;
 
 thread_local! {
-    /// Another thread comes to these only to drop a guard that was moved to it.
+    /// Another thread touches these only to drop a guard that was moved to it.
     static OWN: Own = Own::default();
 }
 
@@ -17,7 +17,7 @@ type Own = Arc<Monitor<Vec<(PoolId, LockInfo)>>>;
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct PoolId(u64);
 
-/// A lock that a thread has or waits for, until this is dropped, on whichever thread.
+/// A lock that a thread holds or waits for, until this value is dropped, on any thread.
 pub(super) struct Owner {
     own: Own,
     pool: PoolId,
@@ -30,9 +30,9 @@ impl PoolId {
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes a lock for this thread. `None`: it could come to wait for itself.
+    /// Notes a lock for this thread. Returns `None` if the thread could wait for itself.
     pub(super) fn own(self, lock: &LockInfo, waits: bool) -> Option<Owner> {
-        // A thread that is ending has dropped what it has noted here.
+        // A thread that is ending has already dropped its notes.
         let own = OWN.try_with(Arc::clone).unwrap_or_default();
         let mut locks = own.lock();
         let mut here = locks.iter().filter(|(pool, _)| *pool == self);

@@ -1,5 +1,5 @@
-//! The queues in memory: whose turn each key is, and who waits for it. They know nothing of
-//! connections and locks, and of threads only what `super::sync` has, so that
+//! The queues in memory: whose turn it is for each key, and who waits. They know nothing of
+//! connections and locks, and use threads only through `super::sync`, so that
 //! `tests/queue_model.rs` can run this file in all interleavings.
 
 use std::collections::hash_map::Entry;
@@ -18,7 +18,7 @@ pub(crate) struct Queues<K, T> {
 struct Queue<T> {
     /// The thread whose turn it is. It may not have woken up yet.
     owner: ThreadId,
-    /// By the last owner to this one.
+    /// What the last owner handed over to this one.
     handed_over: Option<T>,
     waiters: VecDeque<Waiter>,
 }
@@ -53,11 +53,10 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
     }
 
     /// Waits for this thread's turn, first come first served, and returns what the last owner has
-    /// handed over to it. `None`: others were first, for as long as the thread would wait, or until it
-    /// was `stopped`.
+    /// handed over to it. Returns `None` if the wait timed out or was `stopped`.
     ///
-    /// Whoever stops it unparks this thread afterwards, and the wait ends at once. `stopped` is asked
-    /// with the queues locked, so it must not block.
+    /// Whoever stops it unparks this thread afterwards, and the wait ends at once. `stopped` is
+    /// called with the queues locked, so it must not block.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: K,
@@ -102,7 +101,7 @@ impl<K: Eq + Hash + Clone, T> Queues<K, T> {
         }
     }
 
-    /// How many threads wait, for whichever key.
+    /// How many threads wait, for any key.
     pub(crate) fn waiting(&self) -> usize {
         let keys = self.keys.lock();
         keys.values().map(|queue| queue.waiters.len()).sum()
@@ -127,7 +126,7 @@ impl<T> Queue<T> {
 }
 
 impl<K: Eq + Hash + Clone, T> Turn<K, T> {
-    /// Whether there is a next thread, and it takes over.
+    /// Whether there is a next thread that takes over.
     pub(crate) fn next_takes_over(&self) -> bool {
         let mut keys = self.queues.keys.lock();
         let next = queue_of(&mut keys, &self.key).waiters.front();
@@ -166,7 +165,7 @@ impl<K: Eq + Hash + Clone, T> Drop for Turn<K, T> {
     }
 }
 
-/// Makes it the next thread's turn. The last one takes the queue with it.
+/// Makes it the next thread's turn. If there is none, removes the queue.
 fn next<K: Eq + Hash + Clone, T>(mut keys: MutexGuard<'_, HashMap<K, Queue<T>>>, key: &K) {
     let Entry::Occupied(mut queue) = keys.entry(key.clone()) else {
         unreachable!("{IN_USE}");

@@ -1,4 +1,4 @@
-//! What the queues need of the standard library, and `tests/queue_model.rs` replaces.
+//! What the queues need of the standard library. `tests/queue_model.rs` replaces it.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -7,8 +7,8 @@ use std::time::Instant;
 pub(super) use std::sync::{Arc, MutexGuard};
 pub(super) use std::thread::{Thread, ThreadId, current};
 
-/// A mutex that a thread can wait in, until it is unparked. No code of a user's runs under it, so
-/// what a panic leaves behind is as good as ever.
+/// A mutex that a thread can wait in, until it is unparked. No user code runs under it, so its data
+/// is sound even after a panic.
 #[derive(Default)]
 pub(super) struct Monitor<T>(Mutex<T>);
 
@@ -21,8 +21,8 @@ impl<T> Monitor<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until somebody unparks this thread or the deadline is over, if not for less, and says
-    /// whether the time is over.
+    /// Waits until somebody unparks this thread or the deadline has passed, and may return sooner.
+    /// Returns whether the deadline has passed.
     pub(super) fn wait<'m>(
         &'m self,
         guard: MutexGuard<'m, T>,

@@ -31,7 +31,7 @@ fn a_million_keys_leave_nothing_behind() {
     assert!(room < 10 * IN_USE, "{room}");
 }
 
-/// Also one that has a deadline, and none that is only woken up.
+/// With a deadline too, and not just because the thread was woken up.
 #[test]
 fn a_wait_is_stopped_from_another_thread() {
     let queues = Queues::<LockInfo, ()>::new();
