@@ -1,4 +1,4 @@
-//! Acquiring a slot: at once where there is room, else in the queue and at its head.
+//! Acquiring a slot: at once if there is room, otherwise in the queue and at its head.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -15,7 +15,7 @@ use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
 use crate::sql;
 use crate::targets::{Slots, Target};
 
-/// Acquires a slot on a session that `find` finds.
+/// Acquires a slot on the session that `find` returns.
 pub(super) fn permit<H: SessionHandle>(
     request: &Request,
     slots: &Slots,
@@ -61,7 +61,7 @@ fn on_session<S: Session>(
     };
     let mut tried = false;
     attempt.in_slices(session, Place::Session, |session, time, label| {
-        // The timeout can end between two slices: then too, one attempt and no wait.
+        // The timeout can end between two slices: then there is one more attempt, and no wait.
         if !std::mem::replace(&mut tried, true) || time == WaitTime::No {
             match asked.attempt(session, label) {
                 Err(Failure::Refused(Refusal::Busy)) if time != WaitTime::No => {}
@@ -72,10 +72,10 @@ fn on_session<S: Session>(
     })
 }
 
-/// How often others may take the slot that was found to be free before there is no room.
+/// How often others may take a slot that looked free before the semaphore counts as full.
 const RACES: usize = 10;
 
-/// What is asked for, again and again.
+/// What each attempt and each wait asks for.
 struct Asked<'a> {
     lock: &'a LockInfo,
     slots: &'a Slots,
@@ -120,7 +120,7 @@ impl Asked<'_> {
             }
         })?;
         if S::REPLIES == Replies::Errors {
-            // It holds a slot from here on.
+            // The session holds a slot from here on.
             let asked = while_canceled(|| {
                 told = ask::lines(session, "", sql::semaphore::TAKEN)?;
                 Ok(())
@@ -157,13 +157,13 @@ impl Asked<'_> {
         self.order.iter().position(|key| number(key) == told)
     }
 
-    /// Which slot the session has taken. One that nobody can tell must not stay.
+    /// Which slot the session has taken. If nobody can tell, the session is ended.
     fn taken<S: Session>(&self, session: &mut S, told: Option<&String>) -> Result<u32, Failure> {
         let key = told.and_then(|number| self.place_of(number));
         let slot = key.and_then(|place| self.slots.slot_of(&self.order[place]));
         slot.ok_or_else(|| {
             session.terminate();
-            Failure::Lost("the server did not say which slot it has given".into())
+            Failure::Lost("the server did not say which slot it granted".into())
         })
     }
 }
@@ -173,8 +173,8 @@ fn number(key: &Key) -> String {
     key.as_i64().unwrap_or_default().to_string()
 }
 
-/// Beginning anywhere, so that two that come at once seldom try the same slot first. Those that this
-/// process holds come last, for they take a look at all locks.
+/// Begins with a random slot, so that two sessions that come at once seldom try the same one first.
+/// Slots that this process holds come last, because they need a look at all locks.
 fn order(keys: &[Key]) -> Vec<Key> {
     let mut order = keys.to_vec();
     let random = RandomState::new().hash_one(std::process::id());

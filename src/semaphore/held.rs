@@ -1,7 +1,8 @@
 //! Which slots this process holds, on whichever session.
 //!
-//! PostgreSQL grants a session again what it holds already. So a slot that a permit of this process
-//! holds may be this very session's, which is looked up before it is tried; all others need no look.
+//! PostgreSQL grants a lock again to the session that holds it. So if a permit of this process
+//! holds a slot, this very session may hold it: that is looked up before the slot is tried. Other
+//! slots need no look.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ type Counts = HashMap<Key, usize>;
 
 static HELD: LazyLock<Mutex<Counts>> = LazyLock::new(Mutex::default);
 
-/// One of them, for as long as its session may hold it.
+/// Slots that this process holds, for as long as their session may hold them.
 pub(super) struct Held(Vec<Key>);
 
 impl Held {

@@ -1,4 +1,4 @@
-//! `Semaphore<B>`: at most so many at a time, among all processes.
+//! `Semaphore<B>`: a limit on how many run at a time, over all processes.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 use crate::targets::Slots;
 
-/// At most so many at a time, over all processes: calls of an API that allows three, workers that
-/// share four licences.
+/// Limits how many run at a time, over all processes: calls of an API that allows three, workers
+/// that share four licences.
 ///
 /// A semaphore has a number of slots, and whoever acquires one gets a [`Permit`]. It is used as a
 /// [`Lock`](crate::Lock) is, on the same connections and pools.
@@ -44,22 +44,25 @@ use crate::targets::Slots;
 ///
 /// # What it does
 ///
-/// - **Where there is room**, it takes one round trip to acquire a slot and one to release it. A driver
-///   without rows (diesel) takes one more where the slot that it tried first is taken. One statement tries
-///   the slots one after the other from any of them on, so that many slots cost more than a few.
-/// - **Where there is none**, those who come wait in the server's queue, first come, first served. The
-///   one at its head looks for a free slot every 12 ms, on the server; the others ask nothing. Nobody who
-///   comes later is let in before it, and for a single attempt there is no room then.
-/// - **The wait is sent in slices**, as [that for a lock](crate::Lock::keep_place) is. Beyond the first
+/// - **Where there is room**, it takes one round trip to acquire a slot and one to release it. A
+///   driver without rows (diesel) takes one more if the slot that it tried first is taken. One
+///   statement tries the slots one after the other, starting with a random one, so many slots cost
+///   more than a few.
+/// - **Where there is none**, sessions wait in the server's queue, first come, first served. The
+///   first in the queue looks for a free slot every 12 ms, on the server; the others ask nothing.
+///   Nobody who comes later is let in before it, and a single attempt finds no room then.
+/// - **The wait is sent in slices**, as [for a lock](crate::Lock::keep_place). After the first
 ///   slice, of some 0.7 s, there is no order. A process that hangs is in nobody's way for longer.
-/// - **A slot is free** as soon as its session ends, however it ends: after `kill -9` too.
-/// - **Each permit is another slot**, also on one connection: a section inside a section takes two.
-/// - **Deadlocks** are found if the holders of all slots wait for locks of this session, or if it holds
-///   all slots itself. If two sessions have a permit each, of one semaphore or of two, and wait for
-///   another, that is not found: set a timeout where a section with a permit acquires another.
-/// - **All should agree on the number of slots.** Those who say 5 and those who say 3 share the slots
-///   0, 1 and 2: never more than 5 are let in, and never more than 3 of the latter. They wait in queues
-///   of their own, so that there is no order between the ones and the others.
+/// - **A slot is free** as soon as its session ends, however it ends: even after `kill -9`.
+/// - **Each permit takes a slot of its own**, even on one connection: a section inside a section
+///   takes two.
+/// - **Deadlocks** are found if the holders of all slots wait for locks of this session, or if it
+///   holds all slots itself. If two sessions have a permit each, of one semaphore or of two, and
+///   wait for another, the server does not find that: set a timeout where a section with a permit
+///   acquires another.
+/// - **All should agree on the number of slots.** Those who say 5 and those who say 3 share the
+///   slots 0, 1 and 2: never more than 5 are let in, and never more than 3 of the latter. Each
+///   group waits in a queue of its own, so there is no order between the two.
 ///
 /// # Not in a transaction
 ///
@@ -69,14 +72,14 @@ use crate::targets::Slots;
 ///
 /// # What it relies on
 ///
-/// A slot is an advisory lock of the session on a key of its own, and so is the queue ([`Slots`] says
-/// which). `pg_try_advisory_xact_lock` takes the first slot that is free, for the message alone; the
-/// message's last statement, which cannot be cancelled any more when it has taken it, takes it for the
-/// session. The server frees it with the session ([Advisory Locks]). Waiting takes the language PL/pgSQL, which
-/// every database has unless somebody has dropped it. A semaphore is kept in one database.
+/// A slot is an advisory lock of the session on a key of its own, and so is the queue ([`Slots`]
+/// says which). `pg_try_advisory_xact_lock` takes the first free slot, for this message alone. The
+/// message's last statement takes it for the session, and cannot be cancelled once it has. The
+/// server frees the slot with the session ([Advisory Locks]). Waiting needs the language PL/pgSQL,
+/// which every database has unless somebody has dropped it. A semaphore is limited to one database.
 ///
-/// PostgreSQL grants a session again what it holds. So if only slots are left that permits of this process
-/// hold, the statement looks into `pg_locks` for those of its own session.
+/// PostgreSQL grants a lock again to the session that holds it. So if the only slots left are held
+/// by permits of this process, the statement looks in `pg_locks` for those of its own session.
 ///
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 #[must_use = "a semaphore does nothing until it is run or acquired"]
@@ -88,11 +91,11 @@ pub struct Semaphore<B> {
 
 /// What is acquired, and how.
 impl<B> Semaphore<B> {
-    /// A semaphore of that name with so many slots: 1 to [`Slots::MAX`], or acquiring it fails with
-    /// [`Error::Slots`].
+    /// A semaphore of that name with that many slots: 1 to [`Slots::MAX`], otherwise acquiring a
+    /// slot fails with [`Error::Slots`].
     ///
-    /// The backend is taken by value, as by [`Lock::new`](crate::Lock::new). A lock of the same name is
-    /// not in its way.
+    /// The backend is taken by value, as by [`Lock::new`](crate::Lock::new). A lock of the same
+    /// name does not conflict with it.
     pub fn new(backend: B, name: impl AsRef<str>, slots: u32) -> Self {
         let slots = Slots::new(name, slots);
         Self {
@@ -102,8 +105,8 @@ impl<B> Semaphore<B> {
         }
     }
 
-    /// Bounds the wait for a slot, as [`Lock::timeout`](crate::Lock::timeout) does that for a lock. Zero
-    /// is exactly one attempt. By default nothing does but the session's own `lock_timeout`.
+    /// Bounds the wait for a slot, as [`Lock::timeout`](crate::Lock::timeout) does for a lock. Zero
+    /// is exactly one attempt. By default only the session's own `lock_timeout` bounds it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
@@ -116,15 +119,15 @@ impl<B> Semaphore<B> {
         self
     }
 
-    /// Whether [`Error::Timeout`] names the sessions that held the slots, ten at most. Defaults to
-    /// `true`, for one more round trip; `try_run` and `try_acquire` never ask.
+    /// Sets whether [`Error::Timeout`] names the sessions that held the slots, ten at most.
+    /// Defaults to `true`, for one more round trip; `try_run` and `try_acquire` never ask.
     pub fn name_holders(mut self, name: bool) -> Self {
         self.request.name_holders = Some(name);
         self
     }
 
-    /// Whether the statement that acquires a slot bears the semaphore's name in a comment: see
-    /// [`Lock::labelled`](crate::Lock::labelled).
+    /// Sets whether the statement that acquires a slot carries the semaphore's name in a comment:
+    /// see [`Lock::labelled`](crate::Lock::labelled).
     pub fn labelled(mut self, label: bool) -> Self {
         self.request.labelled = label;
         self
@@ -135,7 +138,7 @@ impl<B> Semaphore<B> {
         &self.slots
     }
 
-    /// Which lock errors name: all of its slots.
+    /// The lock that errors name: all of its slots.
     #[must_use]
     pub fn lock_info(&self) -> &LockInfo {
         &self.request.lock
@@ -156,12 +159,12 @@ impl<B: LockBackend> Semaphore<B> {
         run(self.acquire()?, body)
     }
 
-    /// Runs the body only if there is room, or comes to be within the timeout, where one is set.
-    /// `None`: there was not.
+    /// Runs the body only if a slot is free, or becomes free within the timeout, if one is set.
+    /// Returns `None` otherwise.
     ///
     /// # Errors
     ///
-    /// As [`run`](Semaphore::run), but for the timeout.
+    /// As [`run`](Semaphore::run), except the timeout.
     pub fn try_run<T, E>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
@@ -175,11 +178,11 @@ impl<B: LockBackend> Semaphore<B> {
         }
     }
 
-    /// Acquires a slot and gives a permit, for sections that are no closure.
+    /// Acquires a slot and returns a permit, for sections that do not fit in a closure.
     ///
     /// # Errors
     ///
-    /// After each of them, nothing is held that this asked for.
+    /// After any of them, this call holds nothing.
     ///
     /// - [`Error::Timeout`]: there was no room for as long as the wait was allowed to take.
     /// - [`Error::Stopped`]: the token was stopped.
@@ -195,11 +198,11 @@ impl<B: LockBackend> Semaphore<B> {
         })
     }
 
-    /// A permit if there is room, or comes to be within the timeout, where one is set.
+    /// Returns a permit if a slot is free, or becomes free within the timeout, if one is set.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Semaphore::acquire), but for the timeout.
+    /// As [`acquire`](Semaphore::acquire), except the timeout.
     pub fn try_acquire(&mut self) -> Result<Option<Permit<B::Handle<'_>>>, Error> {
         let request = self.request.or_no_wait();
         let permit = acquire::permit(&request, &self.slots, |acquire| {
@@ -212,12 +215,13 @@ impl<B: LockBackend> Semaphore<B> {
         }
     }
 
-    /// Acquires a slot and gives a permit that owns the connection: see
+    /// Acquires a slot and returns a permit that owns the connection: see
     /// [`Lock::into_guard`](crate::Lock::into_guard).
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Semaphore::acquire). The backend is dropped then, which closes a connection.
+    /// As [`acquire`](Semaphore::acquire). After an error the backend is dropped, which closes a
+    /// connection.
     pub fn into_permit(self) -> Result<Permit<B::Owned>, Error>
     where
         B: OwnedBackend,

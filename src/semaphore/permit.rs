@@ -11,10 +11,11 @@ use crate::request::LockInfo;
 
 /// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.
 ///
-/// It derefs to the connection, as a [`LockGuard`] does. Its own functions are associated functions, to
-/// leave the connection's methods alone. A permit that is dropped gives its slot back, as
-/// [`Permit::release`] does, which also says whether all was well. One that is forgotten
+/// It derefs to the connection, as a [`LockGuard`] does. Its own functions are associated
+/// functions, to leave the connection's methods alone. Dropping a permit gives its slot back;
+/// [`Permit::release`] does so too, and reports what went wrong. A permit that is forgotten
 /// (`std::mem::forget`) keeps its slot for as long as the session lives.
+///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(feature = "postgres")] {
@@ -37,7 +38,7 @@ pub struct Permit<H>
 where
     H: SessionHandle,
 {
-    /// Goes before the slot is free, so that others need no look at it.
+    /// Dropped before the slot is free, so that others need not look it up.
     held: Held,
     guard: LockGuard<H>,
     slot: u32,
@@ -55,14 +56,14 @@ where
         }
     }
 
-    /// Runs the body such that its spans are inside that of the hold.
+    /// Runs the body with its spans inside the span of the hold.
     pub(super) fn run<R>(permit: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
         LockGuard::run(&mut permit.guard, body)
     }
 
     /// Which slot it is: 0 or more, and less than the number of slots. No other permit of the
-    /// semaphore has the same one at the same time, so it can number what there is one of for each
-    /// slot: a port, a directory, an account.
+    /// semaphore has the same one at the same time, so it can number what each slot has one of: a
+    /// port, a directory, an account.
     pub fn slot(permit: &Self) -> u32 {
         permit.slot
     }
@@ -81,11 +82,11 @@ where
         LockGuard::is_held(&mut permit.guard)
     }
 
-    /// Gives the slot back, and says whether all was well. One round trip.
+    /// Gives the slot back, and reports what went wrong. One round trip.
     ///
     /// # Errors
     ///
-    /// Those of [`LockGuard::release`]. In each of them, the slot is free afterwards.
+    /// Those of [`LockGuard::release`]. After any of them, the slot is free.
     pub fn release(permit: Self) -> Result<(), Error> {
         drop(permit.held);
         LockGuard::release(permit.guard)
