@@ -50,7 +50,7 @@ pub(crate) struct Order {
 }
 
 impl FirstFree {
-    /// Any row of `table`. The column `id`, which is not NULL, tells which one it was.
+    /// Any row of `table`. The column `id`, which is not NULL, tells which one it is.
     pub fn new(table: impl Into<TableName>, id: impl Into<String>) -> Self {
         Self {
             table: table.into(),
@@ -68,18 +68,18 @@ impl FirstFree {
         self
     }
 
-    /// Only rows for which this condition holds, in SQL: `filter("run_at <= now()")`. It stands in
-    /// parentheses, beside the others.
+    /// Only rows for which this condition holds, in SQL: `filter("run_at <= now()")`. Conditions
+    /// are put in parentheses and joined with AND.
     ///
-    /// It is sent as it is. Never put together one from what somebody else has written: for a value,
-    /// use [`with`](FirstFree::with).
+    /// It is sent as it is. Never build one from somebody else's input: for a value, use
+    /// [`with`](FirstFree::with).
     pub fn filter(mut self, condition: impl Into<String>) -> Self {
         self.filters.push(condition.into());
         self
     }
 
-    /// Which row comes first: the lowest in this column, and in the next where several are given. NULL
-    /// comes last. By default it is any.
+    /// Sorts by this column, lowest first, and then by the next if several are given. NULL comes
+    /// last. By default any row may come first.
     pub fn order_by(self, column: impl Into<String>) -> Self {
         self.order(column.into(), false)
     }

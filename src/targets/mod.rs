@@ -53,7 +53,7 @@ pub enum Target {
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is nothing that pglock can lock",
+    message = "`{Self}` is not something that pglock can lock",
     label = "not a key, a `Row` or a `Table`",
     note = "a key is a name (`&str`, `String`, `Cow<str>`, `key!(…)`), an `i64`, or a pair of `i32`",
     note = "for an id of another type write `key!(\"seat:{{id}}\")`; `i64::from(id)` locks the bare number"
@@ -66,7 +66,7 @@ pub trait IntoTarget {
     fn into_target(self) -> Self::Target;
 }
 
-// Without this, the compiler speaks of `From` and not of locks.
+// Without this, the compiler talks about `From` instead of locks.
 #[diagnostic::do_not_recommend]
 impl<K: IntoKey> IntoTarget for K {
     type Target = Key;
@@ -118,7 +118,7 @@ macro_rules! into_targets {
 into_targets!(Row, Table);
 
 impl Target {
-    /// Whether a name or a value holds a NUL, which PostgreSQL has in no text.
+    /// Whether a name or a value contains a NUL, which no text in PostgreSQL may.
     pub(crate) fn has_nul(&self) -> bool {
         let nul = |text: &str| text.contains('\0');
         let any = |columns: &Columns| {
@@ -178,7 +178,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Of many keys, so many are shown.
+/// How many keys are shown of many.
 const FEW: usize = 10;
 
 pub(crate) type Columns = Vec<(String, String)>;
@@ -191,7 +191,7 @@ fn conditions(f: &mut fmt::Formatter<'_>, columns: &Columns) -> fmt::Result {
     Ok(())
 }
 
-/// As it is where that is unmistakable, else in quotes, so that it is safe in a log.
+/// Plain if that is unambiguous, otherwise in quotes, so that it is safe in a log.
 struct Shown<'a>(&'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -208,8 +208,8 @@ impl fmt::Display for Shown<'_> {
 /// The name of a table, exactly as the catalogue has it: it is quoted, so dots, upper case and
 /// quotes stand for themselves.
 ///
-/// From a text it is one identifier, found along the [`search_path`]; from a pair a schema and a
-/// table in it.
+/// A text is one identifier, looked up along the [`search_path`]; a pair is a schema and a table in
+/// it.
 ///
 /// ```
 /// use pglock::TableName;

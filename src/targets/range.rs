@@ -9,10 +9,10 @@ use crate::request::Mode;
 /// A range of the numbers under a key: see [`Lock::range`](crate::Lock::range).
 ///
 /// It is held as advisory locks on nodes of a tree. Like the hash of names they are part of the
-/// crate's contract. A node is the 2ᵇ numbers from a multiple of 2ᵇ on, for b = 0, 2, 4, … 62: a
-/// node of b bits has four of b − 2 bits below it. Its key is the name `"C:O:S F/B"` in the namespace
-/// `pglock.range` (see [`Key::namespaced`]), where C, O and S are what [`Key::pg_locks`] gives for the
-/// range's key, F is the first number of the node and B its bits.
+/// crate's contract. A node of b bits is the 2ᵇ numbers from a multiple of 2ᵇ on, for b = 0, 2, 4,
+/// … 62; below it are four nodes of b − 2 bits. Its key is the name `"C:O:S F/B"` in the namespace
+/// `pglock.range` (see [`Key::namespaced`]), where C, O and S are what [`Key::pg_locks`] gives for
+/// the range's key, F is the first number of the node and B its bits.
 ///
 /// | node | exclusive range | shared range |
 /// | --- | --- | --- |
@@ -20,9 +20,9 @@ use crate::request::Mode;
 /// | all of them are, not all of those above it | exclusive | shared |
 /// | all of them are, and all of those above it | – | shared |
 ///
-/// Of two ranges that overlap, one has a node that covers numbers of the other: exclusive ones meet
-/// there. A shared range has every node that has a number in it, so it meets whatever an exclusive one
-/// covers.
+/// If two ranges overlap, one of them has a node that covers numbers of the other: exclusive ranges
+/// meet there. A shared range has every node that contains one of its numbers, so it meets whatever
+/// an exclusive one covers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     key: Key,
@@ -31,13 +31,13 @@ pub struct KeyRange {
     modes: Vec<Mode>,
 }
 
-/// The most numbers of a shared range, which has all nodes that have one of them. Exclusive ranges that
-/// do not overlap have no exclusive node in common; a shared one that overlaps them all must meet each,
-/// so it has at least as many nodes as numbers.
+/// The most numbers that a shared range can have. Exclusive ranges that do not overlap have no
+/// exclusive node in common; a shared range that overlaps them all must meet each, so it has at
+/// least as many nodes as numbers.
 const MOST_SHARED: u64 = 366;
 
-/// How many bits of the numbers each step down the tree tells apart. With two, a range has as few nodes
-/// at worst as with one, and fewer on average.
+/// How many bits of a number each step down the tree decides. With two, a range has no more nodes
+/// at worst than with one, and fewer on average.
 const STEP: u32 = 2;
 
 impl KeyRange {
@@ -57,7 +57,7 @@ impl KeyRange {
         Self::new(self.key.clone(), self.numbers.clone(), mode)
     }
 
-    /// The key whose numbers they are.
+    /// The key that the numbers are under.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
@@ -69,12 +69,12 @@ impl KeyRange {
         self.numbers.clone()
     }
 
-    /// The keys of the nodes, in the order in which they are taken.
+    /// The keys of the nodes, in the order in which they are acquired.
     pub(crate) fn nodes(&self) -> &[Key] {
         &self.nodes
     }
 
-    /// The modes in which they are taken.
+    /// The modes in which they are acquired.
     pub(crate) fn modes(&self) -> &[Mode] {
         &self.modes
     }
@@ -107,7 +107,7 @@ impl KeyRange {
     }
 }
 
-/// Finds the nodes at and below one that the numbers from `span.0` to `span.1` take.
+/// Finds the nodes that the numbers from `span.0` to `span.1` need, from this node down.
 fn visit(first: i64, bits: u32, span: (i64, i64), mode: Mode, found: &mut Vec<(i64, u32, Mode)>) {
     let last = first + ((1_i64 << bits) - 1);
     if last < span.0 || first > span.1 {
@@ -126,7 +126,7 @@ fn visit(first: i64, bits: u32, span: (i64, i64), mode: Mode, found: &mut Vec<(i
     }
 }
 
-/// The first numbers of the nodes below the node of that first number.
+/// The first numbers of a node's children.
 fn children(first: i64, bits: u32) -> impl Iterator<Item = i64> {
     (0..1_i64 << STEP).map(move |child| first.wrapping_add(child << (bits - STEP)))
 }

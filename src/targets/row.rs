@@ -40,15 +40,15 @@ use super::{Columns, TableName};
 ///
 /// # What it finds
 ///
-/// Names are quoted, and taken exactly as they are given. A value is the text of anything that has
-/// one, which the server reads as the column's type; it is never NULL. All rows that match are
-/// locked, in no particular order: name the columns of a key to lock one. A row that does not
-/// exist, or that was deleted while the lock was waited for, is
+/// Names are quoted, and taken exactly as they are given. A value is given as its text
+/// (`to_string`), which the server reads as the column's type; it is never NULL. All rows that
+/// match are locked, in no particular order: name the columns of a key to lock one. A row that does
+/// not exist, or that was deleted during the wait, is
 /// [`Error::NoSuchRow`](crate::Error::NoSuchRow).
 ///
 /// # Waiting
 ///
-/// The server waits for its place in the row's queue, then for the row, and for each shared holder
+/// A session waits for its place in the row's queue, then for the row, and for each shared holder
 /// in turn; [`lock_timeout`], and so the lock's timeout, bounds each of these waits.
 ///
 /// # Under REPEATABLE READ and SERIALIZABLE

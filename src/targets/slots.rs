@@ -11,7 +11,7 @@ use crate::key::Key;
 /// | what | key |
 /// | --- | --- |
 /// | slot `i`, from 0 on | `Key::namespaced("pglock.slot", "{i}:{name}")` |
-/// | the queue of those who wait for one of `n` slots | `Key::namespaced("pglock.queue", "{n}:{name}")` |
+/// | the queue for one of `n` slots | `Key::namespaced("pglock.queue", "{n}:{name}")` |
 ///
 /// So another language, or a look into `pg_locks`, finds them.
 ///
@@ -26,13 +26,13 @@ use crate::key::Key;
 pub struct Slots {
     name: Arc<str>,
     count: u32,
-    /// None, where there are too many.
+    /// Empty if there are too many.
     keys: Arc<[Key]>,
     queue: Key,
     taken: Option<u32>,
 }
 
-/// Seed the hashes of names, so that no section of that name is in the way.
+/// Namespaces, so that a section of the same name does not conflict.
 const SLOT: &str = "pglock.slot";
 const QUEUE: &str = "pglock.queue";
 
@@ -73,8 +73,8 @@ impl Slots {
         &self.keys
     }
 
-    /// The key of the queue: the first of those who wait for a slot holds it while it looks for one, and
-    /// the others wait for it.
+    /// The key of the queue: the first waiter holds it while it looks for a slot, and the others
+    /// wait for it.
     #[must_use]
     pub fn queue(&self) -> &Key {
         &self.queue
@@ -87,7 +87,7 @@ impl Slots {
         u32::try_from(slot).ok()
     }
 
-    /// The same, of which one is held.
+    /// The same slots, with one that is held.
     pub(crate) fn with_taken(&self, slot: u32) -> Self {
         Self {
             taken: Some(slot),

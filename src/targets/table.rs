@@ -28,8 +28,8 @@ use super::TableName;
 /// # }
 /// ```
 ///
-/// A timeout bounds the wait for each table: of a partitioned one, and of one with children, for each
-/// part of it.
+/// A timeout bounds the wait for each table. If the table is partitioned or has children, it bounds
+/// the wait for each part.
 ///
 /// As with a [`Row`](super::Row), only the transaction forms exist. A transaction above READ
 /// COMMITTED is refused with [`Error::StaleSnapshot`](crate::Error::StaleSnapshot), as it is for a
