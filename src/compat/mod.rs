@@ -10,12 +10,12 @@
 //! ```
 //!
 //! Both sides must ask for locks that conflict: a session lock keeps a transaction lock of the same
-//! key out, and an exclusive one a shared one. The schemes of 31 and 32 bits collide by chance at
-//! some ten thousand names.
+//! key out, and an exclusive one a shared one. With the schemes of 31 and 32 bits, chance
+//! collisions begin at some ten thousand names.
 //!
-//! Where a name is a number, most of these libraries lock it as it is, which is `Key::from(7)` here.
-//! postgresql-lock makes a text of it: `Scheme::PostgresqlLock.key("7")`. with_advisory_lock makes it
-//! the first of a pair: [`WithAdvisoryLock::number`].
+//! If a name is a number, most of these libraries lock the number itself, which is `Key::from(7)`
+//! here. postgresql-lock makes a text of it: `Scheme::PostgresqlLock.key("7")`. with_advisory_lock
+//! makes it the first of a pair: [`WithAdvisoryLock::number`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,7 +32,7 @@ mod with_advisory_lock;
 
 pub use with_advisory_lock::WithAdvisoryLock;
 
-/// A library, or a range of its versions, by the way it makes keys of names.
+/// A library, or a range of its versions, by how it makes keys from names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -46,7 +46,7 @@ pub enum Scheme {
     /// [postgresql-lock]: https://pypi.org/project/postgresql-lock/
     PostgresqlLock,
     /// Python, [django-pglocks] up to 1.0.4: CRC-32 as a signed 32-bit number, widened to a
-    /// `bigint`. Version 2.1.0, the next one, hands on to django-pgware.
+    /// `bigint`. The next version, 2.1.0, passes its calls on to django-pgware.
     ///
     /// [django-pglocks]: https://pypi.org/project/django-pglocks/
     DjangoPglocks,
@@ -83,7 +83,7 @@ impl Scheme {
         Self::WithAdvisoryLock,
     ];
 
-    /// The name of the library, as in its package index; with the version where that tells.
+    /// The name of the library, as in its package index, with the version where it matters.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ fn first(digest: &[u8]) -> [u8; 8] {
 
 fn sqlx(name: &[u8]) -> [u8; 8] {
     let mut key = [0; 8];
-    // Too long an output is the only error, and 8 bytes are none.
+    // The only error is an output that is too long, and 8 bytes are not.
     let _ = Hkdf::<Sha256>::new(None, name).expand(b"SQLx (Rust) Postgres advisory lock", &mut key);
     key
 }

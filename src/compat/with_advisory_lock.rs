@@ -9,8 +9,8 @@ use crate::key::Key;
 /// - The name: the CRC-32 of a text, or a number as it is (`with_advisory_lock(42)`, since 5.0).
 ///   The text `"42"` is hashed like any other.
 /// - The prefix: the number at the beginning of the Ruby process's environment variable
-///   `WITH_ADVISORY_LOCK_PREFIX`, read as Ruby's `to_i` does. It is 0 where the variable is not
-///   set, and also for `staging`, which begins with no number.
+///   `WITH_ADVISORY_LOCK_PREFIX`, read as Ruby's `to_i` does. It is 0 if the variable is not set,
+///   and also for `staging`, which does not begin with a number.
 ///
 /// ```
 /// use pglock::compat::{Scheme, WithAdvisoryLock};
@@ -70,7 +70,7 @@ fn low(bits: u32) -> i32 {
 }
 
 /// The low bits of Ruby's `String#to_i`: spaces, a sign, `0d`, and digits with single underscores
-/// between them. What follows is left out.
+/// between them. The rest is ignored.
 fn to_i(text: &str) -> u32 {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let (negative, text) = match text.strip_prefix('-') {

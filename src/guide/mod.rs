@@ -1,4 +1,4 @@
-//! How to choose a lock and to live with it, subject by subject.
+//! How to choose a lock and how to live with it, topic by topic.
 //!
 //! | read | when |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | [`transactions`] | the section writes to the database |
 //! | [`timeouts`] | somebody is waiting for an answer |
 //! | [`pools`] | many threads share connections |
-//! | [`leaders`] | one process of many has to do it |
-//! | [`operations`] | it runs, and you are called at night |
+//! | [`leaders`] | one of many processes has to do it |
+//! | [`operations`] | it runs, and you are on call |
 
 /// The first lock, in ten minutes.
 #[doc = include_str!("first_lock.md")]
@@ -39,6 +39,6 @@ pub mod pools {}
 #[doc = include_str!("leaders.md")]
 pub mod leaders {}
 
-/// What locks are to the server.
+/// What locks mean to the server.
 #[doc = include_str!("../../docs/operations.md")]
 pub mod operations {}
