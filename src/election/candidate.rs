@@ -22,8 +22,8 @@ use crate::sql::election as sql;
 /// that no waiter's snapshot gets old.
 const SLICE: Duration = Duration::from_millis(800);
 
-/// The same while the lock is with somebody whose term is about to begin: only who is seen in a term
-/// can be known to have left it.
+/// The same while the holder's term is about to begin: only a holder that was seen in its term can
+/// be known to have left it.
 const SHORT_SLICE: Duration = Duration::from_millis(100);
 
 /// What a candidate wants.
@@ -33,7 +33,7 @@ pub(super) struct Candidate {
     pub(super) keys: Keys,
     pub(super) lease: Lease,
     pub(super) strict: bool,
-    /// It waits for nobody.
+    /// It does not wait for anybody.
     pub(super) tries: bool,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) saw_a_holder: bool,
-    /// It was let stand, so that an error is not that of its settings.
+    /// It could stand, so a later error does not come from its settings.
     pub(super) stood: bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) enum End {
     Busy,
 }
 
-/// A candidate with its connection, once it has the lock or before.
+/// A candidate on its connection, with the lock or before it has the lock.
 struct Stand<'c> {
     candidate: &'c Candidate,
     office: &'c Office,
@@ -204,7 +204,7 @@ impl Stand<'_> {
         }
     }
 
-    /// Waits, and lets the server know meanwhile that this session is there.
+    /// Waits, and asks the server meanwhile, so that it does not end this session.
     fn wait_until_surely_over<S: Session>(
         &self,
         session: &mut S,
@@ -223,8 +223,9 @@ impl Stand<'_> {
         }
     }
 
-    /// Takes the term, and waits for transactions that are fenced by earlier ones: for the locks by
-    /// which they would see that their term is on, then for those that have seen it.
+    /// Takes the term's own lock, and waits for the fenced transactions of earlier terms: first
+    /// until no session holds an earlier term's lock, so that no more can begin, then for those
+    /// that have begun.
     fn take_office<S: Session>(&mut self, session: &mut S) -> Result<bool, Error> {
         let keys = &self.candidate.keys;
         let failed = |failure| self.candidate.error(failure);
@@ -250,7 +251,7 @@ impl Stand<'_> {
         }
     }
 
-    /// Lets the term begin. `false`: nobody wants it any more, or it is over already.
+    /// Begins the term. Returns `false` if nobody wants it any more, or if it is already over.
     fn begin<S: Session>(&self, session: &mut S) -> Result<bool, Error> {
         let lease = self.settings.lease();
         let asked = Moment::now();
@@ -258,7 +259,7 @@ impl Stand<'_> {
         let lines = lines.map_err(|failure| self.candidate.error(failure))?;
         let token = lines.first().and_then(|line| Token::read(line));
         let (Some(token), Some(number)) = (token, self.settings.number) else {
-            let source = format!("no transaction and WAL file in {lines:?}").into();
+            let source = format!("expected a transaction and a WAL file, got {lines:?}").into();
             return Err(Error::Database {
                 lock: self.candidate.info.clone(),
                 source,

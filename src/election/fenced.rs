@@ -8,25 +8,27 @@ use crate::process;
 use crate::sql::election::Fence;
 
 impl Term {
-    /// Runs the body in a transaction, on any connection and through any pooler, that can commit only
-    /// within this term: when a successor's term has begun, it can no more.
+    /// Runs the body in a transaction, on any connection and through any pooler, that can commit
+    /// only within this term: not once a successor's term has begun.
     ///
-    /// The transaction holds a lock shared that a successor takes alone before its term, and looks
-    /// whether the leader's session still holds the term's own. Inside a transaction of the caller's
-    /// the body runs behind a savepoint, and the caller's whole transaction is fenced from here on.
+    /// The transaction holds, in shared mode, a lock that a successor takes exclusively before its
+    /// term, and checks that the leader's session still holds the term's own lock. Inside a
+    /// transaction of the caller's the body runs behind a savepoint, and the caller's whole
+    /// transaction is fenced from here on.
     ///
     /// A transaction that is idle for longer than the lease is ended by the server
     /// ([`idle_in_transaction_session_timeout`], set for it alone), so that a lost host does not keep
     /// its successor out.
     ///
-    /// The connection must lead to the election's database; in any other the term looks over.
+    /// The connection must lead to the election's database; in any other, the term seems to be
+    /// over.
     ///
     /// # Errors
     ///
-    /// [`Error::TermOver`]: the term was over, at the beginning or before the COMMIT, and nothing was
-    /// done. [`Error::NotCommitted`] and [`Error::ConnectionLost`] as in
-    /// [`with_transaction_lock`](crate::with_transaction_lock). The body's own error comes out as it
-    /// is; its work is rolled back.
+    /// [`Error::TermOver`]: the term was over, at the beginning or before the COMMIT, and nothing
+    /// was done. [`Error::NotCommitted`] and [`Error::ConnectionLost`] as in
+    /// [`with_transaction_lock`](crate::with_transaction_lock). The body's own error is returned as
+    /// it is; its work is rolled back.
     ///
     /// [`idle_in_transaction_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
     pub fn fenced<B, T, E>(

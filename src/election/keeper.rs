@@ -1,4 +1,4 @@
-//! The thread behind a term: it keeps the connection, and campaigns before.
+//! The thread behind a term: it campaigns, and then keeps the connection.
 
 use std::sync::Arc;
 use std::thread;
@@ -103,11 +103,11 @@ pub(super) fn keep<S: Session>(session: &mut S, office: &Office, question: &str)
 }
 
 fn reason(failure: Failure) -> BoxError {
-    let text = "the server does not hold the lock for this session any more";
+    let text = "the session no longer holds the lock";
     failure.into_source().unwrap_or_else(|| text.into())
 }
 
-/// Tells, however the thread ends, that it has let go of its connection.
+/// Reports, however the thread ends, that it has released its connection.
 struct Finish<'o>(&'o Arc<Office>);
 
 impl Drop for Finish<'_> {

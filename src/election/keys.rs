@@ -14,13 +14,13 @@ const TERMS: &str = "pglock.term";
 /// The locks of an election.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
-    /// Who holds it leads, or is about to.
+    /// Its holder leads, or is about to.
     pub(super) lock: Key,
-    /// Fenced transactions hold it shared. A successor takes it once, alone, before its term.
+    /// Fenced transactions hold it shared. A successor takes it once, exclusively, before its term.
     pub(super) fence: Key,
-    /// The first number of the pairs that the election's sessions hold. The second is positive for a
-    /// term, and held exclusively; negative for a candidate or leader, its lease in milliseconds, and
-    /// held shared.
+    /// The first number of the pairs that the election's sessions hold. The second is positive for
+    /// a term, and held exclusively. It is negative for a candidate or leader: its lease in
+    /// milliseconds, held shared.
     pub(super) class: i32,
 }
 
@@ -37,7 +37,7 @@ impl Keys {
         }
     }
 
-    /// The lock of the term of that number.
+    /// The lock of the term with that number.
     pub(super) fn term(&self, number: i32) -> Key {
         (self.class, number).into()
     }
@@ -48,7 +48,7 @@ impl Keys {
     }
 }
 
-/// The number of a new term: no two that could meet have the same one.
+/// A random number for a new term, seldom the same as another's.
 pub(super) fn random_number() -> i32 {
     let random = RandomState::new().hash_one(std::process::id());
     i32::try_from(random >> 33).unwrap_or(i32::MAX).max(1)

@@ -7,13 +7,11 @@ use crate::failure::Failure;
 use crate::inspect::{self, Claim};
 use crate::sql::election as sql;
 
-/// The session of whoever leads in an election: its process, its application's name, its address. Two
+/// The session of the leader in an election: its process, its application's name, its address. Two
 /// round trips, or three with diesel.
 ///
-/// The answer is a moment's, and of the leader's lock: a leader that is cut off is named until its
-/// lease is over.
-///
-/// # Errors
+/// The answer holds only for the moment, and is about the leader's lock: a leader that is cut off
+/// is named until its lease is over.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,6 +31,8 @@ use crate::sql::election as sql;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
 pub fn leader<B>(backend: &mut B, name: impl AsRef<str>) -> Result<Option<Claim>, Error>

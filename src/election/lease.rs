@@ -1,5 +1,5 @@
-//! How long a term lasts by its leader's own clock, and when the leader asks the server. Pure: what
-//! time it is comes from outside, so that `model` can play with it.
+//! How long a term lasts by its leader's own clock, and when the leader asks the server. Pure: the
+//! time comes from outside, so that `model` can set it.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,19 +23,19 @@ impl Moment {
         }
     }
 
-    /// The longest that can have passed. A term ends by this: too early at worst.
+    /// The longest time that can have passed. A term ends by this: too early at worst.
     pub(super) fn since(self, earlier: Self) -> Duration {
         let wall = self.wall.saturating_sub(earlier.wall);
         self.surely_since(earlier).max(wall)
     }
 
-    /// What has passed for sure. Who waits for somebody else's term to end waits by this.
+    /// The time that has surely passed. A successor waits by this for an earlier term to end.
     pub(super) fn surely_since(self, earlier: Self) -> Duration {
         self.steady.saturating_sub(earlier.steady)
     }
 }
 
-/// How long the server waits for a word from the leader before it ends the leader's session.
+/// How long the server waits to hear from the leader before it ends the leader's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lease(Duration);
 
@@ -62,7 +62,7 @@ impl Lease {
         i32::try_from(self.0.as_millis()).unwrap_or(i32::MAX)
     }
 
-    /// How long a term lasts after the sending of a question that was answered. The rest of the
+    /// How long a term lasts from the sending of a question that was answered. The rest of the
     /// lease is for clocks that run at different speeds.
     pub(super) fn term(self) -> Duration {
         self.0 - self.0 / 10
@@ -162,7 +162,7 @@ mod tests {
     fn a_term_that_was_over_is_over() {
         let lease = Lease::new(Duration::from_secs(1)).unwrap();
         let mut clock = TermClock::start(lease, at(0, 0));
-        clock.answered(at(600, 600), at(1_000, 1_000)); // in vain
+        clock.answered(at(600, 600), at(1_000, 1_000)); // too late
         assert!(clock.is_over(at(1_000, 1_000)));
         assert!(clock.is_over(at(10, 10)));
     }

@@ -24,8 +24,8 @@ pub(super) fn at_holder<S: Session>(
 
 /// What has become of the session that held it.
 ///
-/// A session that is gone has been counted by now, but not by the time at which the same statement
-/// read the counts: they are read once more.
+/// A session that is gone has been counted, but perhaps only after the same statement read the
+/// counts: they are read once more.
 pub(super) fn at_fate<S: Session>(session: &mut S, sight: &Sight) -> Result<Fate, Failure> {
     let question = sql::fate(sight.pid, sight.began.as_deref());
     let mut fate = ask_fate(session, &question)?;

@@ -71,14 +71,14 @@ use crate::failure::BoxError;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 
-/// How long a campaign that was stopped waits for a server that says nothing.
+/// How long a stopped campaign waits for a server that does not answer.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// What a thread does that campaigns, and serves the term.
+/// What the thread of an election does: it campaigns, and serves the term.
 type Run = dyn Fn(&Candidate, &Arc<Office>) + Send + Sync;
 
-/// An election, in which this process can stand: for one leader among all that stand in an election of
-/// that name, in one database.
+/// An election in which this process can stand. It elects one leader among all that stand under
+/// the same name in the same database.
 #[derive(Clone)]
 #[must_use = "an election does nothing until it is run or campaigned in"]
 pub struct Election {
@@ -93,10 +93,10 @@ pub struct Election {
 impl Election {
     /// An election of that name, in the database that `connect` connects to.
     ///
-    /// `connect` is called in each campaign, and again if the connection is lost in it. It gives a
-    /// connection of the election's own, which the leader keeps for its term: `Client::connect(…)`,
-    /// `PgConnection::establish(…)`, or `pool.get()`. It must lead to the server itself, or through a
-    /// pooler in session mode.
+    /// `connect` is called in each campaign, and again if the connection is lost in it. It returns
+    /// a connection for the election alone, which the leader keeps for its term:
+    /// `Client::connect(…)`, `PgConnection::establish(…)`, or `pool.get()`. It must lead to the
+    /// server itself, or through a pooler in session mode.
     pub fn new<C, E>(
         connect: impl Fn() -> Result<C, E> + Send + Sync + 'static,
         name: impl AsRef<str>,
@@ -116,24 +116,24 @@ impl Election {
         }
     }
 
-    /// Sets the lease: for how long the server waits for a word from the leader before somebody else
-    /// can be elected. Defaults to 10 s; it must be at least 1 s, and all candidates must have the same.
+    /// Sets the lease: for how long the server waits to hear from the leader before somebody else
+    /// can be elected. Defaults to 10 s; it must be at least 1 s, and all candidates must have the
+    /// same.
     ///
-    /// The leader asks every third of it. A server whose `idle_session_timeout` is shorter for the
-    /// connection's user makes the lease as short ([`Term::lease`]).
+    /// The leader asks the server every third of a lease. If the server's `idle_session_timeout` is
+    /// shorter for the connection's user, the lease becomes as short ([`Term::lease`]).
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Takes nothing for granted: whoever is elected waits for a lease wherever the end of the last
-    /// term cannot be shown. By default that is so after the server has ended the leader's session or
+    /// Takes nothing for granted: whoever is elected waits for a lease unless it can show that the
+    /// last term is over. By default, it waits after the server has ended the leader's session or
     /// was restarted, but not
     ///
-    /// - if the leader's connection broke (its process died, most often). If the leader lives, it sees
-    ///   that within some 20 ms, and its successor waits for 50 ms;
-    /// - if the candidate finds nobody in office when it comes, which is also so at the very first
-    ///   start.
+    /// - if the leader's connection broke (most often because its process died). If the leader
+    ///   lives, it notices within some 20 ms, and its successor waits for 50 ms;
+    /// - if the candidate finds nobody in office when it comes, as at the very first start.
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
@@ -185,9 +185,9 @@ impl Election {
         }
     }
 
-    /// Is elected if nobody leads, nor may still. `None`: somebody does, or may.
+    /// Campaigns without waiting. Returns `None` if somebody leads, or may still lead.
     ///
-    /// It takes some 50 ms, in which a leader whose connection broke would see that.
+    /// It takes some 50 ms, in which a leader would notice that its connection broke.
     ///
     /// # Errors
     ///
@@ -243,7 +243,7 @@ impl Election {
             None => {
                 office.leave();
                 if !thread.is_finished() && self.is_stopped() {
-                    return Err(self.stopped()); // it goes when the server replies
+                    return Err(self.stopped()); // the thread ends when the server replies
                 }
                 match thread.join() {
                     Err(panic) => resume_unwind(panic),

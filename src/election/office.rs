@@ -1,5 +1,5 @@
-//! What a term, or who campaigns for it, and the keeper of its connection know of each other. Nobody
-//! waits for the server with this locked.
+//! What the two sides know of each other: the term or its campaign, and the keeper of its
+//! connection. Nobody waits for the server with this locked.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(super) struct Elected {
     pub(super) number: i32,
 }
 
-/// What comes of a campaign. `None`: somebody else leads, or may still.
+/// The outcome of a campaign. `None`: somebody else leads, or may still lead.
 pub(super) type Outcome = Result<Option<Elected>, Error>;
 
 #[derive(Debug)]
@@ -31,15 +31,15 @@ pub(super) struct Office {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of the term, once it has begun.
+    /// The clock of the term, once it has begun.
     clock: Option<TermClock>,
-    /// For who campaigns.
+    /// The outcome, for the campaign.
     outcome: Option<Outcome>,
     /// Nobody wants the office any more.
     left: bool,
     /// Why the term ended before it was left.
     loss: Option<BoxError>,
-    /// The keeper has let go of the connection.
+    /// The keeper has released the connection.
     finished: bool,
 }
 
@@ -56,7 +56,7 @@ impl Office {
         self.stop.as_ref().is_some_and(StopToken::is_stopped)
     }
 
-    /// No code of a user's runs under it, so what a panic leaves behind is as good as ever.
+    /// No user code runs under it, so its data is sound even after a panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,7 +67,7 @@ impl Office {
         changed
     }
 
-    /// Waits until there is something to say, or the time is over.
+    /// Waits until `look` finds something, or the time is over.
     fn wait_for<T>(
         &self,
         time: Duration,
@@ -93,10 +93,10 @@ impl Office {
     }
 }
 
-/// The side of the term, and of who campaigns for it.
+/// The side of the term and its campaign.
 impl Office {
-    /// Waits for the outcome of a campaign. `None`: it was stopped, and a server that says nothing has
-    /// kept it for longer than this; or the thread has panicked.
+    /// Waits for the outcome of a campaign. Returns `None` if it was stopped and the server has not
+    /// answered for longer than `patience`, or if the thread has panicked.
     pub(super) fn outcome(&self, patience: Duration) -> Option<Outcome> {
         let mut stopped: Option<Instant> = None;
         let news = |state: &mut State| match state.outcome.take() {
@@ -117,7 +117,7 @@ impl Office {
         self.is_stopped() || self.has_lapsed()
     }
 
-    /// Whether the term is over whatever the leader wants.
+    /// Whether the term is over, whether or not the leader was stopped.
     pub(super) fn has_lapsed(&self) -> bool {
         self.lock().has_lapsed()
     }
@@ -127,7 +127,7 @@ impl Office {
         self.wait_for(time, over).is_some()
     }
 
-    /// Ends the term, or the campaign. `false`: the term was over before.
+    /// Ends the term, or the campaign. Returns `false` if the term was already over.
     pub(super) fn leave(&self) -> bool {
         self.change(|state| {
             let in_time = !state.has_lapsed();
@@ -139,7 +139,7 @@ impl Office {
         })
     }
 
-    /// Waits until the keeper has let go of the connection.
+    /// Waits until the keeper has released the connection.
     pub(super) fn wait_for_keeper(&self, time: Duration) -> bool {
         let start = Instant::now();
         let mut state = self.lock();
@@ -172,7 +172,7 @@ impl Office {
         self.lock().left
     }
 
-    /// Sleeps, unless the office is left or the campaign stopped. Says which it is.
+    /// Sleeps for that long. Returns `true`, at once, if the office is left or the campaign stopped.
     pub(super) fn rest(&self, time: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -190,7 +190,7 @@ impl Office {
         }
     }
 
-    /// Lets the term begin. `false`: nobody wants it any more, or it is over already.
+    /// Begins the term. Returns `false` if nobody wants it any more, or if it is already over.
     pub(super) fn begin(&self, mut clock: TermClock, elected: Elected) -> bool {
         self.change(|state| {
             if state.left || clock.is_over(Moment::now()) {
@@ -206,7 +206,8 @@ impl Office {
         self.change(|state| state.outcome = Some(outcome));
     }
 
-    /// Sleeps until it is time for a look at the connection, and says what else there is to do.
+    /// Sleeps until the next look at the connection, unless something else is due. Returns what is
+    /// due.
     pub(super) fn next_duty(&self) -> Duty {
         let duty = |state: &mut State| {
             if state.left {
@@ -219,7 +220,7 @@ impl Office {
             clock.is_question_due(Moment::now()).then_some(Duty::Ask)
         };
         if self.is_stopped() {
-            self.changed.notify_all(); // who waits for the end does not look at the token
+            self.changed.notify_all(); // a thread that waits for the end does not look at the token
         }
         self.wait_for(LOOK, duty).unwrap_or(Duty::Look)
     }
@@ -249,10 +250,10 @@ impl Office {
 pub(super) enum Duty {
     /// Looks whether the connection is still there.
     Look,
-    /// Asks the server, which also tells it that the leader is there.
+    /// Asks the server, which learns from it that the leader is there.
     Ask,
     /// Resigns.
     Leave,
-    /// Ends what is over by the clock.
+    /// Ends a term that is over by the clock.
     GiveUp,
 }

@@ -1,20 +1,20 @@
 //! How the last holder lost the lock, and how long its successor waits before its own term begins.
 //! Pure, like `lease`.
 //!
-//! That the lock is free does not say that the last term is over by its leader's clock: somebody may
-//! have ended the leader's session (`pg_terminate_backend`, a crash), and the leader not know yet. So
-//! a successor waits for a lease, unless it can show that the term is over. What shows it:
+//! A free lock does not prove that the last term is over by its leader's clock: somebody may have
+//! ended the leader's session (`pg_terminate_backend`, a crash), and the leader may not know it
+//! yet. So a successor waits for a lease, unless it can show that the term is over. What shows it:
 //!
 //! - The session goes on, and does something else: its client has released the lock.
-//! - The session is gone, and since the successor last saw it with the lock the database counts no
-//!   session that was ended from the server's side ([`pg_stat_database`]: `sessions_killed`,
-//!   `sessions_fatal`): its client has closed it, or has died. A session is counted before it leaves
-//!   `pg_stat_activity`, since PostgreSQL 15.
+//! - The session is gone, and since the successor last saw it with the lock, the database has
+//!   counted no session that was ended from the server's side ([`pg_stat_database`]:
+//!   `sessions_killed`, `sessions_fatal`): its client has closed it, or has died. A session is
+//!   counted before it leaves `pg_stat_activity`, since PostgreSQL 15.
 //! - Sessions were ended with an error, none at somebody's request, and this one has been silent for a
 //!   lease: its term was over before.
 //!
-//! A connection that broke (`sessions_abandoned`) looks like a process that died. Then a leader that
-//! is alive sees it too, at its next look at the connection: the successor waits for some of those.
+//! A connection that broke (`sessions_abandoned`) looks like a process that died. If its leader is
+//! alive, it notices at its next look at the connection: the successor waits for a few of those.
 //!
 //! [`pg_stat_database`]: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-DATABASE-VIEW
 
@@ -22,17 +22,17 @@ use std::time::Duration;
 
 use super::lease::Moment;
 
-/// From one look of a leader at its connection to the next. It takes no word to the server.
+/// From one look of a leader at its connection to the next. A look sends nothing to the server.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a successor waits for a leader to have seen that its connection broke.
+/// How long a successor waits for a leader to notice that its connection broke.
 pub(super) const GRACE: Duration = Duration::from_millis(50);
 
-/// What a candidate sees of whoever holds the lock.
+/// What a candidate sees of the lock's holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sight {
     pub(super) pid: i32,
-    /// When its session began, as a number. `None`: not to be seen by this user.
+    /// When its session began, as a number. `None`: this user cannot see it.
     pub(super) began: Option<String>,
     pub(super) role: Role,
     /// For how long it has been silent.
@@ -69,9 +69,9 @@ pub(super) struct Ends {
 /// What has become of the session that had the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The last that it was sent is the question of a leader: it is about to end, or to be counted.
+    /// The last message sent to it is a leader's question: it is about to end, or to be counted.
     Ending,
-    /// It has been sent something else.
+    /// It has been sent something else since.
     GoesOn,
     /// A pooler has cleared it, because its client has gone or was lost.
     Cleared,
@@ -91,7 +91,7 @@ pub(super) enum Verdict {
 }
 
 impl Sight {
-    /// `None`: look again.
+    /// Returns `None` if the candidate must look again.
     pub(super) fn verdict(&self, fate: &Fate, elected: Moment) -> Option<Verdict> {
         let lease = match self.role {
             Role::Other => return Some(Verdict::Over),
@@ -142,27 +142,27 @@ impl Sight {
     }
 }
 
-/// How a candidate waits where it does not know.
+/// How a candidate waits when it does not know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caution {
-    /// Its own lease; that of an election it has not seen is taken to be the same.
+    /// Its own lease. An election that it has not seen is assumed to have the same.
     pub(super) lease: Duration,
     /// It takes nothing for granted that it cannot show.
     pub(super) strict: bool,
 }
 
-/// What a candidate knows that has seen nobody hold the lock.
+/// What a candidate knows if it has seen nobody hold the lock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newcomer {
-    /// It has, but its connection broke since: at a crash of the server, say.
+    /// It has, but its connection has broken since, as at a crash of the server.
     pub(super) saw_a_holder: bool,
     /// How long ago the server was started, unless that is the first time.
     pub(super) restarted: Option<Duration>,
 }
 
 impl Newcomer {
-    /// For how long an earlier term may still be on. A leader whose session the start of the server
-    /// has ended last asked before that.
+    /// For how long an earlier term may still be on. If a restart of the server ended a leader's
+    /// session, that leader last asked before the restart.
     pub(super) fn wait(self, Caution { lease, strict }: Caution) -> Duration {
         if self.saw_a_holder || strict {
             return lease;

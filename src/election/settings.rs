@@ -29,8 +29,8 @@ impl From<Failure> for Unfit {
 }
 
 impl Settings {
-    /// Makes the server end the session after a lease of silence, or sooner if it does already, and
-    /// for no other reason; and marks the session as one of the election's.
+    /// Makes the server end the session after a lease of silence (or sooner, if it does already),
+    /// and for no other reason. Marks the session as one of the election's.
     pub(super) fn apply<S: Session>(
         session: &mut S,
         keys: &Keys,
@@ -77,12 +77,12 @@ impl Settings {
         })
     }
 
-    /// How long the server waits for a word.
+    /// How long the server lets this session be silent.
     pub(super) fn lease(&self) -> Lease {
         self.lease
     }
 
-    /// Leaves the connection as it was: it may be a pool's.
+    /// Restores the connection: it may belong to a pool.
     pub(super) fn restore<S: Session>(self, session: &mut S, keys: &Keys) -> Result<(), Failure> {
         let mark = keys.mark(self.lease);
         let term = self.number.map(|number| keys.term(number));

@@ -20,8 +20,8 @@ const DROP: Duration = Duration::from_secs(1);
 /// answered for nine tenths of the lease, by this machine's clocks. Neither [`is_over`](Term::is_over)
 /// nor [`wait`](Term::wait) asks the server.
 ///
-/// A term can be shared among threads. Dropping it resigns, and waits for up to a second for the server
-/// to confirm that; [`resign`](Term::resign) says how it went.
+/// A term can be shared among threads. Dropping it resigns, and waits for up to a second for the
+/// server to confirm that; [`resign`](Term::resign) reports what went wrong.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,8 +56,8 @@ impl Term {
         self.office.is_over()
     }
 
-    /// Sleeps for that long, or until the term is over, and says whether it is.
-    #[must_use = "a term that is over is not to be served any more"]
+    /// Sleeps for that long, or until the term is over, and returns whether it is.
+    #[must_use = "the work must stop when the term is over"]
     pub fn wait(&self, time: Duration) -> bool {
         self.office.wait_for_end(time)
     }
@@ -80,12 +80,12 @@ impl Term {
         &self.info
     }
 
-    /// Ends the term, and says whether all was well. Somebody else can be elected when it returns.
+    /// Ends the term, and reports what went wrong. When it returns, somebody else can be elected.
     ///
     /// # Errors
     ///
-    /// [`Error::LockLost`]: the term was over before, or the server does not confirm the release within
-    /// a lease. In both cases the lock is free after a lease at the latest.
+    /// [`Error::LockLost`]: the term was already over, or the server did not confirm the release
+    /// within a lease. In both cases the lock is free after a lease at the latest.
     pub fn resign(mut self) -> Result<(), Error> {
         self.end(self.elected.lease.length())
     }
@@ -99,7 +99,7 @@ impl Term {
         let source = match self.office.take_loss() {
             Some(reason) => Some(reason),
             None if !in_time => Some("the server did not answer within the lease".into()),
-            None if !confirmed => Some("the server does not confirm the release".into()),
+            None if !confirmed => Some("the server did not confirm the release".into()),
             None => return Ok(()),
         };
         let lock = self.info.clone();

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// A number that is greater in every later term of an election, for what is outside the database.
 ///
-/// Whoever receives it with a request keeps the greatest that it has seen, and refuses requests with a
-/// smaller one: they come from a leader that is none any more.
+/// The receiver of a request keeps the greatest token that it has seen, and refuses requests with a
+/// smaller one: they come from a former leader.
 ///
 /// It is the number of a transaction of the leader's ([`pg_current_xact_id`]), ordered after the
 /// server's [timeline], which grows when a standby is promoted: the new primary may not have seen the
@@ -37,7 +37,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// From the server's words: a transaction, and the name of a WAL file, which begins with the
+    /// Reads the server's reply: a transaction, and the name of a WAL file, which begins with the
     /// timeline in hexadecimal.
     pub(super) fn read(line: &str) -> Option<Self> {
         let (transaction, file) = line.split_once(' ')?;

@@ -14,7 +14,7 @@ pub(super) enum Event {
     Stop(usize, bool),
     /// The network swallows, or lets through, what a process sends.
     FreezeRequests(usize, bool),
-    /// The same for what it is to receive.
+    /// The same for what is sent to it.
     FreezeReplies(usize, bool),
     /// A middlebox closes the connection, towards both sides.
     Cut(usize),
@@ -32,13 +32,13 @@ fn process() -> impl Strategy<Value = usize> {
     prop_oneof![0..PROCESSES, Just(PROCESSES)]
 }
 
-/// The same next to at once.
+/// The same, almost at once.
 fn at_once(event: impl Strategy<Value = Event>) -> impl Strategy<Value = (u64, Event)> {
     (0..3_u64, event)
 }
 
-/// Something that happens, and how many steps after what was before: often before the next question,
-/// or before the end of a term.
+/// An event, and how many steps it comes after the one before: often before the next question, or
+/// before the end of a term.
 fn event(event: impl Strategy<Value = Event>) -> impl Strategy<Value = (u64, Event)> {
     (prop_oneof![0..150_u64, 0..40_u64], event)
 }

@@ -33,7 +33,7 @@ proptest! {
             world.happen(*event);
         }
         world.heal();
-        // A session whose client was lost, two leases of doubt, and the questions between.
+        // Time for a session whose client was lost, two leases of doubt, and the questions between.
         let patience = 5 * LEASE / STEP;
         let elected = (0..patience).any(|_| {
             world.step();

@@ -19,7 +19,7 @@ struct Session {
     alive: bool,
     role: Role,
     idle_since: u64,
-    /// A leader's, until its keeper has released the lock.
+    /// It is a leader's, whose keeper has not released the lock yet.
     asks: bool,
 }
 
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// What a process does that finds its connection broken.
+    /// What a process does when it finds its connection broken.
     fn lose(&mut self, process: usize) {
         let process = &mut self.processes[process];
         process.saw_a_holder = match process.term {
@@ -188,7 +188,7 @@ impl World {
         }
     }
 
-    /// The server: ends who is silent, answers who asks, and grants the lock.
+    /// The server: ends silent sessions, answers questions, and grants the lock.
     fn serve(&mut self) {
         for session in 0..self.sessions.len() {
             let Session { alive, process, .. } = self.sessions[session];
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    /// Who would say that its term is on, if it could say anything now.
+    /// The processes that would say that their term is on, if they could say anything now.
     pub(super) fn leaders(&mut self) -> Vec<usize> {
         let on = |process: &usize| {
             let now = self.clock(*process);

@@ -11,7 +11,7 @@ pub(super) struct Process {
     pub(super) stopped: bool,
     pub(super) requests_frozen: bool,
     pub(super) replies_frozen: bool,
-    /// In thousandths of the server's.
+    /// The speed of its clock, in thousandths of the server's.
     pub(super) speed: u64,
     pub(super) session: Option<usize>,
     pub(super) sight: Option<Sight>,
@@ -101,7 +101,7 @@ impl World {
         });
     }
 
-    /// A candidate that has the lock comes nearer to its term.
+    /// Takes a candidate that has the lock one step nearer to its term.
     fn advance(&mut self, process: usize, session: usize) {
         let now = self.clock(process);
         let lease = lease();
