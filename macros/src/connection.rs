@@ -15,13 +15,13 @@ pub(crate) struct Connection {
     pub(crate) backend: TokenStream,
     /// A field of `self`, which stands for the session in the body too.
     field: Option<TokenStream>,
-    /// Whether the body takes along all that it names. Beside a field it borrows: a closure that
-    /// moves would take `self` as a whole, and with it the field that the lock is taken on.
+    /// Whether the body moves all that it names. With a field it borrows: a closure that moves
+    /// would take `self` as a whole, and with it the field that the lock is taken on.
     pub(crate) moves: bool,
 }
 
 impl Connection {
-    /// What the option `conn` says, or the first argument that is a `&mut`.
+    /// The connection that the option `conn` names, or the first argument that is a `&mut`.
     pub(crate) fn find(signature: &mut Signature, chosen: Option<&Expr>) -> Result<Self> {
         match chosen {
             None => Self::argument(signature, |_, ty| is_mut(ty))
@@ -37,7 +37,8 @@ impl Connection {
         }
     }
 
-    /// A `mut` before the argument's name moves to the body: outside it is used once.
+    /// A `mut` before the argument's name moves to the body: outside, the argument is used only
+    /// once.
     fn argument(signature: &mut Signature, is_it: impl Fn(&Ident, &Type) -> bool) -> Option<Self> {
         let (pattern, ty) = signature.inputs.iter_mut().find_map(|argument| {
             let FnArg::Typed(argument) = argument else {
@@ -87,7 +88,7 @@ impl Connection {
             _ if is_self => Ident::new("__pglock_conn", Span::mixed_site()),
             member => return Err(Error::new(member.span(), NO_NAME)),
         };
-        // Errors about the borrow are to stand at the option.
+        // Errors about the borrow should point at the option.
         let span = root.span();
         let backend = if is_shared(ty) {
             quote_spanned!(span=> &#field)
@@ -116,7 +117,7 @@ impl Connection {
 
 const NEITHER: &str = "the connection is an argument, or a field, as in `conn = self.conn`";
 const NO_NAME: &str =
-    "this field has no name, by which the body could call it; pass the connection as an argument";
+    "this field has no name that the body could use; pass the connection as an argument";
 
 fn none(signature: &Signature) -> String {
     let name = &signature.ident;
@@ -130,7 +131,7 @@ fn none(signature: &Signature) -> String {
 }
 
 fn unknown(name: &Ident, signature: &Signature) -> String {
-    format!("`{name}` is no argument of `{}`", signature.ident)
+    format!("`{name}` is not an argument of `{}`", signature.ident)
 }
 
 fn is_mut(ty: &Type) -> bool {
@@ -155,8 +156,8 @@ fn root(field: &syn::ExprField) -> Option<Ident> {
     }
 }
 
-/// Puts `session` in the place of each `field`, also in the arguments of macros. A method of that
-/// name stays what it is.
+/// Puts `session` in the place of each `field`, even in the arguments of macros. A call of a method
+/// with that name is left as it is.
 fn replace(tokens: TokenStream, field: &[String], session: &TokenStream) -> TokenStream {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let (mut replaced, mut at) = (TokenStream::new(), 0);

@@ -29,7 +29,7 @@ pub(crate) fn locked(options: &Options, function: ItemFn) -> Result<TokenStream>
     let connection = Connection::find(&mut sig, options.conn.as_ref())?;
     let body = body(&connection, &returned, &block);
     let lock = lock(options, &key, &connection.backend);
-    // An error about the result's type is to stand at that type.
+    // An error about the result's type should point at that type.
     let run = run(options, &body, returned.span());
     Ok(quote! {
         #(#attrs)*
@@ -43,7 +43,7 @@ fn body(connection: &Connection, returned: &Type, block: &Block) -> TokenStream 
     let inner = &connection.inner;
     let moves = connection.moves.then(|| quote!(move));
     let block = connection.in_body(block.to_token_stream());
-    // The connection may be there for the lock alone.
+    // The body may not use the connection.
     let argument = quote!(#[allow(unused_variables)] #inner);
     if can_be_named(returned) {
         quote!(#moves |#argument| -> #returned #block)

@@ -1,4 +1,4 @@
-//! What must be known of the function: its arguments and its result.
+//! What the attribute must know of the function: its arguments and its result.
 
 use quote::ToTokens;
 use syn::{
@@ -20,7 +20,7 @@ pub(crate) fn arguments(signature: &Signature) -> impl Iterator<Item = &Ident> {
         })
 }
 
-/// The function's result type, where it is one.
+/// The function's result type, if it is a `Result`.
 pub(crate) fn result(signature: &Signature, attempt: bool) -> Result<&Type> {
     if let Some(token) = &signature.asyncness {
         return Err(Error::new_spanned(
@@ -55,7 +55,7 @@ fn last_segment(ty: &Type) -> Option<&PathSegment> {
     }
 }
 
-/// Names that cannot be an alias of `Result`. The compiler itself tells of any other.
+/// Names that cannot be an alias of `Result`. The compiler itself reports any other.
 fn is_no_result(name: &Ident) -> bool {
     let names = "Option Vec String Box bool char str f32 f64 \
                  i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize";
@@ -76,7 +76,7 @@ fn is_option(ty: &Type) -> bool {
     last_segment(ty).is_some_and(|last| last.ident == "Option")
 }
 
-/// Whether a type can be written as that of a closure.
+/// Whether a type can be written as a closure's return type.
 pub(crate) fn can_be_named(ty: &Type) -> bool {
     ty.to_token_stream()
         .into_iter()

@@ -9,7 +9,7 @@ mod template;
 use proc_macro::TokenStream;
 use syn::parse_macro_input;
 
-// Documented, and tested, where pglock hands it on.
+// Documented, and tested, where pglock re-exports it.
 #[allow(missing_docs)]
 #[proc_macro_attribute]
 pub fn locked(options: TokenStream, function: TokenStream) -> TokenStream {

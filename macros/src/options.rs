@@ -1,4 +1,4 @@
-//! What stands in the attribute's parentheses.
+//! The options in the attribute's parentheses.
 
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn duration(literal: &LitStr) -> Result<Duration> {
         .ok_or_else(|| {
             Error::new(
                 literal.span(),
-                format!("no duration: {text:?}; a whole number with its unit, `ms`, `s`, `m` or `h`, as in \"500ms\""),
+                format!("not a duration: {text:?}; write a whole number with its unit, `ms`, `s`, `m` or `h`, as in \"500ms\""),
             )
         })
 }

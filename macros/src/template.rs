@@ -93,7 +93,7 @@ fn unknown(name: &str, signature: &Signature) -> String {
         .map(|argument| format!("`{argument}`"))
         .collect();
     format!(
-        "`{{{name}}}` in the key is no argument of `{}`; there are {}",
+        "`{{{name}}}` in the key is not an argument of `{}`; there are {}",
         signature.ident,
         names.join(", ")
     )

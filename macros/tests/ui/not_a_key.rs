@@ -1,4 +1,4 @@
-//! What is no key is refused with words on what to write instead.
+//! What is not a key is refused with a hint on what to write instead.
 
 use pglock::{Error, IntoKey, IntoTarget, LockBackend, Row, with_lock};
 
