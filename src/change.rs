@@ -11,7 +11,7 @@ use crate::sql;
 use crate::targets::Target;
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
-/// PostgreSQL 17, the server does not let an attempt that does not wait go past other waiters.
+/// PostgreSQL 17, the server lets no attempt go past other waiters without a wait.
 const UPGRADE: WaitTime = WaitTime::Place(Some(1));
 
 impl<H: SessionHandle> LockGuard<H> {

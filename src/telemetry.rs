@@ -1,6 +1,6 @@
 //! Spans and metrics of waiting and holding: the only file that knows `tracing` and `metrics`.
 //!
-//! The core starts a [`Waiting`], which ends as a failure or as a [`Hold`], which ends with an
+//! The core starts a [`Waiting`]. It fails, or becomes a [`Hold`], which ends with an
 //! [`Outcome`]. With both features off, all of them are empty.
 
 pub(crate) use watch::{Hold, Waiting};

@@ -41,7 +41,7 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) saw_a_holder: bool,
-    /// It could stand, so a later error does not come from its settings.
+    /// Its settings were accepted, so a later error does not come from them.
     pub(super) stood: bool,
 }
 

@@ -62,8 +62,8 @@ impl Lease {
         i32::try_from(self.0.as_millis()).unwrap_or(i32::MAX)
     }
 
-    /// How long a term lasts from the sending of a question that was answered. The rest of the
-    /// lease is for clocks that run at different speeds.
+    /// How long a term lasts after an answered question was sent. The rest of the lease is for
+    /// clocks that run at different speeds.
     pub(super) fn term(self) -> Duration {
         self.0 - self.0 / 10
     }
@@ -78,7 +78,7 @@ impl Lease {
 #[derive(Debug)]
 pub(super) struct TermClock {
     lease: Lease,
-    /// When the last question was sent that was answered.
+    /// When the last answered question was sent.
     asked: Moment,
     /// Once over, a term stays over: somebody may have seen it.
     over: bool,

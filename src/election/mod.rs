@@ -165,7 +165,7 @@ impl Election {
     /// Waits to be elected.
     ///
     /// A connection that is lost meanwhile is replaced, for as long as it takes. The wait costs the
-    /// server one question a second.
+    /// server a few short messages a second.
     ///
     /// # Errors
     ///

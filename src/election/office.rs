@@ -117,7 +117,7 @@ impl Office {
         self.is_stopped() || self.has_lapsed()
     }
 
-    /// Whether the term is over, whether or not the leader was stopped.
+    /// Whether the term has ended: by its clock, by a loss, or because it was left.
     pub(super) fn has_lapsed(&self) -> bool {
         self.lock().has_lapsed()
     }

@@ -151,10 +151,10 @@ impl<B: LockBackend> Lock<B> {
 /// The transaction forms, for every target.
 impl<B: LockBackend, L> Lock<B, L> {
     /// BEGIN, lock, body, COMMIT; rolled back on error. The body gets the driver's own transaction
-    /// type.
+    /// type. Three round trips with `postgres`, two with diesel.
     ///
     /// Inside a transaction of the caller's, the lock is taken for that transaction, and a
-    /// savepoint stands in for the transaction. Three round trips with `postgres`, two with diesel.
+    /// savepoint stands in for the transaction. Three round trips with both.
     ///
     /// # Errors
     ///

@@ -30,7 +30,7 @@ use crate::stop::StopToken;
 ///
 /// Threads that want the same key wait in memory, first come first served, *before* they take a
 /// connection. So a contended key takes one connection of the pool, not one for each thread that
-/// waits, and all other work of the process finds the rest. When a section has ended well and another
+/// waits, and the process's other work finds the rest. When a section has ended well and another
 /// thread waits, that thread gets the connection with the lock on it.
 ///
 /// What the other threads gain: 64 threads want one key for sections of 2 ms, four more threads
@@ -97,7 +97,7 @@ use crate::stop::StopToken;
 ///   body gets. A guard that has moved to another thread still counts as held by the thread that
 ///   acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
-///   their own, deadlock unseen by the server, as with any pool. Take several keys with
+///   their own, deadlock without the server noticing, as with any pool. Take several keys with
 ///   [`Lock::all`](crate::Lock::all), or set a timeout.
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,

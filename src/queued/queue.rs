@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::sync::{Arc, Monitor, MutexGuard, Thread, ThreadId, current};
 
 /// The queues of all keys that are in use; a key that nobody wants has none. The map does not
-/// shrink: it has room for as many keys as were ever in use at one time, each by a guard.
+/// shrink: it keeps room for the most keys that were ever in use at one time.
 pub(crate) struct Queues<K, T> {
     keys: Monitor<HashMap<K, Queue<T>>>,
 }

@@ -184,7 +184,7 @@ impl<B: LockBackend> Semaphore<B> {
     ///
     /// After any of them, this call holds nothing.
     ///
-    /// - [`Error::Timeout`]: there was no room for as long as the wait was allowed to take.
+    /// - [`Error::Timeout`]: there was no room before the wait timed out.
     /// - [`Error::Stopped`]: the token was stopped.
     /// - [`Error::Slots`]: a semaphore with no slots, or with too many.
     /// - [`Error::InTransaction`]: a transaction is open.
