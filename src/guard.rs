@@ -184,7 +184,7 @@ where
         let release = sql::release(&lock, replies);
         let failure = match insist(|| session.send(&release)) {
             Ok(()) => return Ok(()),
-            Err(failure @ (Failure::Lost(_) | Failure::Refused(Refusal::NotHeld))) => {
+            Err(failure @ Failure::Lost(_)) => {
                 return Err(Error::LockLost {
                     lock,
                     source: failure.into_source(),
@@ -192,8 +192,9 @@ where
             }
             Err(failure) => failure,
         };
-        let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
-            || failure.may_be_aborted_transaction();
+        // If the lock is not held, the ROLLBACK changes nothing, and the release fails again.
+        let was_open =
+            matches!(failure, Failure::Refused(_)) || failure.may_be_aborted_transaction();
         let release = sql::roll_back_and_release(&lock, replies);
         match insist(|| session.send(&release)) {
             Ok(()) if was_open => Err(Error::TransactionLeftOpen {

@@ -119,7 +119,10 @@ pub(super) fn all_released(lock: &LockInfo) -> String {
             calls.push_str(part);
         }
     }
-    ["least(", &calls, ")"].concat()
+    match lock.keys() {
+        [_] => calls,
+        _ => ["least(", &calls, ")"].concat(),
+    }
 }
 
 /// Whether the wait sets a `lock_timeout` of its own, to be put back.

@@ -138,12 +138,13 @@ fn may_bear(lock: &LockInfo) -> String {
 }
 
 /// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
+///
+/// After a refusal, [`roll_back_and_release`] shows why: if it works, a transaction was open.
 pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
     conditions.and(&[&all_released(lock)]);
-    let why = format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END");
-    answer(&conditions, &why, replies)
+    answer(&conditions, REFUSED, replies)
 }
 
 /// Rolls back whatever is open, aborted or not, then releases.
@@ -178,8 +179,8 @@ pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> 
     answer(&conditions, &why, replies)
 }
 
-/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. Like
-/// [`release`] it says whether the lock was held, and does nothing in an open transaction.
+/// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. It says
+/// whether the lock was held, and does nothing in an open transaction.
 ///
 /// A release grants the lock to the first waiter before it returns. Of several keys, the session takes
 /// none until the message has all.
