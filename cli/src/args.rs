@@ -18,13 +18,12 @@ Connection:
   PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf.
 
 Keys:
-  A name is hashed as the library pglock does it; `pglock key NAME` shows the number, and
-  those of other libraries (--scheme). Locks of different databases have nothing to do with
-  each other.
+  A name is hashed as the library pglock hashes it; `pglock key NAME` shows the number, and
+  those of other libraries (--scheme). Locks in different databases are independent.
 
 Exit status:
     0  done
-    1  nobody holds it (who, kill), not fit (doctor)
+    1  nobody holds the lock (who, kill); not fit for locks (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error
@@ -52,27 +51,28 @@ pub(crate) enum Command {
     #[command(after_long_help = "\
 Examples:
   pglock run nightly-report --try --at-least 5m -- ./report.sh
-                                           from cron: one machine of the fleet does it
+                                           from cron: one machine of the fleet runs it
   pglock run deploy --timeout 5m -- make deploy
-                                           one at a time, five minutes' patience
+                                           one at a time; waits for at most five minutes
   pglock run mail --slots 3 -- ./send.sh
                                            three at a time
   pglock run catalogue --shared -- ./read-only.sh
-                                           beside others, not beside a writer
+                                           beside other readers, not beside a writer
 
 The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
 else holds the lock, 127 if there is no such command, 126 if it cannot be run, and 76 if the
 lock was lost while the command ran. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on to the
 command; where there is no terminal, signals go to its children too.
 
---try alone keeps runs apart that overlap: where the clocks of two machines differ, a short
-job can still run on one after the other. --at-least keeps the lock for longer than the
-clocks differ, even when the command is done sooner. TERM, INT, HUP and QUIT end that.
+--try alone prevents only runs that overlap: where the clocks of two machines differ, a short
+job can still run on one after the other. --at-least keeps the lock for that long, even if the
+command is done sooner: choose more than the clocks differ by. TERM, INT, HUP and QUIT end
+that time.
 
-If pglock, its host or the network freezes, the server frees the lock after the lease
-(--lease). The command is ended before: by TERM when an answer has been overdue for long, and
-after the grace time by KILL, both within the lease. A pglock that is stopped itself cannot do
-so. If the connection breaks, the lock is free at once, and the command is ended then.
+If the server falls silent, or pglock or its host freezes, the server frees the lock after the
+lease (--lease). pglock ends the command before that: by TERM when an answer is long overdue,
+and by KILL after the grace time. A pglock that is itself stopped cannot do so. If the
+connection breaks, the lock is free at once, and pglock ends the command then.
 
 However the command or pglock ends, the lock is free afterwards. On Linux, a pglock that is
 killed takes its command with it (TERM).")]
@@ -83,19 +83,19 @@ killed takes its command with it (TERM).")]
     Who(WhoArgs),
     /// End the sessions that hold a lock (status 1: nobody holds it)
     #[command(after_long_help = "\
-The session is ended by pg_terminate_backend: its transaction is rolled back, and all its
-locks are free. --cancel only cancels the statement that it runs: its client is told, and may
-then let go; an idle session stays as it is. A prepared transaction has no session: what ends
-it is printed (status 69). It takes the rights of the same database user, of
-pg_signal_backend, or of a superuser.")]
+pg_terminate_backend ends the session: its transaction is rolled back, and all its locks are
+free. --cancel only cancels its running statement: the client gets an error, and may then
+release the lock; an idle session stays as it is. A prepared transaction has no session:
+pglock prints what ends it (status 69). You must be the session's user or a superuser, or have
+the role pg_signal_backend.")]
     Kill(KillArgs),
-    /// Say what this connection is worth for locks, and what to change (status 1: not fit)
+    /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens two connections, and looks at what is between them and the server, at timeouts, at what
-happens to the lock of a client that vanishes, at the room in the lock table, at the rights of
-this user, and at the kind of transactions. Behind a pooler, what the server says is of the
-pooler's connection. Each line is a finding: 'ok', 'note' (to be known), 'warning' (locks work,
-with a drawback) or 'unfit' (some or all forms of locks do not work).")]
+It opens two connections, and checks what is between them and the server, timeouts, what happens
+to the lock of a client that vanishes, the room in the lock table, the rights of this user, and
+the isolation of transactions. Behind a pooler, the server reports on the pooler's connection.
+Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
+'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql
     Key(KeyNameArgs),
@@ -111,7 +111,7 @@ Examples:
     /// Write the manual pages to a directory, for packagers
     #[command(hide = true)]
     Man {
-        /// The directory, which exists
+        /// The directory, which must exist
         directory: PathBuf,
     },
 }
@@ -121,8 +121,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
-    /// Run up to N at a time: a semaphore of that name with N slots, of which the command finds
-    /// its own, from 0 on, in PGLOCK_SLOT
+    /// Run up to N at a time: a semaphore of that name with N slots; the command finds the number
+    /// of its slot, from 0 on, in PGLOCK_SLOT
     #[arg(long, value_name = "N", value_parser = slots(),
           conflicts_with_all = ["int", "pair", "namespace", "scheme", "shared", "scope"])]
     pub(crate) slots: Option<u32>,
@@ -139,7 +139,7 @@ pub(crate) struct RunArgs {
     #[arg(short = 'n', long = "try", conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
 
-    /// What the lock belongs to; behind a pooler in transaction mode it must be the transaction
+    /// What the lock belongs to; behind a pooler in transaction mode, it must be the transaction
     #[arg(long, value_enum, default_value_t = ScopeArg::Session)]
     pub(crate) scope: ScopeArg,
 
@@ -147,11 +147,11 @@ pub(crate) struct RunArgs {
     #[arg(short = 'E', long, value_name = "STATUS", default_value_t = crate::exit::BUSY)]
     pub(crate) busy_status: u8,
 
-    /// How long the server waits for a word from pglock before somebody else can have the lock
+    /// How long the server waits for a sign of life from pglock before it frees the lock
     #[arg(long, value_name = "TIME", value_parser = lease, default_value = "10s")]
     pub(crate) lease: Duration,
 
-    /// How long the command has between TERM and KILL when the lock is lost; where the server is
+    /// How long the command has between TERM and KILL when the lock is lost; if the server is
     /// only silent, at most four tenths of the lease
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "3s")]
     pub(crate) grace: Duration,
@@ -179,12 +179,12 @@ pub(crate) enum ScopeArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// Look again and again, every two seconds or with this time between two looks
+    /// Look again and again, every two seconds or at this interval
     #[arg(short, long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "2s", value_parser = pause)]
     pub(crate) watch: Option<Duration>,
 
-    /// Show the names in this file, one a line, for their numbers in every scheme; - is
+    /// Show the names in this file, one per line, in place of their numbers in any scheme; - is
     /// standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) names: Option<PathBuf>,
@@ -197,7 +197,7 @@ pub(crate) struct LsArgs {
     #[arg(long, conflicts_with = "json")]
     pub(crate) tree: bool,
 
-    /// Print JSON: one array a look
+    /// Print JSON: one array per look
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -207,7 +207,8 @@ pub(crate) struct WhoArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
-    /// Of the N slots of that semaphore, and of the queue for them; its first holds the queue
+    /// Show the N slots of the semaphore of that name, and the queue for them; the first in the
+    /// queue holds the queue's key
     #[arg(long, value_name = "N", value_parser = slots(),
           conflicts_with_all = ["int", "pair", "namespace", "scheme"])]
     pub(crate) slots: Option<u32>,
@@ -222,7 +223,7 @@ pub(crate) struct KillArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
-    /// Only cancel what the session is doing
+    /// Only cancel the session's running statement
     #[arg(long, conflicts_with = "terminate")]
     pub(crate) cancel: bool,
 
@@ -247,7 +248,7 @@ pub(crate) struct KeyNameArgs {
     /// The name
     pub(crate) name: String,
 
-    /// The namespace that the name is in (pglock's own scheme alone)
+    /// The namespace that the name is in (only in pglock's own scheme)
     #[arg(long, value_name = "NS")]
     pub(crate) namespace: Option<String>,
 

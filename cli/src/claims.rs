@@ -1,4 +1,4 @@
-//! Locks as they are shown: tables for people, JSON for programs.
+//! How locks are shown: tables for people, JSON for programs.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ pub(crate) fn number(key: &Key) -> Value {
     }
 }
 
-/// As people write it.
+/// As a person would write it.
 pub(crate) fn text(key: &Key) -> String {
     match (key.as_i64(), key.as_pair()) {
         (Some(number), _) => number.to_string(),
@@ -96,7 +96,7 @@ pub(crate) fn mode(claim: &Claim) -> &'static str {
     }
 }
 
-/// To the second, or to the millisecond below one.
+/// To the second; below one, to the millisecond.
 pub(crate) fn short(time: Duration) -> String {
     let short = match time.as_secs() {
         0 => Duration::from_millis(u64::from(time.subsec_millis())),

@@ -1,4 +1,4 @@
-//! A connection by libpq, which knows the PG* variables, password and service files, and TLS.
+//! A connection through libpq, which knows the PG* variables, password and service files, and TLS.
 
 use diesel::pg::PgConnection;
 use diesel::sql_types::Text;
@@ -6,12 +6,12 @@ use diesel::{Connection, RunQueryDsl, sql_query};
 
 use crate::exit::{Failure, UNAVAILABLE};
 
-/// Connects, and sends nothing of pglock's.
+/// Connects, and sends nothing else.
 pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
     PgConnection::establish(url).map_err(|error| Failure::of(UNAVAILABLE, &error))
 }
 
-/// Connects; an empty text is libpq's own defaults. The session is shown as `application` unless the
+/// Connects; an empty URL means libpq's own defaults. The session is shown as `application` unless the
 /// user has set a name.
 pub(crate) fn connect(url: &str, application: &str) -> Result<PgConnection, Failure> {
     let mut connection = open(url)?;

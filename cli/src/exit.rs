@@ -1,4 +1,4 @@
-//! What the exit status says. The numbers are those of sysexits(3) and of shells.
+//! The exit status. The numbers are those of sysexits(3) and of shells.
 
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ pub(crate) const NOT_FOUND: u8 = 127;
 /// The number of the signal is added.
 pub(crate) const SIGNAL: u8 = 128;
 
-/// Why there is nothing more to do, in one line.
+/// Why pglock ends here, in one line.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: u8,
@@ -44,7 +44,7 @@ impl Failure {
     }
 }
 
-/// An error with its sources, `a: b: c`, in one line; without what an earlier one has said already.
+/// An error with its sources, `a: b: c`, in one line, without repeating what an earlier one has said.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = one_line(&error.to_string());
     let mut next = error.source();
@@ -58,7 +58,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Without the word by which the library knows its own errors; the SQLSTATE behind it stays.
+/// Without the word by which the library recognises its own errors; the SQLSTATE behind it stays.
 fn unmarked(text: String) -> String {
     let marked = text.strip_prefix("pglock-");
     match marked.and_then(|marked| marked.split_once(':')) {
@@ -67,7 +67,7 @@ fn unmarked(text: String) -> String {
     }
 }
 
-/// libpq and the server like to say more than one.
+/// Messages of libpq and the server often have more than one.
 pub(crate) fn one_line(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     lines.join(" ").trim_end().to_owned()

@@ -1,4 +1,4 @@
-//! Who holds the lock while the command runs: a thread of its own, since a question to a server that
+//! Holds the lock while the command runs, in a thread of its own, since a question to a server that
 //! is gone may hang.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -12,7 +12,7 @@ use crate::lease::{LOOK, Lease, Moment};
 use crate::output::say_aside;
 use crate::signals::Event;
 
-/// How often a lock of a transaction is asked after at its end, if the question fails.
+/// How often it asks at the end whether a transaction's lock is held, if the question fails.
 const ATTEMPTS: usize = 3;
 
 pub(crate) struct Keeper {
@@ -24,12 +24,12 @@ pub(crate) struct Keeper {
 enum Found {
     Held,
     Lost(String),
-    /// The question failed, which says nothing of the lock.
+    /// The question failed, which says nothing about the lock.
     Unknown(String),
 }
 
 impl Keeper {
-    /// Holds the lock until there is nobody to tell to stop, and says when it is lost.
+    /// Holds the lock until the sender of `stopped` is dropped, and reports if the lock is lost.
     pub(crate) fn keep(mut self, stopped: &Receiver<()>) {
         if let Some(reason) = self.watch(stopped) {
             let _ = self.events.send(Event::Lost(reason));
@@ -43,10 +43,10 @@ impl Keeper {
         let _ = events.send(Event::Released(released));
     }
 
-    /// Until it is told to stop, or the lock is lost: why.
+    /// Watches until it is to stop, or the lock is lost; returns why it was lost.
     fn watch(&mut self, stopped: &Receiver<()>) -> Option<String> {
-        // At once, which shows the lock's name. A transaction would keep its lock on `pg_locks`, where
-        // its own is looked up, to its end.
+        // At once, since the question shows the lock's name. A transaction does not ask yet: to its
+        // end it would keep its lock on `pg_locks`, which the question reads.
         let mut asked = match self.guard.scope() {
             Scope::Session => None,
             Scope::Transaction => Some(Moment::now()),
@@ -65,7 +65,7 @@ impl Keeper {
                         say_aside(format!("cannot ask whether {lock} is held: {reason}"));
                     }
                 }
-                // Whatever the answer, the server has heard this session.
+                // Whatever the answer, the server has heard from this session.
                 let _ = self.events.send(Event::Answered(now));
                 asked = Some(now);
             }
@@ -78,7 +78,7 @@ impl Keeper {
         }
     }
 
-    /// Whether the connection has been closed from the other side: asks nothing of it.
+    /// Whether the other side has closed the connection, and why. Sends nothing.
     fn closed(&mut self) -> Option<String> {
         let mut notifications = self.guard.connection().notifications_iter();
         let error = notifications.find_map(Result::err)?;
@@ -91,16 +91,16 @@ impl Keeper {
             Ok(false) => {
                 Found::Lost("the server does not hold it for this session any more".to_owned())
             }
-            // Its locks are gone with it.
+            // The transaction's locks are gone with it.
             Err(error @ Error::TransactionAborted { .. }) => Found::Lost(chain(&error)),
             Err(error) => Found::Unknown(chain(&error)),
         }
     }
 
-    /// A transaction's lock is not asked after at its release.
+    /// The release of a transaction's lock does not check whether it was held.
     fn end_transaction(mut self) -> Result<(), Error> {
         let lost = self.lost_at_the_end();
-        // Waits for the server to have let go; a lost connection has done so.
+        // Waits until the server has released the lock; on a lost connection it has done so.
         let _ = AnsiTransactionManager::rollback_transaction(self.guard.connection());
         match lost {
             Some(reason) => Err(Error::body(format!("the lock was lost: {reason}"))),

@@ -16,7 +16,7 @@ pub(crate) struct KeyArgs {
     #[arg(long, value_name = "NS", requires = "key")]
     namespace: Option<String>,
 
-    /// The library whose key of that name it is; `pglock key NAME` lists them
+    /// The library whose key of that name to use; `pglock key NAME` lists them
     #[arg(long, requires = "key", conflicts_with = "namespace")]
     scheme: Option<Scheme>,
 }

@@ -1,4 +1,4 @@
-//! `pglock kill`: ends who holds a lock.
+//! `pglock kill`: ends the sessions that hold a lock.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -42,7 +42,7 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
         } else {
             inspect::terminate(&mut connection, holder)
         };
-        // The next one is ended whatever becomes of the report on this one.
+        // The next one is ended even if the report on this one fails.
         if let Err(failure) = report(verb, holder, hit) {
             say(failure.message);
             code = failure.code;
@@ -56,7 +56,7 @@ fn confirmed(key: &Key, holders: &[&Claim], verb: &str) -> Result<bool, Failure>
         prompt(format_args!("{key} is held by {holder}\n"));
     }
     if !io::stdin().is_terminal() {
-        let message = format!("to {verb} them without being asked, add --yes");
+        let message = format!("add --yes to {verb} them without a question");
         return Err(Failure::new(USAGE, message));
     }
     let them = if holders.len() == 1 { "it" } else { "them" };

@@ -1,5 +1,5 @@
-//! The lease: for how long the server waits for a word from pglock before it ends the session, and the
-//! lock with it; and how long before that the command is told to end.
+//! The lease: how long the server waits for a sign of life from pglock before it ends the session, and
+//! the lock with it; and how long before that the command is ended.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,11 +13,11 @@ use crate::args::{RunArgs, ScopeArg};
 use crate::exit::{Failure, UNAVAILABLE};
 use crate::times::SHORTEST_LEASE;
 
-/// Between two looks at the connection, which ask nothing of the server.
+/// From one check of the connection to the next. It sends nothing to the server.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
-/// A moment by two clocks of this machine, of which one stands still while the machine is suspended,
-/// and the other can be set.
+/// A moment by two clocks of this machine: one stands still while the machine is suspended, the other
+/// can be set.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     steady: Instant,
@@ -32,7 +32,7 @@ impl Moment {
         }
     }
 
-    /// The longest that can have passed.
+    /// The longer of the times by the two clocks.
     pub(crate) fn elapsed(self) -> Duration {
         let wall = self.wall.elapsed().unwrap_or_default();
         wall.max(self.steady.elapsed())
@@ -46,8 +46,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Makes the server end the session after a lease of silence, or sooner if it does already, and
-    /// for no other reason: a waiter that is granted the lock when its host is gone loses it, too.
+    /// Makes the server end the session after a lease of silence, or sooner if its settings say so,
+    /// and not for other reasons: a waiter that is granted the lock after its host is gone loses it, too.
     pub(crate) fn begin(connection: &mut PgConnection, args: &RunArgs) -> Result<Self, Failure> {
         let (set, timeout) = match args.scope {
             ScopeArg::Session => ("SET", "idle_session_timeout"),
@@ -61,10 +61,10 @@ impl Lease {
         };
         if length < SHORTEST_LEASE {
             let (length, least) = (format_duration(length), format_duration(SHORTEST_LEASE));
-            let message = format!("{timeout} is {length}, and a lease takes at least {least}");
+            let message = format!("{timeout} is {length}, and a lease lasts at least {least}");
             return Err(Failure::new(UNAVAILABLE, message));
         }
-        // A network that is silent must not free the lock before the lease does.
+        // A silent network must not free the lock before the lease ends.
         let mut settings = format!(
             "{set} {timeout} = {}; {set} tcp_user_timeout = 0",
             length.as_millis()
@@ -85,14 +85,14 @@ impl Lease {
         self.length / 3
     }
 
-    /// For how long after the sending of a question that was answered the lock is surely held. The
-    /// rest of the lease is for clocks that run at different speeds.
+    /// How long the lock is surely held after sending a question that was answered. The rest of the
+    /// lease is for clocks that run at different speeds.
     pub(crate) fn term(self) -> Duration {
         self.length - self.length / 10
     }
 
-    /// What the command has between TERM and KILL, both of which come within the lease: at most
-    /// four tenths of it, since the answer to a question takes its time, too.
+    /// The time between TERM and KILL, both of which come within the lease: at most four tenths of
+    /// it, since the answer to a question takes time, too.
     pub(crate) fn grace(self) -> Duration {
         self.grace.min(self.length * 4 / 10)
     }
@@ -100,10 +100,10 @@ impl Lease {
 
 #[derive(QueryableByName)]
 struct Found {
-    /// In milliseconds; 0 is none.
+    /// In milliseconds; 0: none.
     #[diesel(sql_type = BigInt)]
     timeout: i64,
-    /// In seconds; 0 on a socket that has none.
+    /// In seconds; 0 on a Unix socket, which has none.
     #[diesel(sql_type = BigInt)]
     keepalives: i64,
 }
@@ -117,23 +117,23 @@ fn found(connection: &mut PgConnection, timeout: &str) -> QueryResult<Found> {
         .get_result(connection)
 }
 
-/// pglock itself was stopped, if it has not looked for so long: the answer to its last question may
-/// have come meanwhile.
+/// If pglock has not checked for so long, it was itself stopped: the answer to its last question may
+/// have arrived meanwhile.
 const STOPPED: Duration = Duration::from_secs(1);
 
-/// What the server then has for the answer to a new one.
+/// How long the server then has to answer a new one.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// For how long the server has said nothing.
+/// How long the server has been silent.
 pub(crate) struct Silence {
-    /// When the last question was sent that was answered.
+    /// When the last question that was answered was sent.
     asked: Moment,
     last_look: Moment,
     excused_until: Option<Instant>,
 }
 
 impl Silence {
-    /// Begins with a question that was sent then, and has been answered.
+    /// Begins with a question that was sent at `asked` and has been answered.
     pub(crate) fn since(asked: Moment) -> Self {
         Self {
             asked,
@@ -146,8 +146,8 @@ impl Silence {
         self.asked = asked;
     }
 
-    /// Looks whether it has lasted for as long, by whichever clock is first, unless pglock itself was
-    /// stopped, and the server has had no time to answer since.
+    /// Whether it has lasted that long, by whichever clock is first. Not if pglock itself was stopped,
+    /// and the server has had no time to answer since.
     pub(crate) fn is_too_long(&mut self, limit: Duration) -> bool {
         if self.last_look.elapsed() > STOPPED {
             self.excused_until = Some(Instant::now() + ANSWER);

@@ -1,6 +1,6 @@
-//! `pglock`: advisory locks of PostgreSQL on the command line.
+//! `pglock`: PostgreSQL's advisory locks on the command line.
 
-#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic: see `output`
+#![warn(clippy::print_stdout, clippy::print_stderr)] // print macros panic: see `output`
 
 mod args;
 mod claims;

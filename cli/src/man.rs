@@ -40,7 +40,7 @@ fn write_page(command: &Command, directory: &Path) -> io::Result<()> {
     std::fs::write(directory.join(man.get_filename()), page)
 }
 
-/// As in the help; clap_mangen's has neither the `--` before a command nor the values of options.
+/// As in the help; clap_mangen's own lacks the `--` before a command and the values of options.
 fn synopsis_section(command: &Command) -> Roff {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage:").trim();
@@ -49,7 +49,7 @@ fn synopsis_section(command: &Command) -> Roff {
     section
 }
 
-/// The end of the long help, with its line breaks: it has tables and examples.
+/// The end of the long help, with its line breaks, for its tables and examples.
 fn notes_section(text: &str) -> Roff {
     let mut section = Roff::new();
     section.control("SH", ["NOTES"]).control("nf", []);

@@ -1,4 +1,4 @@
-//! What a number stands for: a name that the user suspects, in every scheme, or the lock of a tool.
+//! What a number stands for: a name that the user suspects, in any scheme, or the lock of a tool.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -85,7 +85,7 @@ impl fmt::Display for Meaning {
     }
 }
 
-/// The meanings of the keys that have been looked at.
+/// The meanings of the keys seen so far.
 #[derive(Default)]
 pub(crate) struct Names {
     candidates: Vec<String>,
@@ -94,7 +94,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// For a database, and the schema that tools would use in it.
+    /// For a database and the schema that tools would use in it.
     pub(crate) fn of(args: &LsArgs, database: &str, schema: &str) -> Result<Self, Failure> {
         let mut known = HashMap::<_, Vec<_>>::new();
         for (key, tool) in tools::keys(database, schema) {
@@ -114,8 +114,8 @@ impl Names {
         })
     }
 
-    /// Looks up keys that are new. The candidates are hashed again for them: kept, a million names
-    /// would take a gigabyte.
+    /// Looks up new keys. This hashes the candidates again: to keep the hashes of a million names would
+    /// take a gigabyte.
     pub(crate) fn look_up<'k>(&mut self, keys: impl Iterator<Item = &'k Key>) {
         let is_new = |key: &&Key| !self.known.contains_key(key);
         let mut new: HashMap<_, _> = keys
@@ -144,8 +144,8 @@ impl Names {
         self.known.extend(new);
     }
 
-    /// Takes over the names that sessions show for keys themselves, where they are those of the keys: a
-    /// session that has several shows one.
+    /// Adds the names that sessions show for their keys, if they match: a session with several keys
+    /// shows one name.
     pub(crate) fn read_labels(&mut self, claims: &[Claim]) {
         for claim in claims {
             let meaning = claim.label.as_deref();
@@ -177,7 +177,7 @@ impl Names {
     }
 }
 
-/// What a label says of a key: its name, or the semaphore that it is of. One that was cut, or that is of
+/// What a label says about a key: its name, or its semaphore. A label that was cut, or that belongs to
 /// another key, says nothing.
 fn labelled(label: &str, key: &Key) -> Option<Meaning> {
     if let Some(slots) = semaphore(label) {
@@ -205,7 +205,7 @@ fn semaphore(label: &str) -> Option<Slots> {
     Some(Slots::new(unquoted(name)?, count.parse().ok()?))
 }
 
-/// Takes the quotes and escapes of Rust's off a text.
+/// Removes Rust's quotes and escapes from a text.
 fn unquoted(text: &str) -> Option<String> {
     let mut text = text.strip_prefix('"')?.strip_suffix('"')?;
     let mut unquoted = String::new();

@@ -1,5 +1,5 @@
-//! All that is printed. It decides nothing: a reader who has gone changes neither what is done nor
-//! the exit status, and one who does not read holds up nothing that matters.
+//! All that is printed. It decides nothing: a reader that is gone changes neither what is done nor the
+//! exit status, and one that does not read holds up nothing that matters.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::exit::{Failure, OS};
 /// Prints a line on standard output. `false`: nobody reads it any more.
 pub(crate) fn print(line: impl Display) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
-    // In one piece, and such that an error shows here.
+    // In one piece, so that an error shows here.
     let printed = out
         .write_all(format!("{line}\n").as_bytes())
         .and_then(|()| out.flush());
@@ -29,15 +29,15 @@ pub(crate) fn say(message: impl Display) {
 
 /// Prints a text on standard error as it is.
 pub(crate) fn prompt(text: impl Display) {
-    // Where it cannot be said, that cannot be said either.
+    // If this cannot be printed, neither can its error.
     let _ = io::stderr().write_all(text.to_string().as_bytes());
 }
 
-/// Messages that a reader who does not read still has to take.
+/// Messages that are still to be printed.
 static UNREAD: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// Prints a message on standard error from a thread of its own: a pipe that is full would hold up
-/// who has a command to watch.
+/// Prints a message on standard error from a thread of its own: a full pipe would hold up a caller that
+/// has a command to watch.
 pub(crate) fn say_aside(message: String) {
     if let Ok(thread) = thread::Builder::new().spawn(move || say(message)) {
         unread().push(thread);

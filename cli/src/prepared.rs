@@ -1,4 +1,4 @@
-//! Locks of prepared transactions, which have no session that could be ended.
+//! Locks of prepared transactions, which have no session to end.
 
 use diesel::pg::PgConnection;
 use diesel::sql_types::{BigInt, Text};
@@ -17,7 +17,7 @@ struct Prepared {
     owner: String,
 }
 
-/// Says how those that hold a key are ended, and whether there are any.
+/// Prints how to end those that hold a key, and returns whether there are any.
 pub(crate) fn explain(connection: &mut PgConnection, key: &Key) -> Result<bool, Failure> {
     let holders = holders(connection, key).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     for Prepared { gid, owner } in &holders {
@@ -30,7 +30,7 @@ pub(crate) fn explain(connection: &mut PgConnection, key: &Key) -> Result<bool, 
     Ok(!holders.is_empty())
 }
 
-/// By way of the lock that each has on its own transaction id. (The manual's `'-1/' || transaction`
+/// Found by the lock that each has on its own transaction id. (The manual's `'-1/' || transaction`
 /// is right only after a restart: <https://www.postgresql.org/docs/current/view-pg-locks.html>.)
 fn holders(connection: &mut PgConnection, key: &Key) -> diesel::QueryResult<Vec<Prepared>> {
     let (classid, objid, objsubid) = key.pg_locks();

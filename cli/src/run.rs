@@ -35,7 +35,7 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     }
     let mut guard = acquired.map_err(|error| match error {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
-        // The server's words for it would add nothing.
+        // The server's message would add nothing.
         Error::Timeout { .. } => busy(args, &error.to_string()),
         error if error.is_contention() => busy(args, &chain(&error)),
         error => error.into(),
@@ -81,7 +81,7 @@ fn acquire(connection: PgConnection, args: &RunArgs, signals: &Signals) -> Resul
     lock.into_guard().map(Guard::Lock)
 }
 
-/// From now on, `statement_timeout` could only cancel the questions whether the lock is held.
+/// From now on, `statement_timeout` could only cancel the checks whether the lock is held.
 fn check_at_leisure(guard: &mut Guard) -> QueryResult<usize> {
     let local = guard.scope() == Scope::Transaction;
     sql_query("SELECT set_config('statement_timeout', '0', $1)")
@@ -89,14 +89,14 @@ fn check_at_leisure(guard: &mut Guard) -> QueryResult<usize> {
         .execute(guard.connection())
 }
 
-/// Whoever looks at the locks sees which command it is.
+/// So that whoever looks at the locks sees the command.
 fn application(command: &[OsString]) -> String {
     let program = command.first().map(Path::new).and_then(Path::file_name);
     let program = program.map(OsStr::to_string_lossy).unwrap_or_default();
     format!("pglock: {program}")
 }
 
-/// For a lock that was not waited for, where the error does not say it.
+/// Who holds a lock that was only tried: that error does not say it.
 fn in_the_way(url: &str, args: &RunArgs) -> String {
     let wanted = args.wanted();
     let claims = connect(url, "pglock")

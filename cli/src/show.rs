@@ -45,7 +45,7 @@ pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     }
 }
 
-/// What tools make keys of.
+/// What tools make their keys from.
 #[derive(QueryableByName)]
 struct Place {
     #[diesel(sql_type = Text)]

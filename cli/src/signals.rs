@@ -1,4 +1,4 @@
-//! Signals: while pglock waits for a lock they end it, while the command runs they are passed on.
+//! Signals: while pglock waits for a lock they end it, while the command runs it passes them on.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,7 +16,7 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 use crate::exit::{Failure, OS, SIGNAL};
 use crate::lease::Moment;
 
-/// How long a wait has to end, when its time has come; it takes a slice.
+/// How long a wait may take to end after a signal; normally it takes a slice.
 const STOPPED: Duration = Duration::from_secs(2);
 
 /// What happens while a command runs.
@@ -28,27 +28,27 @@ pub(crate) enum Event {
     },
     /// Something has happened to the command: it may have ended.
     Child,
-    /// A question to the server that was sent then has been answered.
+    /// The server has answered a question that was sent at this moment.
     Answered(Moment),
     /// The lock is not held any more.
     Lost(String),
-    /// The keeper has let go of the lock.
+    /// The keeper has released the lock.
     Released(Result<(), pglock::Error>),
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
-    /// There is nothing yet that a signal could leave behind.
+    /// A signal could not leave anything behind yet.
     Connecting,
     Waiting,
-    /// A signal has come while it was waiting.
+    /// A signal arrived during the wait.
     Ending(i32),
     Running,
 }
 
 pub(crate) struct Signals {
     phase: Arc<Mutex<Phase>>,
-    /// Stopped by a signal that comes while pglock waits for the lock.
+    /// Stopped by a signal that arrives while pglock waits for the lock.
     pub(crate) stop: StopToken,
     pub(crate) events: Receiver<Event>,
     pub(crate) sender: Sender<Event>,
@@ -66,7 +66,7 @@ impl Signals {
         let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
             .into_iter()
             .filter(|signal| ignored >> (signal - 1) & 1 == 0)
-            // Always: while it is ignored, the status of a child is not kept.
+            // Always: while CHLD is ignored, the kernel does not keep a child's status.
             .chain([SIGCHLD]);
         let mut origins = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
         let (sender, events) = mpsc::channel();
@@ -96,7 +96,7 @@ impl Signals {
         *lock(&self.phase) = Phase::Waiting;
     }
 
-    /// From now on, signals are events. If one has come before, it is this one that ends pglock.
+    /// From now on, signals are events. Returns one that arrived before, which ends pglock.
     pub(crate) fn running(&self) -> Option<i32> {
         let mut phase = lock(&self.phase);
         match *phase {
@@ -124,7 +124,7 @@ impl Listener {
             Phase::Waiting => {
                 *phase = Phase::Ending(signal);
                 self.stop.stop();
-                // A server that says nothing does not end the wait.
+                // If the server is silent, the wait does not heed the token.
                 let _ = thread::Builder::new().spawn(move || {
                     thread::sleep(STOPPED);
                     end_by(signal);
@@ -140,7 +140,7 @@ impl Listener {
     }
 }
 
-/// Ends as the signal does, or at least says so.
+/// Ends pglock as the signal would, or at least with its status.
 pub(crate) fn end_by(signal: i32) -> Failure {
     let _ = emulate_default_handler(signal);
     let code = SIGNAL.saturating_add(u8::try_from(signal).unwrap_or(0));
@@ -155,8 +155,8 @@ fn deaf(error: &io::Error) -> Failure {
     Failure::new(OS, format_args!("cannot listen to signals: {error}"))
 }
 
-/// The signals that are to be ignored, as nohup(1) and shells arrange it, as a bit each. Where there
-/// is no procfs, none.
+/// The signals that pglock was started to ignore, as by nohup(1) and shells, one bit each. None where
+/// there is no procfs.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

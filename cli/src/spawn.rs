@@ -1,4 +1,4 @@
-//! How the command is started: such that it does not survive a pglock that was killed.
+//! Starts the command, such that it does not survive a killed pglock.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process, kill_process_group};
 
 use crate::exit::{CANNOT_RUN, Failure, NOT_FOUND};
 
-/// What pglock is called by when it is to become the command.
+/// The argument by which pglock becomes the command.
 const BECOME: &str = "--become-the-command-of";
 
 /// pglock itself.
@@ -21,11 +21,11 @@ const SELF: &str = "/proc/self/exe";
 /// Where the command finds the number of its slot.
 const SLOT: &str = "PGLOCK_SLOT";
 
-/// A command that runs, and whom signals for it go to.
+/// A running command, and where its signals go.
 pub(crate) struct Running {
     pub(crate) child: Child,
-    /// Where there is no terminal, and so no job control to upset, the command has a process group
-    /// of its own, so that signals reach its children too.
+    /// Without a terminal, and so without job control to disturb, the command has a process group of
+    /// its own, so that signals reach its children too.
     pub(crate) own_group: bool,
 }
 
@@ -43,9 +43,9 @@ impl Running {
     }
 }
 
-/// Starts the command: on Linux by way of pglock itself, which asks for a TERM at its parent's death
-/// and then becomes the command. (Nothing but a program of its own can run between fork and exec
-/// without unsafe code.) It finds the number of its slot in its environment.
+/// Starts the command: on Linux through pglock itself, which asks for a TERM at its parent's death and
+/// then becomes the command. (Without unsafe code, only another program can run between fork and
+/// exec.) The command finds the number of its slot in its environment.
 pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, Failure> {
     let (program, arguments) = split(command);
     let mut starter = if cfg!(target_os = "linux") {
@@ -64,7 +64,7 @@ pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, 
     };
     match slot {
         Some(slot) => starter.env(SLOT, slot.to_string()),
-        None => starter.env_remove(SLOT), // of a pglock that runs this one
+        None => starter.env_remove(SLOT), // from an outer pglock
     };
     let own_group = File::open("/dev/tty").is_err();
     if own_group {
@@ -75,7 +75,7 @@ pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, 
     Ok(Running { child, own_group })
 }
 
-/// Becomes the command, where that is what pglock was started for. Returns only if it cannot.
+/// Becomes the command, if pglock was started for that. Returns only if not, or if it cannot.
 pub(crate) fn become_the_command() -> Option<Failure> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let [mode, parent, command @ ..] = arguments.as_slice() else {
@@ -86,7 +86,7 @@ pub(crate) fn become_the_command() -> Option<Failure> {
     }
     #[cfg(target_os = "linux")]
     {
-        // Refused, it is as on other systems.
+        // If refused, it is as on other systems.
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     }
     let alive =
@@ -99,7 +99,7 @@ pub(crate) fn become_the_command() -> Option<Failure> {
     }
     let (program, arguments) = split(command);
     let error = Command::new(program).args(arguments).exec();
-    // It has set SIGPIPE to its default, by which a message that nobody reads would end this process.
+    // exec has set SIGPIPE to its default, so a message that nobody reads would end this process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::default());
     Some(cannot_run(command, &error))
 }

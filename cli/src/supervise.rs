@@ -1,4 +1,4 @@
-//! The command while it runs: signals are passed on to it, and it does not outlive the lock.
+//! The command while it runs: pglock passes signals on to it, and does not let it outlive the lock.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -27,21 +27,21 @@ pub(crate) struct Held<'a> {
     silence: Silence,
     signals: &'a Signals,
     args: &'a RunArgs,
-    /// Dropped, it lets the keeper release the lock.
+    /// When dropped, the keeper releases the lock.
     keeps: Sender<()>,
-    /// A signal asked for the end.
+    /// A signal has asked for the end.
     interrupted: bool,
 }
 
 /// How the command ended.
 struct Ended {
     status: ExitStatus,
-    /// Whether it was told to, because the lock was lost.
+    /// Whether pglock ended it because the lock was lost.
     lost: bool,
 }
 
 impl<'a> Held<'a> {
-    /// Lets the lock be kept, since a question that was sent at `asked` and has been answered.
+    /// Starts the keeper. A question that was sent at `asked` has been answered.
     pub(crate) fn keep(
         guard: Guard,
         lease: Lease,
@@ -70,7 +70,7 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// Runs the command to its end, and gives the status to exit with.
+    /// Runs the command to its end, and returns the status to exit with.
     pub(crate) fn run(mut self) -> Result<u8, Failure> {
         let started = Instant::now();
         let mut command = match spawn(&self.args.command, self.slot) {
@@ -86,7 +86,7 @@ impl<'a> Held<'a> {
         }
         let code = code(ended.status);
         if let Some(at_least) = self.args.at_least
-            // There was no command, whoever says so.
+            // There was no command, whether pglock or a shell says so.
             && ![CANNOT_RUN, NOT_FOUND].contains(&code)
             && let Err(reason) = self.stay(started, at_least)
         {
@@ -107,12 +107,12 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Until the command has ended: how, and whether the lock was lost meanwhile.
+    /// Waits for the end of the command, and ends it if the lock is lost.
     fn attend(&mut self, command: &mut Running) -> io::Result<Ended> {
         let mut kill_at = None;
         loop {
             let event = self.next();
-            // Only here is it reaped: before, its number cannot go to another process.
+            // It is reaped only below, so until then no other process can get its number.
             if let Some(Event::Signal {
                 number,
                 by_terminal,
@@ -153,7 +153,7 @@ impl<'a> Held<'a> {
         Some(event)
     }
 
-    /// Why the lock is lost, or is about to be, and how long the command may then go on.
+    /// Why the lock is lost or about to be, and how long the command may still run.
     fn loss(&mut self, event: Option<Event>) -> Option<(String, Duration)> {
         let grace = self.lease.grace();
         let too_long = self.silence.is_too_long(self.lease.term() - grace);
@@ -169,7 +169,7 @@ impl<'a> Held<'a> {
         format!("the server has been silent for {seconds} s")
     }
 
-    /// Keeps the lock for so long, unless a signal asks for the end. The error says how it was lost.
+    /// Keeps the lock for that long, unless a signal asks for the end. The error says how it was lost.
     fn stay(&mut self, started: Instant, at_least: Duration) -> Result<(), String> {
         while started.elapsed() < at_least && !self.interrupted {
             match self.next() {
@@ -181,7 +181,7 @@ impl<'a> Held<'a> {
         Ok(())
     }
 
-    /// Whether the lock was released in good order; `None`: the server does not say.
+    /// Whether the lock was held until its release; `None`: the server does not say.
     fn release(self) -> Option<Result<(), Error>> {
         let Self {
             keeps,

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use humantime::{format_duration, parse_duration};
 
-/// Longer than anybody waits, and short enough to be added to any clock: a hundred years.
+/// Longer than anybody waits, and short enough to add to any clock: a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A look takes a short lock on the server's whole lock table.
+/// Each look locks the server's whole lock table for a moment.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// As long as the library's.
+/// The same as the library's.
 pub(crate) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 
-/// As long as the server can count.
+/// The longest that the server can count.
 const LONGEST_LEASE: Duration = Duration::from_millis(i32::MAX as u64);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
@@ -33,7 +33,7 @@ pub(crate) fn lease(text: &str) -> Result<Duration, String> {
 fn at_least(least: Duration, text: &str) -> Result<Duration, String> {
     let time = time(text)?;
     match time < least {
-        true => Err(format!("it takes at least {}", format_duration(least))),
+        true => Err(format!("it must be at least {}", format_duration(least))),
         false => Ok(time),
     }
 }

@@ -1,9 +1,9 @@
-//! The locks that tools for migrations take by default. Each number was read in the tool's source.
+//! The locks that migration tools take by default. Each number comes from the tool's source.
 
 use pglock::Key;
 use pglock::compat::Scheme;
 
-/// For a database and the schema that a session of it creates tables in.
+/// For a database and the schema in which its sessions create tables.
 pub(crate) fn keys(database: &str, schema: &str) -> [(Key, &'static str); 6] {
     let crc = i64::from(crc32(database));
     // Neither product exceeds an i64.
@@ -29,7 +29,7 @@ pub(crate) fn keys(database: &str, schema: &str) -> [(Key, &'static str); 6] {
     ]
 }
 
-/// django-pglocks 1 locks a name's CRC-32 and nothing else.
+/// The key of django-pglocks 1 is a name's CRC-32.
 fn crc32(text: &str) -> u32 {
     let number = Scheme::DjangoPglocks.key(text).as_i64();
     number.unwrap_or_default() as u32

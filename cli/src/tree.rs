@@ -6,14 +6,14 @@ use std::fmt::Write;
 /// A session, as far as it matters for the tree.
 pub(crate) struct Node {
     pub(crate) line: String,
-    /// Those that it is shown below; none if it does not wait.
+    /// The sessions that it is shown below; none if it does not wait.
     pub(crate) below: Vec<i32>,
-    /// Who has waited for longer comes first.
+    /// In seconds. The longest wait comes first.
     pub(crate) waiting: f64,
 }
 
-/// A line a session, by process. One that waits for several is shown below each of them, but what
-/// is below it only once.
+/// A line per session. A session that waits for several is shown below each of them; what is below it,
+/// only once.
 pub(crate) fn draw(nodes: &BTreeMap<i32, Node>) -> String {
     let mut drawing = Drawing {
         nodes,
@@ -27,7 +27,7 @@ pub(crate) fn draw(nodes: &BTreeMap<i32, Node>) -> String {
         }
     }
     for pid in nodes.keys() {
-        // Those that wait for each other, and who waits for them.
+        // Sessions that wait for each other, and those that wait for them.
         if !drawing.drawn.contains(pid) {
             drawing.draw(*pid, "", "");
         }

@@ -1,5 +1,5 @@
-//! The sessions of the tree: those that have advisory locks or wait for them, and whoever these wait
-//! for in turn, be it for a row.
+//! The sessions of the tree: those that hold advisory locks or wait for them, and those that these wait
+//! for in turn, even for a row.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::exit::{Failure, UNAVAILABLE};
 use crate::names::Names;
 use crate::tree::{Node, draw};
 
-/// How many of the keys that a session holds are named.
+/// How many of a session's keys are named.
 const FEW: usize = 5;
 
 /// What `pg_blocking_pids` calls a prepared transaction.
@@ -105,8 +105,8 @@ fn node(session: &Session, own: &[&Claim], holders: &Holders<'_>, names: &Names)
     }
 }
 
-/// Of those that a session waits for, the holders of the key; only if there are none, as for a
-/// shared lock behind an exclusive wait, those that came before it.
+/// Of the sessions that a session waits for, the holders of the key. If there are none, as for a shared
+/// lock behind an exclusive wait, those that came before it.
 fn blockers(session: &Session, waited: Option<&Claim>, holders: &Holders<'_>) -> Vec<i32> {
     let holds = |pid: &&i32| waited.is_some_and(|claim| holders.contains(&(**pid, &claim.key)));
     let of_key: Vec<_> = session.blocked_by.iter().filter(holds).copied().collect();

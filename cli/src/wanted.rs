@@ -32,7 +32,7 @@ impl Wanted {
         Ok(claims)
     }
 
-    /// Whether a claim holds it. In the queue for slots, somebody holds the first place.
+    /// Whether a claim holds it. The key of the queue for slots does not count.
     pub(crate) fn is_held_by(&self, claim: &Claim) -> bool {
         let counts = match self {
             Self::Key(_) => true,

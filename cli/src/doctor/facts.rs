@@ -16,12 +16,12 @@ const FACTS: &str = "SELECT json_build_object(\
      'ends_all', pg_has_role('pg_signal_backend', 'USAGE'), \
      'settings', (SELECT json_object_agg(name, setting) FROM pg_settings))";
 
-/// Without those on the fast path, which relations use and advisory locks do not.
+/// Without the fast path, which relations use and advisory locks do not.
 const LOCKS: &str = "SELECT count(*) FROM pg_locks WHERE NOT fastpath";
 
 pub(super) struct Facts {
     facts: Value,
-    /// In the lock table; `None`: this user may not look.
+    /// Entries in the lock table; `None`: this user may not look.
     pub(super) locks: Option<u64>,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Fine,
-    /// To be known.
+    /// Good to know.
     Note,
     /// Locks work, with a drawback.
     Warning,
@@ -60,7 +60,7 @@ impl Finding {
     }
 }
 
-/// A line a finding, what to change below it, and the verdict.
+/// A line per finding, what to change below it, and the verdict.
 pub(super) fn text_of(findings: &[Finding]) -> String {
     let mut lines = Vec::new();
     for finding in findings {

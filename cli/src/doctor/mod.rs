@@ -1,4 +1,4 @@
-//! `pglock doctor`: what a connection is worth for locks.
+//! `pglock doctor`: whether a connection is fit for locks.
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
@@ -36,11 +36,11 @@ fn examine(one: &mut PgConnection, two: &mut PgConnection) -> QueryResult<Vec<Fi
     let pretender = match neighbours::pretender(one) {
         Ok(pretender) => pretender,
         Err(error) => {
-            ask(two, "1")?; // it is not that nothing works
+            ask(two, "1")?; // if this fails too, it is not only transactions
             return Ok(vec![neighbours::no_transaction(&error)]);
         }
     };
-    // What others say of themselves means nothing here.
+    // What another kind of server says of itself means nothing here.
     if let Some(finding) = pretender {
         return Ok(vec![finding]);
     }
@@ -70,8 +70,8 @@ fn ask(connection: &mut PgConnection, expression: &str) -> QueryResult<Option<St
     Ok(answer.answer)
 }
 
-/// The same in a transaction of its own: a pooler may run what the driver sends as two messages on
-/// two servers.
+/// The same in a transaction of its own: the driver sends two messages, which a pooler may send to
+/// two server sessions.
 fn ask_at_once(connection: &mut PgConnection, expression: &str) -> QueryResult<Option<String>> {
     connection.batch_execute("BEGIN")?;
     let answer = ask(connection, expression);

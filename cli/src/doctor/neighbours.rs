@@ -1,4 +1,4 @@
-//! Two connections side by side: whether they are two sessions of a PostgreSQL, and keep each other
+//! Two connections side by side: whether they are two sessions of one PostgreSQL, and keep each other
 //! out.
 
 use diesel::QueryResult;
@@ -10,7 +10,7 @@ use super::finding::{Finding, Level};
 use super::{ask, ask_at_once};
 use crate::exit::chain;
 
-/// How often the two connections try to get into each other's way.
+/// How often the two connections try to disturb each other.
 const ROUNDS: usize = 4;
 
 const PROCESS: &str = "pg_backend_pid()";
@@ -18,7 +18,7 @@ const PROCESS: &str = "pg_backend_pid()";
 const TRANSACTIONS_ONLY: &str = "Connect past the pooler, or through one in session mode; or use only the \
      transaction forms (with_transaction_lock; pglock run --scope transaction).";
 
-/// A server that speaks PostgreSQL's protocol, and whose advisory locks are none.
+/// A server that speaks PostgreSQL's protocol, but whose advisory locks lock nothing.
 pub(super) fn pretender(connection: &mut PgConnection) -> QueryResult<Option<Finding>> {
     let version = ask_at_once(connection, "current_setting('crdb_version', true)")?;
     Ok(version.map(|version| {
@@ -37,15 +37,14 @@ pub(super) fn no_transaction(error: &Error) -> Finding {
         Level::Unfit,
         "pooler",
         format!(
-            "No transaction can be opened: {reason}. This is what a pooler in statement mode says, behind which nothing can be locked."
+            "No transaction can be opened: {reason}. That is what a pooler in statement mode says; behind one, nothing can be locked."
         ),
         "Connect past the pooler, or through one in session mode.",
     )
 }
 
-/// What one connection asks twice, with a transaction of the other one in between, is answered by
-/// another server process than before, or the other one got that process: there is a pooler that
-/// deals out sessions by the transaction.
+/// One connection asks twice, with a transaction of the other in between. If another server process
+/// answers, or the other connection got the same one, a pooler deals out sessions per transaction.
 pub(super) fn pooler(one: &mut PgConnection, two: &mut PgConnection) -> QueryResult<Finding> {
     let (mut this, mut other) = (one, two);
     for _ in 0..ROUNDS {
@@ -55,7 +54,7 @@ pub(super) fn pooler(one: &mut PgConnection, two: &mut PgConnection) -> QueryRes
         other.batch_execute("ROLLBACK")?;
         if let Some(seen) = seen? {
             let sentence = format!(
-                "{seen}: a pooler in transaction mode is in between, and a session lock belongs to whoever gets its server session next."
+                "{seen}: there is a pooler in transaction mode, and a session lock goes to whoever gets its server session next."
             );
             return Ok(Finding::new(
                 Level::Unfit,
@@ -68,7 +67,7 @@ pub(super) fn pooler(one: &mut PgConnection, two: &mut PgConnection) -> QueryRes
     }
     Ok(Finding::fine(
         "pooler",
-        "Two connections kept a server session each: no pooler deals them out by the transaction.",
+        "Two connections each kept their server session: no pooler deals sessions out per transaction.",
     ))
 }
 
@@ -77,16 +76,16 @@ fn between(
     other: &mut PgConnection,
     before: Option<&str>,
 ) -> QueryResult<Option<&'static str>> {
-    // Asked first: with a single server session, the next question would wait for ever.
+    // This comes first: with a single server session, the next question would wait for ever.
     if ask(other, PROCESS)?.as_deref() == before {
-        return Ok(Some("Two clients were on one server session"));
+        return Ok(Some("Two clients shared one server session"));
     }
     let moved = ask_at_once(this, PROCESS)?.as_deref() != before;
-    Ok(moved.then_some("Two transactions of one client were on two server sessions"))
+    Ok(moved.then_some("Two transactions of one client ran in two server sessions"))
 }
 
-/// The proof: a lock that one connection has, the other does not get. Not to be tried behind a
-/// pooler, which may have just one session for the two.
+/// The proof: what one connection has locked, the other cannot lock. Not behind a pooler, which may
+/// have only one session for both.
 pub(super) fn exclusion(one: &mut PgConnection, two: &mut PgConnection) -> QueryResult<Finding> {
     let key = "('x' || md5(random()::text))::bit(64)::bigint";
     let key = ask_at_once(one, key)?.unwrap_or_default();
@@ -113,7 +112,7 @@ pub(super) fn exclusion(one: &mut PgConnection, two: &mut PgConnection) -> Query
             [false, _] => Finding::new(
                 Level::Warning,
                 "exclusion",
-                "A lock that nobody has was not granted.",
+                "A lock that nobody holds was not granted.",
                 "Look at `pglock ls`, and run this again.",
             ),
         },

@@ -1,9 +1,9 @@
-//! The server: which it is, what it may do, and what its transactions are like.
+//! The server: its version, its role, its transactions, and the rights of this user.
 
 use super::facts::Facts;
 use super::finding::{Finding, Level};
 
-/// The oldest version that pglock is made for.
+/// The oldest version that pglock supports.
 const OLDEST: u64 = 14;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -19,7 +19,7 @@ fn version(facts: &Facts) -> Finding {
         true => Finding::new(
             Level::Unfit,
             "version",
-            format!("This is PostgreSQL {version}, and pglock is made for {OLDEST} and later."),
+            format!("This is PostgreSQL {version}; pglock needs {OLDEST} or later."),
             "Upgrade the server.",
         ),
         false => Finding::fine("version", format!("This is PostgreSQL {version}.")),
@@ -31,7 +31,7 @@ fn standby(facts: &Facts) -> Finding {
         true => Finding::new(
             Level::Unfit,
             "standby",
-            "This server is a standby: its locks keep out nobody on the primary, and pglock refuses them.",
+            "This server is a standby: its locks keep out nobody on the primary, so pglock refuses them.",
             "Connect to the primary; libpq finds it among several hosts with target_session_attrs=read-write.",
         ),
         false => Finding::fine("standby", "This server is a primary."),
@@ -42,8 +42,8 @@ fn failover() -> Finding {
     Finding::new(
         Level::Note,
         "failover",
-        "Locks are in the memory of this server: a failover or a restart loses all of them, while sections go on elsewhere.",
-        "Write under a lock only on the connection that holds it, or in the same transaction: both end with the server.",
+        "Locks are in the memory of this server: a failover or a restart loses them all, while the clients' sections go on.",
+        "Under a lock, write only on the connection that holds it, or in the same transaction: both end with the server.",
     )
 }
 
@@ -57,7 +57,7 @@ fn isolation(facts: &Facts) -> Finding {
             Level::Unfit,
             "isolation",
             format!(
-                "Transactions begin as {level}: the transaction forms refuse locks, since their snapshot would be older than the lock."
+                "Transactions begin as {level}: the transaction forms refuse to lock, since the snapshot would be older than the lock."
             ),
             format!(
                 "ALTER ROLE {user} SET default_transaction_isolation = 'read committed', or use the session forms only."
@@ -65,7 +65,7 @@ fn isolation(facts: &Facts) -> Finding {
         ),
         _ => Finding::fine(
             "isolation",
-            "Transactions begin as read committed: they see what was committed before they got a lock.",
+            "Transactions begin as read committed: they see what was committed before they acquired a lock.",
         ),
     }
 }
@@ -77,7 +77,7 @@ fn read_only(facts: &Facts) -> Option<Finding> {
     }
     let serializable = facts.setting("default_transaction_isolation") == Some("serializable");
     let deferred = match serializable && is_on("default_transaction_deferrable") {
-        true => "; and each waits for a safe snapshot first, which no lock's timeout bounds",
+        true => "; and each first waits for a safe snapshot, which no lock's timeout bounds",
         false => "",
     };
     let user = facts.text("user");
@@ -85,7 +85,7 @@ fn read_only(facts: &Facts) -> Option<Finding> {
         Level::Warning,
         "read_only",
         format!(
-            "Transactions begin read only: a lock can be held in them, but nothing written under it{deferred}."
+            "Transactions begin read only: they can hold a lock, but not write under it{deferred}."
         ),
         format!("ALTER ROLE {user} SET default_transaction_read_only = off."),
     ))
@@ -100,12 +100,12 @@ fn lock_table(facts: &Facts) -> Finding {
         return Finding::new(
             Level::Warning,
             NAME,
-            "This user may not read pg_locks: nobody can be named who holds a lock, and pglock run cannot check its own.",
+            "This user may not read pg_locks: pglock cannot say who holds a lock, and pglock run cannot check its own.",
             format!("GRANT SELECT ON pg_locks TO {}.", facts.text("user")),
         );
     };
     let sentence = format!(
-        "The lock table has room for some {room} locks, of all databases together, and {taken} are in it: each key is one."
+        "The lock table has room for some {room} locks of all databases together, and {taken} are in it: each key is one lock."
     );
     match taken > room / 4 * 3 {
         true => Finding::new(
@@ -129,7 +129,7 @@ fn sight(facts: &Facts) -> Finding {
             Level::Note,
             "sight",
             format!(
-                "{user} sees who holds a lock, but of other users' sessions not what they do, nor since when."
+                "{user} sees who holds a lock, but not what other users' sessions do, nor since when."
             ),
             format!("GRANT pg_read_all_stats TO {user}."),
         ),
@@ -146,7 +146,7 @@ fn reach(facts: &Facts) -> Finding {
         false => Finding::new(
             Level::Note,
             "reach",
-            format!("{user} may end its own sessions only (pglock kill)."),
+            format!("{user} may end only its own sessions (pglock kill)."),
             format!("GRANT pg_signal_backend TO {user}, which reaches all but superusers."),
         ),
     }

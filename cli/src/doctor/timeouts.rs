@@ -9,18 +9,18 @@ use super::finding::{Finding, Level};
 
 struct Timeout {
     name: &'static str,
-    /// What it means while it is off.
+    /// What it means that it is off.
     off: &'static str,
-    /// What happens after its time, before and after that time.
+    /// What happens when it fires: the words before and after its time.
     on: (&'static str, &'static str),
 }
 
 const TIMEOUTS: [Timeout; 5] = [
     Timeout {
         name: "lock_timeout",
-        off: "a wait for a lock ends by the lock's own timeout only",
+        off: "only the lock's own timeout ends a wait for it",
         on: (
-            "a wait for a lock without a timeout of its own ends after",
+            "a wait for a lock that has no timeout of its own ends after",
             "",
         ),
     },
@@ -34,7 +34,7 @@ const TIMEOUTS: [Timeout; 5] = [
     },
     Timeout {
         name: "idle_session_timeout",
-        off: "a session lock outlasts idle times",
+        off: "a session lock outlasts idle time",
         on: (
             "a session lock is lost as soon as its connection has been idle for",
             ", also while the section works elsewhere",
@@ -42,7 +42,7 @@ const TIMEOUTS: [Timeout; 5] = [
     },
     Timeout {
         name: "idle_in_transaction_session_timeout",
-        off: "a transaction's lock outlasts idle times",
+        off: "a transaction's lock outlasts idle time",
         on: (
             "a transaction that has been idle for",
             " is ended, its lock lost and its work rolled back",
@@ -50,7 +50,7 @@ const TIMEOUTS: [Timeout; 5] = [
     },
     Timeout {
         name: "transaction_timeout",
-        off: "a transaction, and its lock, may last",
+        off: "a transaction, and its lock, may last for ever",
         on: (
             "a transaction that has lasted",
             " is ended, its lock lost and its work rolled back",

@@ -1,4 +1,4 @@
-//! How long a client that vanishes, with its host or its network, keeps what it has.
+//! How long a client whose host or network vanishes keeps its locks.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn idle(facts: &Facts, noticed: Option<u64>) -> Finding {
         None => Finding::new(
             Level::Warning,
             NAME,
-            "A client whose host vanishes keeps its locks for a time that the server does not tell.",
+            "A client whose host vanishes keeps its locks for a time that the server does not report.",
             advice,
         ),
         Some(seconds) if seconds > LONG => {
@@ -63,7 +63,7 @@ fn in_words(seconds: u64) -> String {
     }
 }
 
-/// While a statement runs, or waits for a lock: nobody looks at the connection unless told to.
+/// While a statement runs, or waits for a lock: by default the server does not check the connection then.
 fn busy(facts: &Facts, noticed: Option<u64>) -> Finding {
     const NAME: &str = "vanished_waiter";
     let interval = facts
@@ -75,8 +75,8 @@ fn busy(facts: &Facts, noticed: Option<u64>) -> Finding {
         (0, _) => Finding::new(
             Level::Warning,
             NAME,
-            "A client that is gone while its statement runs or waits for a lock is noticed at the end of \
-             the statement: it keeps its place, gets the lock, and keeps that, too, until the server notices.",
+            "The server notices only at the end of a statement that its client is gone: until then a waiting \
+             statement keeps its place in the queue, may acquire the lock, and holds it.",
             advice,
         ),
         (interval, Some(noticed)) => {
@@ -84,7 +84,7 @@ fn busy(facts: &Facts, noticed: Option<u64>) -> Finding {
             Finding::fine(
                 NAME,
                 format!(
-                    "A client that is gone while its statement runs or waits for a lock is noticed after {seconds} s{}: client_connection_check_interval is {interval} ms.",
+                    "The server notices that a client is gone while its statement runs or waits for a lock after {seconds} s{}: client_connection_check_interval is {interval} ms.",
                     in_words(seconds)
                 ),
             )
@@ -92,7 +92,7 @@ fn busy(facts: &Facts, noticed: Option<u64>) -> Finding {
         (interval, None) => Finding::fine(
             NAME,
             format!(
-                "client_connection_check_interval is {interval} ms: a connection that is known to be closed ends a wait."
+                "client_connection_check_interval is {interval} ms: the server ends a wait whose connection is known to be closed."
             ),
         ),
     }
@@ -116,9 +116,9 @@ impl Keepalives {
         })
     }
 
-    /// After `idle` the first probe is sent, and another one every `interval`; the connection is
-    /// given up when `count` of them are unanswered. With a user timeout, Linux looks at that in
-    /// place of the count, each time that a probe is due, but for the first (tcp_keepalive_timer).
+    /// The first probe is sent after `idle`, another one every `interval`; when `count` of them are
+    /// unanswered, the connection is given up. With a user timeout, Linux checks that in place of the
+    /// count, each time that a probe is due except the first (tcp_keepalive_timer).
     fn seconds(&self) -> Option<u64> {
         let Self { idle, interval, .. } = *self;
         if idle == 0 || interval == 0 {

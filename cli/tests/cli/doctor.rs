@@ -1,4 +1,4 @@
-//! `pglock doctor`, in front of servers that have what it finds.
+//! `pglock doctor`, on servers that have what it should find.
 
 use std::net::TcpListener;
 
@@ -88,7 +88,7 @@ fn a_standby_is_found() {
     Report::of(&primary.url()).assert_unfit(&[]);
 }
 
-/// What CockroachDB answers, by a function in front of PostgreSQL's.
+/// A function before PostgreSQL's own answers as CockroachDB does.
 #[test]
 fn a_pretender_is_found() {
     let (mut client, schema) = (connect(), unique_name("pretender"));
@@ -139,7 +139,7 @@ fn transactions_that_cannot_lock_are_found() {
             level.replace(' ', "\\ ")
         );
         Report::with(&url, &settings).assert_unfit(&["isolation"]);
-        // That is so.
+        // And so it is.
         let mut run = pglock(&[
             "--url",
             &url,
@@ -165,7 +165,7 @@ fn transactions_that_cannot_lock_are_found() {
     assert!(report.finding("read_only").1.contains("safe snapshot"));
 }
 
-/// The server says on a TCP connection only what its settings are.
+/// The server reports these settings only on a TCP connection.
 #[test]
 fn the_time_that_a_vanished_client_keeps_its_locks_is_computed() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! The reasons of an error: all of them, each once.
+//! The causes of an error: all of them, each once.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ fn a_reason_that_the_error_says_itself_is_not_repeated() {
     assert_eq!(stderr.matches("permission denied").count(), 1, "{stderr}");
 }
 
-/// Where no user may make namespaces there is no /proc to hide, and nothing to test.
+/// Skipped where users may not create namespaces: then /proc cannot be hidden.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_machine_without_proc_is_told_of_it() {

@@ -1,4 +1,4 @@
-//! What is typed.
+//! Arguments.
 
 use std::process::Stdio;
 
@@ -49,7 +49,7 @@ fn the_longest_time_is_a_time() {
 
 #[test]
 fn a_watch_without_a_pause_is_refused() {
-    // One that watched nevertheless would end, too: nobody reads.
+    // If it watched all the same, it would end too, since nobody reads.
     let mut command = pglock(&["ls", "--watch=0s"]);
     let output = command.stdout(broken_pipe()).stderr(Stdio::piped());
     let output = output.output().unwrap();

@@ -35,7 +35,7 @@ fn a_prepared_transaction_is_ended_by_its_name() {
     assert_fails(&kill, 69, advice);
     assert_fails(&[&kill[..], &["--cancel", "--yes"]].concat(), 69, advice);
 
-    // The session beside it is ended all the same.
+    // A session that shares the lock is still ended.
     let share = "SELECT pg_advisory_lock_shared(5)";
     let mut other = Client::connect(&url, NoTls).unwrap();
     other.batch_execute(share).unwrap();
@@ -45,7 +45,7 @@ fn a_prepared_transaction_is_ended_by_its_name() {
         (client.query(held, &[]).unwrap().len() == 1).then_some(())
     });
 
-    // It outlives the server's restart, and is known by another number then.
+    // It survives a restart of the server, under another number.
     server.stop();
     server.start();
     assert_fails(&kill, 69, advice);

@@ -14,7 +14,7 @@ use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::unique;
 
-/// What commands write, a line each.
+/// What commands write, one line each.
 struct Log(PathBuf);
 
 impl Log {
@@ -40,7 +40,7 @@ impl Drop for Log {
     }
 }
 
-/// One that ends when it is told to, and one that does not: either writes for as long as it runs.
+/// A command that ends on TERM, and one that does not: each writes for as long as it runs.
 const ON_TERM: [&str; 2] = ["trap 'echo old end >>$LOG; exit' TERM", "trap '' TERM"];
 
 #[test]
@@ -117,7 +117,7 @@ fn next_question(oracle: &mut Oracle, pid: i32) {
     });
 }
 
-/// For longer than a server may leave a question unanswered, and for less than the lease.
+/// Stopped for longer than a server may be silent, and for less than the lease.
 #[test]
 fn a_pglock_that_was_stopped_asks_before_it_judges() {
     let mut oracle = Oracle::new();

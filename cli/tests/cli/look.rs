@@ -45,7 +45,7 @@ fn locks_are_shown_for_people_and_for_programs() {
     for line in lines.take(3) {
         assert!(line.unwrap().contains(&number.to_string()));
     }
-    // A reader that has gone ends it, without a word.
+    // When its reader is gone, it ends silently.
     assert_eq!(watching.wait().unwrap().code(), Some(0));
 
     drop(running);

@@ -1,4 +1,4 @@
-//! `pglock run` when the lock is lost, or pglock is.
+//! `pglock run` when the lock, or pglock itself, is lost.
 
 use std::io::{BufRead, BufReader};
 
@@ -63,10 +63,10 @@ fn a_pglock_that_is_killed_takes_its_command_with_it() {
     });
 }
 
-/// A server whose `pg_locks` somebody else keeps: checks of a transaction lock hang.
+/// A server whose `pg_locks` somebody else has locked: checks of a transaction lock hang.
 struct Hanging {
     locker: Client,
-    /// In a transaction, sessions would look as they did at the first look.
+    /// Not in a transaction, which would show all sessions as they were at its first look.
     client: Client,
     server: Server,
 }
@@ -92,7 +92,7 @@ impl Hanging {
         self.locker.batch_execute("ROLLBACK").unwrap();
     }
 
-    /// The session whose check has hung for so long, and since when.
+    /// The session whose check has hung for that long, and since when.
     fn check(&mut self, for_ms: i32) -> Option<(i32, String)> {
         let query = format!(
             "SELECT pid, query_start::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \

@@ -29,7 +29,7 @@ mod tree;
 use oracle::unique_name;
 use pglock::Key;
 
-/// A name of this test's own, and its key.
+/// A name that only this test uses, and its key.
 fn unique() -> (String, Key) {
     let name = unique_name("cli");
     let key = Key::from(&name);

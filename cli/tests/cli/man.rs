@@ -1,4 +1,4 @@
-//! The manual pages and the completions, as packages have them.
+//! The manual pages and the completions, as in the packages.
 
 use std::fs;
 use std::path::PathBuf;

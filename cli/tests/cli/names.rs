@@ -13,7 +13,7 @@ use crate::process::{assert_fails, pglock, stdout};
 use crate::server::Server;
 use crate::unique;
 
-/// What a listing says of a key: name, scheme and tool.
+/// What a listing says about a key: name, scheme and tool.
 fn meaning(json: &str, key: &Key) -> [Option<String>; 3] {
     let number = match (key.as_i64(), key.as_pair()) {
         (Some(number), _) => Value::from(number),
@@ -71,7 +71,7 @@ fn candidates_come_from_standard_input_and_in_namespaces() {
     assert_eq!(meaning(&json, &key), expected);
 }
 
-/// The numbers as the tools take them, in a database that is called `app`.
+/// The numbers that the tools lock in a database called `app`.
 const TOOLS: [(&str, i64); 6] = [
     ("Prisma Migrate", 72_707_369),
     ("goose", 5_887_940_537_704_921_958),

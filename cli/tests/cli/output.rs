@@ -23,7 +23,7 @@ fn a_broken_standard_error_does_not_keep_the_command_running() {
 fn a_standard_error_that_is_full_does_not_keep_the_command_running() {
     let ((name, key), mut oracle) = (unique(), Oracle::new());
     let (reader, mut full) = std::io::pipe().unwrap();
-    // As much as a pipe holds.
+    // The capacity of a pipe.
     full.write_all(&[b'x'; 1 << 16]).unwrap();
     let script = "trap 'echo told' TERM; echo started; echo $$; read -r _; read -r _";
     let mut command = pglock(&["run", &name, "--grace", "1ms", "--", "sh", "-c", script]);

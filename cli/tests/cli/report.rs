@@ -15,7 +15,7 @@ impl Report {
         Self::with(url, "")
     }
 
-    /// With settings of the session.
+    /// With settings for the session.
     pub fn with(url: &str, settings: &str) -> Self {
         let mut command = pglock(&["--url", url, "doctor", "--json"]);
         let output = command.env("PGOPTIONS", settings).output().unwrap();
@@ -43,7 +43,7 @@ impl Report {
         self.finding(name).0
     }
 
-    /// Fit or not, and for this reason alone.
+    /// Fit or not, and only for these reasons.
     #[track_caller]
     pub fn assert_unfit(&self, reasons: &[&str]) {
         let findings = self.json["findings"].as_array().unwrap();

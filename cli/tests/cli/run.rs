@@ -20,7 +20,7 @@ fn a_command_runs_under_the_lock_and_its_status_is_passed_on() {
     assert_eq!(oracle.held(&key), ["ExclusiveLock"]);
     running.0.stdin.take();
     let (status, stderr) = running.end();
-    // `read` says 1 at the end of its input.
+    // `read` returns 1 at the end of its input.
     assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
     oracle.assert_free(&key);
 
@@ -171,7 +171,7 @@ fn a_wait_ends_with_a_signal_and_leaves_no_waiter() {
     }
 }
 
-/// A server that is not heard of any more does not keep pglock alive.
+/// A server that falls silent does not keep pglock from ending.
 #[test]
 fn a_wait_behind_a_frozen_network_ends_with_a_signal() {
     let ((name, key), mut holder, proxy) = (unique(), Oracle::new(), Proxy::start());

@@ -1,4 +1,4 @@
-//! `pglock run --slots`: at most so many at a time.
+//! `pglock run --slots`: up to N at a time.
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::oracle::{Oracle, unique_name, wait_until};
 use crate::process::{Running, assert_fails, output, pglock, signal, stdout};
 
-/// Says which slot it has, and then that it has started.
+/// Prints its slot, and then that it has started.
 const SAY: &str = "echo $PGLOCK_SLOT; echo started; read -r _; exit 4";
 
 fn run<'a>(name: &'a str, options: &[&'a str]) -> Vec<&'a str> {
@@ -67,7 +67,7 @@ fn a_killed_pglock_frees_its_slot() {
     let (fourth, next) = start(&name);
     assert_eq!(next, *slot);
 
-    // A slot that is lost ends the command.
+    // Losing the slot ends the command.
     let slots = Slots::new(&name, 3);
     let pid = oracle.holder(&slots.keys()[next as usize]);
     oracle.terminate(pid);
@@ -146,7 +146,7 @@ fn what_slots_do_not_go_with_is_refused() {
     );
 }
 
-/// A command may run pglock itself.
+/// A command that itself runs pglock.
 #[test]
 fn a_lock_has_no_slot() {
     let name = unique_name("cli");

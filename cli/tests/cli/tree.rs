@@ -19,7 +19,7 @@ fn wait_in_vain(mut client: Client, statement: &str) {
     });
 }
 
-/// The lines from one process's to the end of what is below it.
+/// The line of a process, and those below it.
 fn below(tree: &str, pid: i32) -> Vec<&str> {
     let start = format!("pid {pid},");
     let mut lines = tree.lines().skip_while(|line| !line.starts_with(&start));
@@ -36,7 +36,7 @@ fn waiters_stand_below_the_one_they_wait_for() {
     let [at_root, at_holder, at_first, at_second] =
         [&mut root, &mut holder, &mut first, &mut second].map(pid);
 
-    // The holder of the key waits for a table, whose holder has no advisory lock.
+    // The holder of the key waits for a table, whose holder holds no advisory lock.
     let lock_table = format!("BEGIN; LOCK TABLE {}", table.name);
     root.batch_execute(&lock_table).unwrap();
     let lock_key = format!("SELECT pg_advisory_lock({number})");

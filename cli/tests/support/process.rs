@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::oracle::{PATIENCE, wait_until};
 
-/// As from a terminal: under nohup the tests, and all that they start, would ignore HUP.
+/// Starts it as a terminal does: under nohup the tests, and all that they start, would ignore HUP.
 pub fn pglock(arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal", env!("CARGO_BIN_EXE_pglock")]);
@@ -36,7 +36,7 @@ pub fn stdout(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A `pglock run` whose command has started; it says so, and ends at the end of its input.
+/// A `pglock run` whose command has printed that it has started, and ends with its input.
 pub struct Running(pub Child);
 
 impl Running {
@@ -50,7 +50,7 @@ impl Running {
         Self::with_stderr(command, Stdio::piped())
     }
 
-    /// The same for a command that does not say so.
+    /// The same for a command that does not print that.
     pub fn begin(command: &mut Command) -> Self {
         Self::spawn(command, Stdio::piped())
     }
@@ -95,7 +95,7 @@ impl Running {
         signal(number, &self.0);
     }
 
-    /// Its status, and what it said on standard error, if that was not closed.
+    /// Its status, and what it printed on standard error, unless that was closed.
     #[track_caller]
     pub fn end(mut self) -> (ExitStatus, String) {
         let status = wait_until("the end of pglock", || self.0.try_wait().unwrap());
@@ -118,7 +118,7 @@ pub fn signal(number: Signal, child: &Child) {
     kill_process(Pid::from_child(child), number).unwrap();
 }
 
-/// What nobody reads any more.
+/// A pipe whose reader is gone.
 pub fn broken_pipe() -> PipeWriter {
     std::io::pipe().unwrap().1
 }
