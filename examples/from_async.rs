@@ -20,7 +20,7 @@ fn main() -> Result<()> {
         "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
          scripts/with-postgres cargo run --example from_async --all-features",
     )?;
-    // Made before the runtime and dropped after it: a `postgres::Client` that is connected, used or
+    // Created before the runtime and dropped after it: a `postgres::Client` that is connected, used or
     // dropped inside a runtime panics.
     let pool = Pool::builder()
         .max_size(4)
@@ -33,12 +33,12 @@ fn main() -> Result<()> {
     let sold = runtime.block_on(sell_all(pool.clone()));
     pool.get()?.batch_execute("DROP TABLE pglock_from_async")?;
     let sold = sold?;
-    println!("{BUYERS} buyers went for each of {SEATS} seats, and {sold} were sold");
+    println!("{BUYERS} buyers tried to buy each of {SEATS} seats, and {sold} were sold");
     ensure!(sold == SEATS, "some were sold twice, or not at all");
     Ok(())
 }
 
-/// Every buyer goes for every seat, all at the same time.
+/// Every buyer tries to buy every seat, all at the same time.
 async fn sell_all(pool: Pool) -> Result<i32> {
     let mut tasks = JoinSet::new();
     for buyer in 0..BUYERS {
@@ -53,7 +53,7 @@ async fn sell_all(pool: Pool) -> Result<i32> {
     Ok(sold)
 }
 
-/// Whether this buyer has got the seat. The lock and its connection stay on one thread, which may
+/// Whether this buyer got the seat. The lock and its connection stay on one thread, which may
 /// block.
 async fn sell(mut pool: Pool, seat: i32, buyer: i32) -> Result<bool> {
     let section = move || {

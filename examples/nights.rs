@@ -1,5 +1,5 @@
-//! Guests book stays of several nights: without a lock, under one for the whole room, and under one
-//! for the nights.
+//! Guests book stays of several nights: without a lock, with a lock on the whole room, and with a lock
+//! on the nights.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --example nights
@@ -33,7 +33,7 @@ struct Options {
     /// Nights of the season
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..))]
     nights: i64,
-    /// What a booking takes beside the database, in milliseconds
+    /// How long a booking takes besides the database, in milliseconds
     #[arg(long, default_value_t = 20)]
     payment: u64,
 }
@@ -62,7 +62,7 @@ fn main() -> Result<ExitCode> {
     let mut config: Config = url.parse().context("cannot read DATABASE_URL")?;
     let mut client = config.connect(NoTls).context("cannot connect")?;
 
-    // No other run has the same number, and so the same schema, while this connection lives.
+    // While this connection lives, no other run has the same number, and so the same schema.
     let run: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
     let schema = format!("pglock_nights_{run}");
     client.batch_execute(&format!(
@@ -112,7 +112,7 @@ fn season(
 
 fn guest_books(options: &Options, config: &Config, guest: u32, strategy: Strategy) -> Result<()> {
     let mut client = config.connect(NoTls)?;
-    // The same wishes whatever the strategy.
+    // The same wishes for every strategy.
     let mut random = u64::from(guest) + 1;
     for _ in 0..options.stays {
         let room = (next(&mut random) % options.rooms as u64) as i32;
@@ -130,7 +130,7 @@ fn guest_books(options: &Options, config: &Config, guest: u32, strategy: Strateg
     Ok(())
 }
 
-/// Nothing but the lock keeps two guests from finding the same nights free.
+/// Only the lock keeps two guests from finding the same nights free.
 fn book(options: &Options, client: &mut Client, room: i32, stay: &Range<i64>) -> Result<()> {
     let taken = "SELECT FROM booking WHERE room = $1 AND night >= $2 AND night < $3 LIMIT 1";
     let taken = client.query_opt(taken, &[&room, &stay.start, &stay.end])?;
@@ -142,7 +142,7 @@ fn book(options: &Options, client: &mut Client, room: i32, stay: &Range<i64>) ->
     Ok(())
 }
 
-/// Xorshift, which is never 0.
+/// Xorshift; never 0.
 fn next(random: &mut u64) -> u64 {
     *random ^= *random << 13;
     *random ^= *random >> 7;

@@ -15,7 +15,7 @@ use r2d2_postgres::PostgresConnectionManager;
 
 type Pool = r2d2::Pool<PostgresConnectionManager<NoTls>>;
 
-/// Drains a table of mail to send with several threads, under one lock that owns its pool.
+/// Drains a table of unsent mail with several threads, under one lock that owns its pool.
 ///
 /// The server is the one that DATABASE_URL names; scripts/with-postgres starts one.
 #[derive(Debug, Parser)]
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let mut config: Config = url.parse().context("cannot read DATABASE_URL")?;
     let mut client = config.connect(NoTls).context("cannot connect")?;
 
-    // No other run has the same number, and so the same schema, while this connection lives.
+    // While this connection lives, no other run has the same number, and so the same schema.
     let run: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
     let schema = format!("pglock_workers_{run}");
     client.batch_execute(&format!(
@@ -67,7 +67,7 @@ fn drain(options: &Options, config: Config) -> Result<()> {
             .map(|worker| {
                 let mut lock = Lock::new(pool.clone(), "queue:mail");
                 scope.spawn(move || -> Result<()> {
-                    // Each turn checks a connection out for no longer than the lock is held.
+                    // Each turn checks out a connection only while it holds the lock.
                     while lock.run(|conn| send_next(conn, worker))? {}
                     Ok(())
                 })
@@ -79,8 +79,8 @@ fn drain(options: &Options, config: Config) -> Result<()> {
     })
 }
 
-/// Sends the next mail; false when there is none. Nothing but the lock keeps two workers from
-/// finding the same one.
+/// Sends the next mail; false when there is none. Only the lock keeps two workers from finding the
+/// same one.
 fn send_next(conn: &mut Client, worker: i32) -> Result<bool> {
     let next = "SELECT id FROM mail WHERE sent = 0 ORDER BY id LIMIT 1";
     let Some(mail) = conn.query_opt(next, &[])? else {

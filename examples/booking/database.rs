@@ -1,4 +1,4 @@
-//! The tables of seats and bookings, over each of the drivers. No lock in sight.
+//! The tables of seats and bookings, over each of the drivers. No locks here.
 
 use std::env;
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ use r2d2_postgres::PostgresConnectionManager;
 
 use crate::proxy::Proxy;
 
-/// What a buyer asks of a connection, or of a transaction on it.
+/// What a buyer does on a connection, or in a transaction on it.
 pub(crate) trait Seats {
     fn is_free(&mut self, seat: i32) -> Result<bool>;
     fn book(&mut self, seat: i32, buyer: i32) -> Result<()>;
@@ -30,7 +30,7 @@ pub(crate) trait Seats {
     fn book_at(&mut self, seat: i32, version: i32, buyer: i32) -> Result<(), optimistic::Error>;
 }
 
-/// A connection or a pool, of any driver, whose transactions sell seats too.
+/// A connection or a pool of any driver, in whose transactions seats can be sold too.
 pub(crate) trait Database:
     LockBackend<Session: Seats + for<'t> Session<Transaction<'t>: Seats>>
 {
@@ -176,7 +176,7 @@ fn schema(show: i32) -> String {
     format!("pglock_booking_{show}")
 }
 
-/// The network that buyers go through, where it takes time.
+/// The slow network between buyers and server, if there is one.
 static NETWORK: OnceLock<Proxy> = OnceLock::new();
 
 pub(crate) fn delay(round_trip: Duration) {
@@ -192,7 +192,7 @@ fn url() -> Result<String> {
     )
 }
 
-/// The theatre's own view of a show: opens and closes it, and counts what was really booked.
+/// The theatre's view of a show: opens and closes it, and counts the real bookings.
 pub(crate) struct Show {
     client: Client,
     pub(crate) id: i32,
@@ -201,7 +201,7 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) fn open() -> Result<Self> {
         let mut client = Client::connect(&url()?, NoTls).context(CANNOT_CONNECT)?;
-        // No other run on this server can have the same number while this connection lives.
+        // While this connection lives, no other run on this server can have the same number.
         let id = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
         let schema = schema(id);
         client.batch_execute(&format!(
@@ -212,7 +212,7 @@ impl Show {
         Ok(Self { client, id })
     }
 
-    /// Takes back all bookings. The table has no unique constraint, to let overselling show.
+    /// Deletes all bookings. The table has no unique constraint, so that overselling shows.
     pub(crate) fn restart(&mut self, seats: u16) -> Result<()> {
         self.client.batch_execute(&format!(
             "DROP TABLE IF EXISTS booking, seat;

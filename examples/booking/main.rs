@@ -1,5 +1,5 @@
-//! Sells the seats of a show from several processes with several threads each, once without a lock
-//! and then in each way to keep buyers apart, and shows how many seats were sold twice.
+//! Sells the seats of a show from several processes of several threads, once without a lock and then
+//! with each way to keep buyers apart, and counts the seats that were sold twice.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --example booking
@@ -34,9 +34,10 @@ When interrupted, it leaves the schema pglock_booking_<number> in the database."
 
 /// Sells the seats of a show to more buyers than there are seats, by several strategies.
 ///
-/// Each buyer is a thread, on a connection of its own. All of them go for every seat, in the same
-/// order: is it free? pay; book it. (With skip-locked, each goes as often for any seat.) The strategies run one after the other, and then the
-/// bookings are counted. The server is the one that DATABASE_URL names; scripts/with-postgres starts one.
+/// Each buyer is a thread with a connection of its own. All of them try to buy every seat, in the same
+/// order: is it free? pay; book it. (With skip-locked, each tries as often to buy any seat.) The
+/// strategies run one after the other, and after each one the bookings are counted. The server is the
+/// one that DATABASE_URL names; scripts/with-postgres starts one.
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP)]
 struct Options {
@@ -46,17 +47,17 @@ struct Options {
     /// Buyers in each process
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     buyers: u16,
-    /// Processes of buyers: between threads a mutex would do, between processes it takes the database
+    /// Processes of buyers: threads could share a mutex, processes need the database
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     processes: u16,
-    /// Whose connections the locks are taken on
+    /// The driver whose connections hold the locks
     #[arg(long, default_value = "postgres")]
     driver: Driver,
-    /// Milliseconds that a buyer waits before being told "busy", in the strategy `timeout`. A
-    /// payment takes 5; with 0 nobody waits
+    /// Milliseconds that a buyer waits before giving up, in the strategy `timeout`. A payment takes
+    /// 5; with 0 nobody waits
     #[arg(long, value_name = "MS", default_value_t = 3)]
     timeout: u64,
-    /// How much longer a round trip to the server takes, as on a network, such as 1ms
+    /// What a network adds to each round trip, such as 1ms
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = milliseconds)]
     delay: Duration,
     /// Only this strategy; can be given several times
@@ -84,7 +85,7 @@ enum Driver {
     R2d2,
 }
 
-/// What became of a strategy.
+/// The outcome of a strategy.
 struct Sale {
     strategy: Strategy,
     sold: i64,
@@ -120,7 +121,7 @@ fn sell_all(options: &Options, show: &mut Show) -> Result<Vec<Sale>> {
     sales
 }
 
-/// Says on a terminal what goes on, in a line that the next one overwrites.
+/// On a terminal, shows what is going on, in a line that the next one overwrites.
 fn progress(text: &str) {
     if io::stderr().is_terminal() {
         eprint!("\r{text:<20}\r");
@@ -148,7 +149,7 @@ fn sell(strategy: Strategy, options: &Options, show: &mut Show) -> Result<Sale> 
     let (sold, bookings) = show.count()?;
     ensure!(
         told.booked == bookings,
-        "buyers were told {} times that a seat is theirs, but there are {bookings} bookings",
+        "buyers were sold a seat {} times, but there are {bookings} bookings",
         told.booked,
     );
     Ok(Sale {
@@ -186,9 +187,9 @@ fn report(options: &Options, sales: &[Sale]) -> ExitCode {
     }
     println!("{table}");
     println!(
-        "Processes: {}. Buyers in each: {}. Driver: {}. Every buyer went for every seat: {} attempts.\n\
-         oversold: bookings of a seat that was sold already. taken: told that the seat is sold.\n\
-         busy: told, after {} ms, that somebody else is at the seat.\n",
+        "Processes: {}. Buyers in each: {}. Driver: {}. Every buyer tried every seat: {} attempts.\n\
+         oversold: bookings of a seat that was sold already. taken: the seat was sold.\n\
+         busy: after {} ms, somebody else still held the seat's lock.\n",
         options.processes,
         options.buyers,
         name(&options.driver),
@@ -230,7 +231,7 @@ impl Options {
     }
 }
 
-/// What it is called on the command line.
+/// Its name on the command line.
 fn name(value: &impl ValueEnum) -> String {
     let name = value.to_possible_value().expect("none is skipped");
     name.get_name().to_owned()

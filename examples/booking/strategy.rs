@@ -1,4 +1,4 @@
-//! The ways to sell a seat once: the part of this example to read first.
+//! The ways to sell a seat once. Read this file first.
 
 use std::thread;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use pglock::{FirstFree, Lock, Row, key, literal, optimistic, with_lock, with_tra
 
 use crate::database::{Database, Seats};
 
-// The comments on the strategies are what --help shows: what it does, and when to pick it.
+// --help shows these comments: what each strategy does, and when to pick it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Strategy {
-    /// Check, then act: right for as long as there is only one buyer
+    /// Check, then act: correct only as long as there is one buyer
     NoLock,
     /// with_lock: the usual choice, also around several transactions or work outside the database
     SessionLock,
@@ -27,11 +27,11 @@ pub(crate) enum Strategy {
     SkipLocked,
     /// optimistic, tried again on a conflict: when the work takes long, and conflicts are rare
     Version,
-    /// #[pglock::locked]: when all of a function is the critical section
+    /// #[pglock::locked]: when a whole function is the critical section
     Attribute,
 }
 
-/// What a buyer goes for.
+/// What a buyer wants.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish {
     pub(crate) show: i32,
@@ -39,7 +39,7 @@ pub(crate) struct Wish {
     pub(crate) buyer: i32,
 }
 
-/// What a buyer is told.
+/// The outcome for a buyer.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Booked,
@@ -102,7 +102,7 @@ fn book_alone(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcom
     check_then_book(database, wish)
 }
 
-/// The server decides, and the payment comes after it, when the lock is free again.
+/// The server decides; the buyer pays afterwards, when the lock is free again.
 fn book_then_pay(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcome> {
     let Wish { show, seat, buyer } = wish;
     let (seat_text, buyer_text) = (literal(seat), literal(buyer));
@@ -118,7 +118,7 @@ fn book_then_pay(database: &mut impl Database, wish: Wish) -> anyhow::Result<Out
     Ok(Outcome::Booked)
 }
 
-/// Nobody is kept out in between, but the booking fails if somebody else was faster.
+/// Keeps nobody out, but the booking fails if somebody else was faster.
 fn look_then_book(seats: &mut impl Seats, wish: Wish) -> Result<Outcome, optimistic::Error> {
     let (free, version) = seats.look(wish.seat)?;
     if !free {

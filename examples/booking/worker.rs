@@ -1,4 +1,4 @@
-//! The buyers: a process of them, seen from inside and from the parent.
+//! A process of buyers, seen from inside and from the parent.
 //!
 //! A worker connects, prints `ready`, waits for a line, and then prints an `Outcome` per attempt.
 
@@ -16,7 +16,7 @@ use crate::database::{self, Database};
 use crate::strategy::{Strategy, Wish};
 use crate::{Driver, Options, name};
 
-/// What the parent tells a worker, beside its own options.
+/// What the parent passes to a worker, in addition to its own options.
 #[derive(Debug, Args)]
 pub(crate) struct Task {
     show: i32,
@@ -44,7 +44,7 @@ pub(crate) fn work(options: &Options, task: &Task) -> Result<()> {
     }
 }
 
-/// Lets each buyer, a thread with its own connection or handle of the pool, go for each seat.
+/// Lets each buyer, a thread with its own connection or pool handle, try to buy each seat.
 fn buy_seats(databases: Vec<impl Database + Send>, options: &Options, task: &Task) -> Result<()> {
     println!("ready");
     if io::stdin().read_line(&mut String::new())? == 0 {
@@ -82,7 +82,7 @@ pub(crate) struct Worker {
     stdout: BufReader<ChildStdout>,
 }
 
-/// How often buyers were told what.
+/// How often each outcome occurred.
 #[derive(Default)]
 pub(crate) struct Tally {
     pub(crate) booked: i64,
@@ -134,7 +134,7 @@ impl Worker {
         writeln!(self.stdin).context(FAILED)
     }
 
-    /// Counts what its buyers are told until all are through.
+    /// Counts the outcomes of its buyers until all are done.
     pub(crate) fn tally(&mut self) -> Result<Tally> {
         let mut tally = Tally::default();
         for line in (&mut self.stdout).lines() {
@@ -150,9 +150,9 @@ impl Worker {
     }
 }
 
-const FAILED: &str = "a worker process failed; its error stands above";
+const FAILED: &str = "a worker process failed; its error is above";
 
-/// Whatever happens, no process stays behind.
+/// So that no process is left behind, whatever happens.
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.process.kill();

@@ -23,7 +23,7 @@ pub struct Member {
     child: Child,
 }
 
-/// A leader that has said so more recently than this leads.
+/// A member leads if it has reported so no longer ago than this.
 const RECENT: Duration = Duration::from_millis(100);
 
 impl Fleet {

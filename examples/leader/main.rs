@@ -1,6 +1,6 @@
-//! Three processes stand in one election, and write what only a leader may write. One leader after the
-//! other is killed, frozen, cut off, and asked to resign; then the tally: who led when, and whether two
-//! ever did at once.
+//! Three processes are candidates in one election, and write what only a leader may write. Leaders are
+//! killed, frozen, cut off and asked to resign; the tally then shows who led when, and whether two ever
+//! led at once.
 //!
 //! ```text
 //! scripts/with-postgres cargo run --example leader
@@ -27,13 +27,13 @@ use fleet::Fleet;
 struct Options {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: String,
-    /// For how long the server waits for a leader that says nothing, in seconds.
+    /// How long the server waits for a silent leader, in seconds.
     #[arg(long, default_value_t = 2.0)]
     lease: f64,
     /// Measures how long a change of leaders takes, and what an idle leader costs.
     #[arg(long)]
     measure: bool,
-    /// What the processes are started with.
+    /// The number of such a process.
     #[arg(long, hide = true)]
     member: Option<usize>,
 }

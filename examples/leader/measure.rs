@@ -1,4 +1,4 @@
-//! How long a change of leaders takes, and what leaders cost that have nothing to do.
+//! How long a change of leaders takes, and what idle leaders cost.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -43,7 +43,7 @@ fn resignations(url: &str, lease: Duration) -> anyhow::Result<Vec<Duration>> {
     for _ in 0..CHANGES {
         term = thread::scope(|threads| -> anyhow::Result<Term> {
             let next = threads.spawn(|| election.campaign().map(|term| (term, Instant::now())));
-            thread::sleep(Duration::from_millis(150)); // it waits, and has seen who leads
+            thread::sleep(Duration::from_millis(150)); // until it waits, and knows who leads
             let since = Instant::now();
             term.resign()?;
             let (next, elected) = next.join().expect("no panic")?;
@@ -54,7 +54,7 @@ fn resignations(url: &str, lease: Duration) -> anyhow::Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// From the death of a process to the first word of the next.
+/// From the death of a process to the first line of the next leader.
 fn deaths(
     url: &str,
     lease: Duration,
@@ -89,7 +89,7 @@ fn row(what: &str, mut took: Vec<Duration>) -> [String; 4] {
     [what.to_owned(), at(50), at(99), at(100)]
 }
 
-/// Leaders of the default lease, each with its thread and its connection.
+/// Leaders with the default lease, each with its thread and its connection.
 fn idle(url: &str) -> anyhow::Result<()> {
     let mut terms = Vec::new();
     let start = Instant::now();

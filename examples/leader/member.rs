@@ -1,4 +1,4 @@
-//! One of the processes: a candidate, and a leader that writes. It says what happens, line by line.
+//! One of the processes: a candidate, and a leader that writes. It reports line by line what happens.
 
 use std::io::{BufRead, stdin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ fn serve(term: &Term, url: &str, number: usize) -> anyhow::Result<()> {
     )?;
     println!("leads {token} {}", older.get::<_, i64>(0));
     loop {
-        // The clock is read before the term is: at that time, too, it was on.
+        // Read before the check of the term: so the term was not over at this time either.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         if term.is_over() || RESIGN.swap(false, Ordering::Relaxed) {
             return Ok(());

@@ -41,7 +41,7 @@ impl Network {
         self.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// How to come through it.
+    /// The URL that leads through it.
     pub fn url(&self) -> String {
         let user = self.config.get_user().unwrap_or("postgres");
         let database = self.config.get_dbname().unwrap_or(user);

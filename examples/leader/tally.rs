@@ -1,4 +1,4 @@
-//! What the members said, and what it comes to.
+//! What the members reported, and the result.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ struct Term {
     member: usize,
     from: u128,
     to: u128,
-    /// What earlier leaders had written when it began.
+    /// The number of rows that earlier leaders had written when it began.
     older: i64,
 }
 
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    /// Who leads, as far as it has said so lately.
+    /// Who leads, according to the last reports.
     pub fn leader(&self, recent: Duration) -> Option<usize> {
         let leads = |member: &Said| member.on.is_some_and(|on| on.elapsed() < recent);
         self.members.iter().position(leads)
@@ -107,7 +107,7 @@ impl Tally {
         table
     }
 
-    /// Two that led at once, or a write of an earlier term in a later one, is an error.
+    /// Fails if two led at once, or if an earlier term wrote in a later one.
     pub fn print(&self, client: &mut Client) -> anyhow::Result<()> {
         let terms: Vec<_> = self.terms.iter().collect();
         let overlaps = terms

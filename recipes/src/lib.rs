@@ -1,5 +1,5 @@
-//! What the recipes have in common: a schema of their own on the server, and processes that are started
-//! at the same time.
+//! What the recipes share: each has a schema of its own on the server, and processes that start at the
+//! same time.
 
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +10,7 @@ use postgres::{Client, NoTls};
 ///
 /// # Errors
 ///
-/// There is no such variable.
+/// If the variable is not set.
 pub fn url() -> Result<String> {
     std::env::var("DATABASE_URL").ok().context(
         "DATABASE_URL does not name a PostgreSQL server. For a throwaway one:\n\n    \
@@ -32,11 +32,11 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// There is no server, or it is not to be written to.
+    /// If there is no server, or it is read-only.
     pub fn new(recipe: &str) -> Result<Self> {
         let url = url()?;
         let mut client = Client::connect(&url, NoTls).context("cannot connect")?;
-        // No other run has the same number, and so the same schema, while this connection lives.
+        // While this connection lives, no other run has the same number, and so the same schema.
         let run: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
         let name = format!("pglock_{recipe}_{run}");
         client.batch_execute(&format!(
@@ -78,12 +78,12 @@ impl std::fmt::Debug for Schema {
     }
 }
 
-/// Starts this program once more, as one of its workers. It reads the schema from `DATABASE_URL`, and
-/// its tally comes by its output.
+/// Starts this program once more, as one of its workers. The worker finds the schema in `DATABASE_URL`,
+/// and prints its tally.
 ///
 /// # Errors
 ///
-/// The system starts no process.
+/// If the system cannot start a process.
 pub fn start(schema: &Schema, arguments: &[&str]) -> Result<Child> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
@@ -96,7 +96,7 @@ pub fn start(schema: &Schema, arguments: &[&str]) -> Result<Child> {
 ///
 /// # Errors
 ///
-/// It has failed.
+/// If it has failed.
 pub fn output(process: Child) -> Result<String> {
     let output = process.wait_with_output()?;
     ensure!(

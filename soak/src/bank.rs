@@ -22,7 +22,7 @@ pub fn schema(run: i32) -> String {
     format!("pglock_soak_{run}")
 }
 
-/// How the sessions of a run call themselves.
+/// The application name of a run's sessions.
 pub fn application(run: i32) -> String {
     format!("soak_{run}")
 }
@@ -35,7 +35,7 @@ pub struct Bank {
 impl Bank {
     pub fn open(url: &str) -> Result<Self> {
         let mut client = Client::connect(url, NoTls).context("cannot connect")?;
-        // No other run has the same number, and so the same schema, while this connection lives.
+        // While this connection lives, no other run has the same number, and so the same schema.
         let run = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
         let schema = schema(run);
         client.batch_execute(&format!(
@@ -54,7 +54,7 @@ impl Bank {
         Ok(Self { client, run })
     }
 
-    /// Each statement that writes, or each transaction, moves money and makes none.
+    /// Every committed write moves money, and creates none.
     pub fn check_sum(&mut self, tally: &mut Tally) -> Result<()> {
         let query = "SELECT sum(giro + savings)::bigint FROM account";
         let sum: i64 = self.client.query_one(query, &[])?.get(0);
@@ -78,8 +78,8 @@ impl Bank {
         Ok(tally)
     }
 
-    /// Entry and exit were logged by the session that held the lock, so it held it in between, and
-    /// at each moment that was logged, whatever became of it later.
+    /// The session that held the lock logged its entry and its exit, so it held the lock in between,
+    /// whatever became of it later.
     fn check_overlaps(&mut self, tally: &mut Tally) -> Result<()> {
         let query = "
             WITH seen AS (

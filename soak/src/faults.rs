@@ -1,4 +1,4 @@
-//! What is done to sessions from outside.
+//! Faults that hit sessions from outside.
 
 use anyhow::Result;
 use postgres::{Client, NoTls};
@@ -33,7 +33,7 @@ impl Faults {
         if !sessions.is_empty() {
             let pid: i32 = random.pick(&mut sessions).get(0);
             let call = format!("SELECT {function}($1)");
-            // Some in a row: what is done about one meets the next.
+            // Some come in a row: the next one hits the reaction to the last.
             let times = if random.one_in(4) { 5 } else { 1 };
             for _ in 0..times {
                 if self.client.query_one(&call, &[&pid])?.get(0) {

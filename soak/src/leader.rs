@@ -16,8 +16,8 @@ pub fn election(run: i32) -> String {
     format!("soak:{run}")
 }
 
-/// A thread that stands again and again, until it is stopped. `config` leads through a proxy, both for
-/// the term and for its transactions.
+/// A thread that is a candidate again and again, until it is stopped. `config` leads through a proxy,
+/// both for the term and for its transactions.
 pub fn start(
     config: postgres::Config,
     run: i32,
@@ -43,7 +43,7 @@ pub fn start(
             tally.count("sections: terms");
             match outcome {
                 Ok(()) => tally.count("outcomes: a term was resigned"),
-                // Each of them can come of a connection that is cut, or whose statement is cancelled.
+                // A cut connection or a cancelled statement can cause each of these.
                 Err(
                     Error::Stopped { .. }
                     | Error::Checkout { .. }

@@ -1,7 +1,7 @@
 //! Processes and threads on all drivers and pools move money under locks, while sessions are
 //! terminated and cancelled, connections cut, processes killed, and bodies panic. The sum must not
-//! change, nobody may be let in beside a holder or into a slot that is taken, no two may lead at a time,
-//! and no lock may be left.
+//! change, nobody may get in beside a holder or into a slot that is taken, no two may lead at a time, and
+//! no lock may be left.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --release -p soak -- --minutes 10
@@ -31,25 +31,25 @@ use process::Process;
 use random::Random;
 use tally::Tally;
 
-/// Moves money under locks while everything fails, and checks that it stays all there.
+/// Moves money under locks while everything fails, and checks that none is lost.
 ///
 /// The server is the one that DATABASE_URL names; scripts/with-postgres starts one. Exit status 1
 /// means that a promise was broken.
 #[derive(Debug, Parser)]
 struct Options {
-    /// How long to go on
+    /// How many minutes to run
     #[arg(long, default_value_t = 0)]
     minutes: u64,
-    /// So many seconds more; 30 if neither is given
+    /// How many seconds more; 30 if neither is given
     #[arg(long)]
     seconds: Option<u64>,
-    /// Makes the same random choices again; their timing is the machine's
+    /// Repeats the random choices of a run, but not their timing
     #[arg(long)]
     seed: Option<u64>,
-    /// Processes, of fifteen threads each
+    /// Processes of fifteen threads each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     processes: u64,
-    /// This is such a process: its number, and the run that it belongs to
+    /// Makes this one of the processes: its number, and its run
     #[arg(long, hide = true, num_args = 2, value_names = ["NUMBER", "RUN"])]
     process: Option<Vec<i32>>,
 }
@@ -80,7 +80,7 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-/// Keeps the processes running, does to them what can be done from outside, and looks at the sum.
+/// Keeps the processes running, injects faults from outside, and checks the sum.
 fn soak(options: &Options, bank: &mut Bank, seed: u64, length: Duration) -> Result<Tally> {
     let start = Instant::now();
     let mut random = Random::new(seed);

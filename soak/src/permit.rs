@@ -10,7 +10,7 @@ use crate::section::{Broken, Fate, holds_nothing, one, send};
 
 const SLOTS: u32 = 3;
 
-/// The number under which slot 0 is in the log.
+/// The number of slot 0 in the log.
 pub const FIRST: i32 = 1_000;
 
 /// The semaphore of a run.
@@ -90,7 +90,7 @@ fn logged<S: Session>(
 ) -> Result<(), Error> {
     let account = match i32::try_from(slot) {
         Ok(number) if slot < SLOTS => (FIRST + number).to_string(),
-        _ => return Err(Error::body(Broken("a slot that there is not"))),
+        _ => return Err(Error::body(Broken("a slot that does not exist"))),
     };
     let entry = "WITH entry AS (INSERT INTO log (section, account, exclusive) \
         SELECT nextval('section'), ACCOUNT, true RETURNING section) \

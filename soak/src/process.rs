@@ -32,7 +32,7 @@ impl Process {
             .spawn()
             .context("cannot start a process")?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        // The last line that came is what is known of a process that was killed.
+        // The last line is all that is known of a killed process.
         let tally = thread::spawn(move || {
             let last = lines.map_while(Result::ok).last();
             Tally::read(&last.unwrap_or_default())
@@ -52,7 +52,7 @@ impl Process {
         Ok(tally.join().expect("the reader of a process"))
     }
 
-    /// Lets it end, and says what it did.
+    /// Lets it end, and returns what it did.
     pub fn stop(mut self) -> Result<Tally> {
         drop(self.child.stdin.take());
         let status = self.child.wait()?;
@@ -98,7 +98,7 @@ pub fn work(seed: u64, number: i32, run: i32) {
     report(&tally, &stop);
 }
 
-/// To the parent. Where there is none any more, this process ends, too.
+/// Reports to the parent. If the parent is gone, this process ends, too.
 fn report(tally: &Mutex<Tally>, stop: &AtomicBool) {
     let line = tally.lock().unwrap().line();
     if writeln!(std::io::stdout(), "{line}").is_err() {

@@ -7,7 +7,7 @@ pub struct Random {
     state: u64,
 }
 
-/// A seed for a run that was given none.
+/// A seed for a run without one.
 pub fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(1, |since| u64::from(since.subsec_nanos()))

@@ -1,4 +1,4 @@
-//! A critical section: which accounts, how locked, and what goes wrong in it.
+//! A critical section: its accounts, its lock, and what goes wrong in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -28,17 +28,17 @@ pub struct Section {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Twist {
     No,
-    /// The same keys and many more, once again.
+    /// Locks the same keys again, and many more.
     Nested,
-    /// A transaction is left open, under a role that may not end the session.
+    /// Leaves a transaction open, under a role that may not end the session.
     LeftOpen,
-    /// The transaction is ended, and another put in its place.
+    /// Ends the transaction, and begins another in its place.
     Chained,
-    /// A raw BEGIN, in which a transaction of pglock's would end the caller's.
+    /// Sends a raw BEGIN: a transaction of pglock's in it would end the caller's.
     RawBegin,
 }
 
-/// What a body does of itself.
+/// How a body ends by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     No,
@@ -50,7 +50,7 @@ enum Trouble {
 #[derive(Debug)]
 pub enum Fate {
     Ended(Result<(), Error>),
-    /// And held nothing afterwards.
+    /// It held nothing afterwards.
     TimedOut,
     Refused,
     Panicked,
@@ -98,7 +98,7 @@ impl Section {
         }
     }
 
-    /// The same on one account, and in the form that hands over.
+    /// The same section on one account, in the form that hands over.
     pub fn at(self, account: i32) -> Self {
         Self {
             accounts: vec![account],
@@ -145,7 +145,7 @@ impl Section {
         };
         drop(lock);
         if matches!(outcome, Err(Error::Timeout { .. })) {
-            // A pool gives the connection that came back last; but none that it has may hold a lock.
+            // A pool hands out the connection that came back last. None of them may hold a lock.
             let mut session = backend.session().map_err(Error::body)?;
             holds_nothing(&mut *session)?;
         }
@@ -199,7 +199,7 @@ impl Section {
         }
     }
 
-    /// Whatever becomes of the inner section, the outer one goes on with its keys.
+    /// Whatever becomes of the inner section, the outer one keeps its keys.
     fn nest<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
         let own = self.accounts.iter();
         let own: Vec<Key> = own.map(|account| account_key(self.run, *account)).collect();
@@ -223,7 +223,7 @@ impl Section {
         ended
     }
 
-    /// One account at a time: a writer beside this would be seen.
+    /// Reads one account at a time, so that it notices a writer beside it.
     fn audit<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
         let mut sum = 0;
         for account in &self.accounts {
@@ -236,7 +236,7 @@ impl Section {
         }
     }
 
-    /// Reads, thinks, writes: without the lock, a transfer between the two would be lost.
+    /// Reads, waits, writes: without the lock, a transfer in between would be lost.
     fn transfer<S: Session>(&self, conn: &mut S) -> Result<(), Error> {
         let (from, to) = (self.accounts[0], self.accounts[self.accounts.len() - 1]);
         let giro = balance(conn, "giro", from)?;
@@ -257,7 +257,7 @@ impl Section {
                 &format!("UPDATE account SET {minus}, {plus} WHERE id = {from}"),
             );
         }
-        // Outside a transaction the message is one, and so nothing is done by half.
+        // Outside a transaction the message is a transaction itself, so nothing is done by half.
         let minus = format!("UPDATE account SET {minus} WHERE id = {from}");
         let plus = format!("UPDATE account SET {plus} WHERE id = {to}");
         if self.in_transaction {
@@ -288,12 +288,12 @@ pub fn an_account(random: &mut Random) -> i32 {
 #[error("the body says no")]
 struct Refused;
 
-/// What a body saw that it never should.
+/// What a body must never see.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub &'static str);
 
-/// After a timeout. A session that is lost meanwhile holds nothing, too.
+/// Checks this after a timeout. A session that was lost meanwhile holds nothing either.
 pub fn holds_nothing<S: Session>(session: &mut S) -> Result<(), Error> {
     let held = "SELECT count(*)::text AS line FROM pg_locks \
                 WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()";

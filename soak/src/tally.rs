@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A promise that was broken is counted under a name that begins so.
+/// How the names of broken promises begin.
 const VIOLATION: &str = "VIOLATION";
 
 #[derive(Debug, Clone, Default)]

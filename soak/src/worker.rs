@@ -1,6 +1,6 @@
-//! The threads of a process: one on a connection of each driver, two on a pool of each, and four on
-//! a queued pool of each, which have a favourite account, so that they hand it over. And a candidate of
-//! the election.
+//! The threads of a process: one on a connection of each driver, two on a pool of each, and four on a
+//! queued pool of each, with a favourite account, so that they hand it over. And a candidate in the
+//! election.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ use crate::section::{Fate, Section, an_account};
 use crate::tally::Tally;
 
 thread_local! {
-    /// Whether this thread has got a connection out of a pool in its present section. If it has run
-    /// one without, another thread has handed it over.
+    /// Whether this thread has checked out a connection in its present section. If not, another thread
+    /// has handed one over.
     static CHECKED_OUT: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -111,13 +111,13 @@ pub fn start_all(
 fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
     r2d2::Pool::builder()
         .max_size(2)
-        .error_handler(Box::new(r2d2::NopErrorHandler)) // connections are cut while they are made
+        .error_handler(Box::new(r2d2::NopErrorHandler)) // connections are cut while they open
         .event_handler(Box::new(Checkouts))
         .connection_timeout(Duration::from_secs(10))
         .build_unchecked(manager)
 }
 
-/// Half of its sections are at the favourite account, if the threads of its backend have one.
+/// Half of its sections are on the favourite account, if the threads of its backend have one.
 fn spawn<B: LockBackend>(
     name: &'static str,
     favourite: Option<i32>,
@@ -157,7 +157,7 @@ fn spawn<B: LockBackend>(
     })
 }
 
-/// Counts what became of a section, and says whether the connection is to be kept.
+/// Counts the fate of a section, and returns whether to keep the connection.
 fn tell(fate: &Fate, name: &str, tally: &mut Tally) -> bool {
     tally.count(&format!("sections: {name}"));
     let told = match fate {

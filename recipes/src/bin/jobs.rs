@@ -1,12 +1,12 @@
-//! A queue of jobs in a table. Jobs that fail are tried again, later each time, and workers are killed
-//! in between.
+//! A queue of jobs in a table. Failed jobs are tried again, after a longer delay each time, and workers
+//! are killed in between.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run -p recipes --bin jobs
 //! ```
 //!
-//! A worker holds the row of its job for one transaction: what the job writes, and that it is done, are
-//! committed together. The row of a worker that dies is free, and the job as it was before.
+//! A worker holds the row of its job for one transaction: what the job writes, and the mark that it is
+//! done, are committed together. If a worker dies, its row is free, and the job is as it was before.
 
 use std::process::Child;
 use std::thread;
@@ -21,7 +21,7 @@ const JOBS: i64 = 200;
 const WORKERS: usize = 4;
 const ATTEMPTS: i32 = 4;
 
-/// A real queue has a function of its own here, and no column `fails`: how often the job fails.
+/// The column `fails` says how often a job fails; a real queue would do real work instead.
 const TABLES: &str = "
     CREATE TABLE job (
         id bigint PRIMARY KEY, state text NOT NULL DEFAULT 'new', attempts integer NOT NULL DEFAULT 0,
@@ -58,7 +58,7 @@ fn work() -> Result<()> {
     }
 }
 
-/// The job in a savepoint: what it has written before it failed is undone, but not that it has.
+/// Does the job in a savepoint: a failure undoes what the job wrote, but not the note that it failed.
 fn attempt(tx: &mut Transaction<'_>, id: i64) -> Result<()> {
     let mut savepoint = tx.transaction()?;
     if send_mail(&mut savepoint, id).is_ok() {
@@ -81,7 +81,7 @@ fn send_mail(tx: &mut Transaction<'_>, id: i64) -> Result<()> {
     thread::sleep(Duration::from_millis(8)); // the mail server takes a moment
     let fails = "SELECT attempts < fails FROM job WHERE id = $1";
     if tx.query_one(fails, &[&id])?.get(0) {
-        bail!("the mail server is not in the mood");
+        bail!("the mail server is down");
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ fn send_mail(tx: &mut Transaction<'_>, id: i64) -> Result<()> {
 fn run_all() -> Result<()> {
     let mut schema = Schema::new("jobs")?;
     schema.client.batch_execute(TABLES)?;
-    // One in ten fails once, one in twenty twice, and two fail whenever they are tried.
+    // One in ten fails once, one in twenty twice, and two fail every time.
     let jobs = "INSERT INTO job (id, fails) SELECT n, CASE WHEN n <= 2 THEN 99
             WHEN n % 20 = 0 THEN 2 WHEN n % 10 = 0 THEN 1 ELSE 0 END
         FROM generate_series(1, $1::bigint) AS n";
@@ -142,7 +142,7 @@ fn check(schema: &mut Schema) -> Result<()> {
     );
     ensure!(
         miscounted == 0,
-        "{miscounted} jobs have another number of attempts"
+        "{miscounted} jobs have a wrong number of attempts"
     );
     println!("each job was done exactly once");
     Ok(())

@@ -4,9 +4,9 @@
 //! scripts/with-postgres cargo run -p recipes --bin migrations
 //! ```
 //!
-//! Whoever is first applies the migrations, one of which is a CREATE INDEX CONCURRENTLY: it waits for
-//! all older snapshots. The others wait for the lock in slices, and have no snapshot between two of them,
-//! so they let it through. That takes a form that begins outside a transaction, as `with_lock` here does.
+//! The first one applies the migrations, one of which is a CREATE INDEX CONCURRENTLY: it waits for all
+//! older snapshots. The others wait for the lock in slices, and have no snapshot between two slices, so
+//! they let it through. That needs a form that begins outside a transaction, such as `with_lock`.
 
 use std::io::Read;
 
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
             .into_iter()
             .try_for_each(deploy),
         Some(tool) => {
-            std::io::stdin().read_to_end(&mut Vec::new())?; // until all have been started
+            std::io::stdin().read_to_end(&mut Vec::new())?; // waits until all are started
             let applied = match tool {
                 "diesel_migrations" => migrate_with_diesel()?,
                 "refinery" => migrate_with_refinery()?,
@@ -54,8 +54,8 @@ fn migrate_with_diesel() -> Result<usize> {
 }
 
 /// refinery runs every migration in a transaction. What cannot run in one comes after them, under the
-/// same lock. All in one transaction, since else a replica that dies can leave a migration applied, and
-/// not noted.
+/// same lock. All migrations share one transaction: otherwise a replica that dies can leave a migration
+/// applied but not recorded.
 fn migrate_with_refinery() -> Result<usize> {
     let mut client = Client::connect(&url()?, NoTls)?;
     with_lock(&mut client, LOCK, |client| {
@@ -92,7 +92,7 @@ fn deploy(tool: &str) -> Result<()> {
     let by_all: usize = applied.iter().sum();
     ensure!(
         by_all as i64 == known,
-        "{known} migrations are noted, and {by_all} were applied"
+        "{known} migrations are recorded, and {by_all} were applied"
     );
     let busy = applied.iter().filter(|applied| **applied > 0);
     ensure!(

@@ -1,4 +1,4 @@
-//! An API that allows three calls at a time, and a fleet that keeps to it: processes and threads that
+//! An API that allows three calls at a time, and a fleet that respects this: processes and threads that
 //! share a semaphore.
 //!
 //! ```sh
@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// The API. It counts for itself, and refuses what is too much.
+/// The API. It counts its calls, and refuses those that are too many.
 #[derive(Debug, Default, Clone, Copy)]
 struct Api {
     now: u32,
@@ -64,7 +64,7 @@ fn answer(mut caller: TcpStream) -> Result<()> {
     Ok(caller.write_all(answer.as_bytes())?)
 }
 
-/// Whether the API has answered, and not refused.
+/// Whether the API has accepted the call.
 fn call(port: u16) -> Result<bool> {
     let mut answer = String::new();
     TcpStream::connect((Ipv4Addr::LOCALHOST, port))?.read_to_string(&mut answer)?;
@@ -110,9 +110,9 @@ fn run_all() -> Result<()> {
     ensure!(api.calls == PROCESSES * THREADS * CALLS, "calls were lost");
     ensure!(
         refused == 0 && api.most == ALLOWED,
-        "not {ALLOWED} at a time"
+        "calls were refused, or never {ALLOWED} at a time"
     );
-    println!("with the semaphore never more than {ALLOWED} calls at a time, and as many");
+    println!("with the semaphore, there were up to {ALLOWED} calls at a time, and never more");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Many buyers who go for the same seats by HTTP, and what they were told.
+//! Many buyers who want the same seats by HTTP, and the answers they got.
 
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
@@ -9,7 +9,7 @@ use recipes::Schema;
 use serde_json::Value;
 use ureq::Agent;
 
-/// How often the buyers were told what.
+/// How often the buyers got which answer.
 #[derive(Debug, Default)]
 pub struct Tally {
     sold: i64,
@@ -49,7 +49,7 @@ pub fn run(address: &str, buyers: u32) -> Result<Tally> {
     ))
 }
 
-/// Goes for one free seat after another, until none is left.
+/// Tries to buy one free seat after another, until none is left.
 fn buy(agent: &Agent, address: &str, me: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     loop {
@@ -73,7 +73,7 @@ fn buy(agent: &Agent, address: &str, me: &str) -> Result<Tally> {
                 tally.busy += 1;
                 let body: Value = answer.into_body().read_json()?;
                 if let Some(holder) = body["holder"].as_str() {
-                    ensure!(holder != me, "{seat} is kept from {me} by {me}");
+                    ensure!(holder != me, "{me} keeps {seat} from {me}");
                     tally.named += 1;
                 }
             }
@@ -106,11 +106,11 @@ impl Tally {
             distinct == seats,
             "only {distinct} of {seats} seats were sold"
         );
-        // Somebody at the page may have bought some of them.
+        // Somebody may have bought some of them on the page.
         let theirs = schema.number("SELECT count(*) FROM sale WHERE buyer LIKE 'buyer %'")?;
         ensure!(
             sold == theirs,
-            "{sold} times a buyer was told of a sale, of {theirs}"
+            "the shop confirmed {sold} sales to buyers, but made {theirs}"
         );
         println!("no seat was sold twice");
         Ok(())

@@ -1,4 +1,4 @@
-//! A shop for the seats of a theatre, as a web service: axum, a pool of diesel's connections, and one
+//! A shop for the seats of a theatre, as a web service: axum, a pool of diesel connections, and one
 //! lock for each seat.
 //!
 //! ```sh
@@ -24,29 +24,29 @@ use shop::Shop;
 /// Sells the seats of a theatre on a web page.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Let buyers loose on it, print the tally, and end
+    /// Send buyers to it, print the tally, and end
     #[arg(long)]
     load: bool,
-    /// Buyers of the load
+    /// Buyers for --load
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     buyers: u32,
     /// Seats of the theatre
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(i32).range(1..=1000))]
     seats: i32,
-    /// What a payment takes, in milliseconds
+    /// How long a payment takes, in milliseconds
     #[arg(long, default_value_t = 30)]
     payment: u64,
-    /// The port of the page; 0 is any that is free
+    /// The port of the page; 0 takes any free port
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Sell without a lock, and more than once
+    /// Sell without a lock, so that seats are sold twice
     #[arg(long)]
     no_lock: bool,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    // Has a `postgres::Client`, which must stay outside of the runtime.
+    // Contains a `postgres::Client`, which must stay outside the runtime.
     let mut schema = Schema::new("tickets")?;
     schema.client.batch_execute(&format!(
         "CREATE TABLE seat (name text PRIMARY KEY, buyer text);

@@ -30,7 +30,7 @@ pub struct Shop {
     locks: bool,
 }
 
-/// What a buyer hears.
+/// The answer to a buyer.
 pub enum Answer {
     Sold,
     SoldTo(String),
@@ -51,14 +51,14 @@ impl Shop {
         })
     }
 
-    /// The seats, each with who has bought it.
+    /// The seats, each with its buyer.
     pub fn seats(&self) -> Result<Vec<(String, Option<String>)>> {
         Ok(seat::table.load(&mut self.pool.get()?)?)
     }
 
     pub fn buy(&self, name: &str, buyer: &str) -> Result<Answer> {
         let mut conn = self.pool.get()?;
-        // By this name, others see who has the lock.
+        // By this name, others see who holds the lock.
         let named = diesel::sql_query("SELECT set_config('application_name', $1, false)");
         named.bind::<Text, _>(buyer).execute(&mut conn)?;
         if !self.locks {
@@ -93,7 +93,7 @@ impl Shop {
     }
 }
 
-/// Who has the lock, unless it is free again by now.
+/// Who holds the lock, unless it is free again by now.
 fn holder(busy: &Error) -> Option<String> {
     match busy {
         Error::Timeout { holders, .. } => holders.first()?.application.clone(),
