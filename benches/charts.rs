@@ -1,4 +1,4 @@
-//! Puts the tables of the last run of the other benches into `docs/performance.md`, and draws them.
+//! Inserts the tables of the other benches' last run into `docs/performance.md`, and draws them.
 //!
 //! ```text
 //! cargo bench --bench charts
@@ -27,7 +27,7 @@ const COLOURS: [RGBColor; 4] = [
 
 fn main() -> Result<()> {
     if !measures() {
-        return Ok(()); // `cargo test --benches` has no tables
+        return Ok(()); // `cargo test --benches` makes no tables
     }
     for name in fill(&docs().join("performance.md"))? {
         println!("table {name}");
@@ -43,7 +43,7 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-/// Replaces what stands between `<!-- table: NAME -->` and `<!-- end -->`.
+/// Replaces what is between `<!-- table: NAME -->` and `<!-- end -->`.
 fn fill(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path)?;
     let mut parts = text.split("<!-- table: ");

@@ -1,4 +1,4 @@
-//! How the cost of a lock grows: with the locks that the session holds already, and with the keys
+//! How the cost of a lock grows with the locks that the session already holds, and with the keys
 //! of one call.
 //!
 //! ```text

@@ -1,6 +1,6 @@
-//! Queues for a key, short and long, in slices and in their place, and a set of keys among single ones:
-//! how many sections, how long the waits, and who is served how often. And what those who wait do to
-//! others: an index that is built concurrently, and the snapshots that hold back vacuum.
+//! Queues for a key, short and long, with slices and with a kept place, and a set of keys among single
+//! ones: how many sections, how long the waits, and who is served how often. And what waiters do to
+//! others: to an index that is built concurrently, and to vacuum, by their snapshots.
 //!
 //! ```text
 //! scripts/with-postgres cargo bench --bench queues
@@ -32,7 +32,7 @@ fn main() {
     beside_waiters();
 }
 
-/// What is measured, or a moment.
+/// The time that is measured, or just a moment.
 fn time(measured: u64) -> Duration {
     match measures() {
         true => Duration::from_secs(measured),
@@ -51,8 +51,8 @@ struct Want {
 /// How long each section of a thread waited.
 type Waits = Vec<Duration>;
 
-/// Lets each of them lock again and again. The section is the client's: it holds the lock, and the server
-/// has nothing to do.
+/// Lets each thread lock again and again. In the section only the client is busy: it holds the lock, and
+/// the server has nothing to do.
 fn crowd(wants: &[Want], time: Duration) -> Vec<Waits> {
     let stop = AtomicBool::new(false);
     let work = |want: Want| {
@@ -62,7 +62,7 @@ fn crowd(wants: &[Want], time: Duration) -> Vec<Waits> {
             let asked = Instant::now();
             let section = |_: &mut Client| {
                 waits.push(asked.elapsed());
-                thread::sleep(want.section); // is what is measured
+                thread::sleep(want.section); // the section itself
                 Ok::<_, Error>(())
             };
             let mut lock = Lock::all(&mut client, want.keys.iter().copied());
@@ -77,14 +77,14 @@ fn crowd(wants: &[Want], time: Duration) -> Vec<Waits> {
             .iter()
             .map(|want| scope.spawn(move || work(*want)))
             .collect();
-        thread::sleep(time); // for as long as is measured
+        thread::sleep(time); // the time that is measured
         stop.store(true, Ordering::Relaxed);
         let threads = threads.into_iter();
         threads.map(|thread| thread.join().unwrap()).collect()
     })
 }
 
-/// Waits that end within a slice cost what they cost without slices.
+/// Waits that end within a slice cost the same as without slices.
 fn short_queues() {
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..10 {
@@ -204,8 +204,8 @@ fn key_sets() {
     }
 }
 
-/// Four wait for the lock of a fifth, who builds an index concurrently, and then lets another session do
-/// it; then their snapshots are looked at for ten seconds.
+/// Four sessions wait for the lock of a fifth, which builds an index concurrently, and then lets another
+/// session do that; then their snapshots are watched for ten seconds.
 fn beside_waiters() {
     let connect = || -> Client { proxy::server().connect(NoTls).expect("a way") };
     let diesel = || -> PgConnection {

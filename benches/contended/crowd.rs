@@ -1,4 +1,4 @@
-//! Threads that want a lock, again and again, and what they saw.
+//! Threads that acquire a lock again and again, and what they measured.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,9 @@ use crate::{Case, STATEMENT};
 #[derive(Default)]
 pub struct Round {
     pub count: u32,
-    /// Locks a second.
+    /// Locks per second.
     pub rate: f64,
-    /// From asking for the lock to the body.
+    /// From asking for the lock to the start of the body.
     pub waits: Vec<Duration>,
 }
 
@@ -27,7 +27,7 @@ where
     let (ready, stop) = (Barrier::new(case.threads + 1), AtomicBool::new(false));
     let work = |thread: usize| {
         let (mut count, mut waits) = (0_u32, Vec::new());
-        let (mut number, step) = (thread * 31, thread * 2 + 7); // or they would follow each other
+        let (mut number, step) = (thread * 31, thread * 2 + 7); // so that threads do not follow each other
         ready.wait();
         loop {
             number = (number + step) % case.keys;
@@ -51,7 +51,7 @@ where
         let threads: Vec<_> = (0..case.threads).map(spawn).collect();
         ready.wait();
         let start = Instant::now();
-        thread::sleep(time); // for as long as is measured
+        thread::sleep(time); // the time that is measured
         stop.store(true, Ordering::Relaxed);
         let time = start.elapsed();
         let mut round = Round::default();

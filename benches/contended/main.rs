@@ -1,5 +1,5 @@
-//! What a lock costs that many threads want: a plain pool beside a queued one, what it does to those
-//! who want other keys, and how two queued pools, which know as little of each other as two processes,
+//! What a contended lock costs: a plain pool beside a queued one, what contention does to threads that
+//! want other keys, and how two queued pools, which know no more of each other than two processes do,
 //! share a key.
 //!
 //! ```text
@@ -8,10 +8,10 @@
 //!
 //! The tables are `contended`, `other-keys` and `sharing`.
 //!
-//! A machine's speed drifts, so plain and queued take turns, and ratios are medians over the rounds.
-//! The cases do not: it takes up to a second until threads and the processes of their connections have
-//! settled on the cores, and after another case, which pool came sooner to rest is all that a short
-//! round would show. In `contended` each pool may have a connection a thread.
+//! A machine's speed drifts, so plain and queued pools take turns, and ratios are medians over the
+//! rounds. The cases do not take turns: threads and server processes need up to a second to settle on
+//! the cores, and a short round after another case would only show which pool settled sooner. In
+//! `contended`, each pool may have one connection per thread.
 
 mod crowd;
 mod other_keys;
@@ -31,14 +31,14 @@ use support::{Bound, KEY, measures, median, proxy, ratio, take_turns, variant, v
 
 type Manager = PostgresConnectionManager<NoTls>;
 
-/// What is measured at a time.
+/// One measurement.
 #[derive(Clone, Copy, PartialEq)]
 struct Case {
     keys: usize,
     threads: usize,
 }
 
-/// In each section.
+/// Runs in each section.
 const STATEMENT: &str = "SELECT 1";
 const MANY_KEYS: Case = case(1_000, 16);
 const CASES: [Case; 6] = [
@@ -109,7 +109,7 @@ fn sharing(rounds: u32, time: Duration) {
     table.finish();
 }
 
-/// What the queue costs where nobody waits in it.
+/// What the queue costs when nobody waits in it.
 fn alone() -> f64 {
     let plain = pool(1);
     let mut pools = Pools {
@@ -135,8 +135,8 @@ struct Pools {
 }
 
 impl Pools {
-    /// Each its own, to see how many connections it takes; but where both take all of them, the same
-    /// ones, since some have a server process that answers faster.
+    /// Each has its own connections, to see how many it uses. If both use all, they share the same ones,
+    /// since some server processes answer faster than others.
     fn new(case: Case) -> Self {
         let plain = pool(case.threads);
         let queued = match case {
@@ -157,7 +157,7 @@ struct Compared {
 }
 
 impl Compared {
-    /// Whoever comes first in a round has no advantage of it.
+    /// The one that is first in a round has no advantage.
     fn new(case: Case, rounds: u32, time: Duration) -> Self {
         let pools = Pools::new(case);
         let (mut plain, mut queued) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! What a key that many threads want does to those who want other keys: a few threads, each with a
-//! key of its own, beside a crowd on one key, all of them on one small pool.
+//! What a hot key does to threads that want other keys: a few threads, each with a key of its own,
+//! beside a crowd on one key, all on one small pool.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
@@ -106,7 +106,7 @@ where
         let spawn = |number| threads.spawn(move || cold(number));
         let cold: Vec<_> = (0..COLD_THREADS).map(spawn).collect();
         let start = Instant::now();
-        thread::sleep(time); // for as long as is measured
+        thread::sleep(time); // the time that is measured
         stop.store(true, Relaxed);
         times.hot_rate += f64::from(hot.load(Relaxed)) / start.elapsed().as_secs_f64();
         for thread in cold {

@@ -1,4 +1,4 @@
-//! One `UPDATE` of one row under a lock, in one message, beside the other ways to do it: on a local
+//! One `UPDATE` of one row under a lock, in one message, beside the other ways to do this: on a local
 //! socket and over a network, by one thread and by sixteen.
 //!
 //! ```text
@@ -23,8 +23,8 @@ use support::table::Table;
 use support::{Bound, measures, median, verdict};
 use ways::{BARE, Connection, ONE_MESSAGE, WITH_LOCK, Way, ways};
 
-/// Milliseconds that the network takes, threads, and what is aimed at: how many times as many sections
-/// as `with_lock`, and at most how many times the time of the bare `UPDATE`.
+/// The network's milliseconds, threads, and the targets: at least how many times the sections of
+/// `with_lock`, and at most how many times the time of the bare `UPDATE`.
 type Case = (f64, usize, f64, Option<f64>);
 
 const CASES: [Case; 6] = [
@@ -55,7 +55,7 @@ fn main() {
     table.finish();
 }
 
-/// Measures a case with a driver, and adds its lines to the table.
+/// Measures a case with a driver, and adds its rows to the table.
 fn compare<C: Connection>(case: Case, driver: &str, table: &mut Table) {
     let (network, threads, gain, cost) = case;
     let (rounds, time) = match measures() {
@@ -71,7 +71,7 @@ fn compare<C: Connection>(case: Case, driver: &str, table: &mut Table) {
             let way = (turn + round) % ways.len();
             let rate = rate(&mut connections, ways[way], time);
             if round > 0 {
-                rates[way].push(rate); // the first is to warm up
+                rates[way].push(rate); // the first one warms up
             }
         }
     }
@@ -109,7 +109,7 @@ fn compare<C: Connection>(case: Case, driver: &str, table: &mut Table) {
     }
 }
 
-/// Sections a second, of all threads together.
+/// Sections per second, of all threads together.
 fn rate<C: Connection>(connections: &mut [C], (_, way): Way<C>, time: Duration) -> f64 {
     let (ready, stop) = (Barrier::new(connections.len() + 1), AtomicBool::new(false));
     let work = |connection: &mut C| {
@@ -129,7 +129,7 @@ fn rate<C: Connection>(connections: &mut [C], (_, way): Way<C>, time: Duration) 
             .collect();
         ready.wait();
         let start = Instant::now();
-        thread::sleep(time); // for as long as is measured
+        thread::sleep(time); // the time that is measured
         stop.store(true, Ordering::Relaxed);
         let counts = threads.into_iter().map(|thread| thread.join().unwrap());
         let count: u32 = counts.sum();

@@ -1,4 +1,4 @@
-//! The ways to update a row while nobody else does, with each driver.
+//! The ways to be the only one to update a row, with each driver.
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection as _, PgConnection};
@@ -12,7 +12,7 @@ use crate::support::proxy::{self, Proxy};
 /// Its name, and what it does.
 pub type Way<C> = (&'static str, fn(&mut C));
 
-/// Where they are in the list.
+/// Positions in the list of ways.
 pub const ONE_MESSAGE: usize = 0;
 pub const WITH_LOCK: usize = 1;
 pub const BARE: usize = 4;

@@ -1,4 +1,4 @@
-//! Locks without pglock, and what pglock sends.
+//! Locks without pglock, and the messages that pglock sends.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use postgres::Client;
 
 use super::KEY;
 
-/// What a driver offers for it.
+/// What a driver offers for locks without pglock.
 pub trait Driver: Session {
     /// One message of the simple query protocol: as cheap as it gets.
     fn message(&mut self, text: &str);
 
-    /// What the driver's documentation shows: a query with a parameter, which it prepares.
+    /// What the driver's documentation shows: a query with a parameter, which is prepared.
     fn query_key(&mut self, query: &str);
 
     /// The same in the driver's transaction.
@@ -83,7 +83,7 @@ fn messages_to<const ROWS: bool>(
     recorder.messages
 }
 
-/// Notes what it is sent, and says yes to all of it.
+/// Records what it is sent, and answers that all is well.
 #[derive(Default)]
 struct Recorder<const ROWS: bool> {
     messages: Vec<String>,

@@ -1,5 +1,5 @@
-//! What the benches share: code that takes turns, drivers as they are used without pglock, and
-//! tables of what came out.
+//! What the benches share: variants that take turns, drivers as used without pglock, and tables of
+//! results.
 
 #![allow(dead_code)] // no bench uses all of it
 
@@ -15,12 +15,12 @@ use r2d2::{ManageConnection, Pool};
 
 pub const KEY: i64 = 7_152_069_305_793_108_309;
 
-/// Whether this is `cargo bench`. With `cargo test --benches` everything only has to run once.
+/// Whether this is `cargo bench`. With `cargo test --benches`, everything only has to run once.
 pub fn measures() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-/// A piece of code on something that they all take turns with.
+/// A piece of code that runs on what all variants share.
 pub struct Variant<C> {
     pub name: &'static str,
     pub run: Box<dyn FnMut(&mut C)>,
@@ -35,8 +35,8 @@ pub fn variant<C>(name: &'static str, run: impl FnMut(&mut C) + 'static) -> Vari
 
 /// The times of each variant, round by round, in microseconds.
 ///
-/// A machine's speed drifts, so the variants take turns in short rounds, and it is rounds that are
-/// compared. Their order is another in each round: what ran before has an influence.
+/// A machine's speed drifts, so the variants take turns in short rounds, and rounds are compared. Their
+/// order changes from round to round, since what ran before has an influence.
 pub fn take_turns<C>(
     variants: &mut [Variant<C>],
     context: &mut C,
@@ -90,8 +90,8 @@ pub enum Bound {
     AtLeast(f64),
 }
 
-/// A pool as fast as r2d2 has it: by default it would spend a round trip on testing a connection
-/// whenever it hands it out.
+/// A pool as fast as r2d2 can be: by default it spends a round trip on testing each connection that it
+/// hands out.
 pub fn pool<M>(manager: M, size: usize) -> Pool<M>
 where
     M: ManageConnection<Connection: Session>,

@@ -1,4 +1,4 @@
-//! Tables, as they stand in `docs/performance.md`.
+//! Tables for `docs/performance.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl Table {
         self.lines.push(cells.into_iter().collect());
     }
 
-    /// Prints it, and keeps it for the bench `charts`.
+    /// Prints the table, and keeps it for the bench `charts`.
     pub fn finish(self) {
         let lines = self
             .lines
@@ -46,7 +46,7 @@ impl Table {
             .unwrap_or_else(|error| panic!("{}: {error}: run the benches first", path.display()))
     }
 
-    /// Its cells, without the heads.
+    /// The cells of the last run, without the heads.
     pub fn read(name: &str) -> Vec<Vec<String>> {
         let text = Self::text(name);
         let rows = text.lines().skip(2).map(|line| {

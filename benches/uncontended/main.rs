@@ -1,12 +1,12 @@
-//! What a lock costs that nobody else wants, on each backend: pglock beside the same messages sent
-//! by hand, the barest ones, and the code that is usually written.
+//! What a lock costs without contention, on each backend: pglock beside the same messages sent by hand,
+//! the barest ones, and the usual code.
 //!
 //! ```text
 //! scripts/with-postgres cargo bench --bench uncontended
 //! ```
 //!
-//! Criterion measures one after the other, on a local socket; a name after `--` chooses, such as
-//! `-- diesel`. Without a name the tables follow, where all take turns, over networks too.
+//! Criterion measures one variant after the other, on a local socket; a name after `--` selects some, such
+//! as `-- diesel`. Without a name the tables follow: for these the variants take turns, over networks too.
 
 mod operations;
 #[path = "../support/mod.rs"]
@@ -27,7 +27,7 @@ use support::proxy::{self, Proxy};
 use support::table::Table;
 use support::{Bound, Variant, measures, median, pool, ratio, take_turns, verdict};
 
-/// What a round trip takes longer than on the socket, and how often to measure.
+/// How much longer a round trip takes than on the socket, and how often to measure.
 const NETWORKS: [(Duration, usize, u32); 3] = [
     (Duration::ZERO, 400, 10),
     (Duration::from_micros(500), 40, 2),
@@ -74,7 +74,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// Where it is measured.
+/// Prints where this is measured.
 fn machine(client: &mut Client) {
     let mut table = Table::new("machine", &["machine", ""]);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -91,7 +91,7 @@ struct Network {
     repeat: u32,
 }
 
-/// How a driver comes to the server.
+/// How a driver gets to the server.
 struct Way {
     config: Config,
     url: String,
@@ -178,7 +178,7 @@ impl Bench<'_> {
     }
 }
 
-/// What pglock promises of the time, on a socket and with 0.5 ms of network.
+/// What pglock promises about times, on a socket and with a network of 0.5 ms.
 fn verdicts<B>(operation: &str, variants: &[Variant<B>], times: &[Vec<Vec<f64>>]) {
     let place = |name| variants.iter().position(|variant| variant.name == name);
     let check = |network: usize, one, other, bound| {

@@ -1,4 +1,4 @@
-//! What is measured: each operation by pglock, and in the ways in which it is done without.
+//! What is measured: each operation with pglock, and the ways to do it without.
 
 use std::hint::black_box;
 use std::time::Duration;
