@@ -1,4 +1,4 @@
-//! The keys of other libraries: their published values, and the libraries themselves at work.
+//! The keys of other libraries: their published values, and the running libraries themselves.
 
 #[path = "support/oracle.rs"]
 mod oracle;
@@ -21,7 +21,7 @@ fn in_file(name: &str) -> Scheme {
     }
 }
 
-/// Frozen: the other side computes them too.
+/// These values are frozen: the other side computes them too.
 #[test]
 fn keys_are_those_that_the_libraries_print() {
     let file: Value = serde_json::from_str(include_str!("data/key-vectors.json")).unwrap();
@@ -44,7 +44,7 @@ fn keys_are_those_that_the_libraries_print() {
     );
 }
 
-/// Frozen too.
+/// These are frozen, too.
 #[test]
 fn with_advisory_locks_keys_are_pairs() {
     let file: Value = serde_json::from_str(include_str!("data/key-vectors.json")).unwrap();
@@ -79,7 +79,7 @@ fn with_advisory_locks_keys_are_pairs() {
     }
 }
 
-/// The test starts itself anew: a process cannot change its own environment safely.
+/// The test starts itself again, since a process cannot safely change its own environment.
 #[test]
 fn the_prefix_is_read_from_the_environment() {
     const PREFIX: &str = "WITH_ADVISORY_LOCK_PREFIX";
@@ -101,7 +101,7 @@ fn the_prefix_is_read_from_the_environment() {
     }
 }
 
-/// A Python library that holds a lock, or tries to have it.
+/// A Python library that holds a lock, or tries to acquire it.
 struct Python(Child);
 
 impl Python {

@@ -1,4 +1,4 @@
-//! `docs/failure-modes.md` does not rot: every row is there, and every test that it names exists.
+//! `docs/failure-modes.md` stays true: every row is there, and every test that it names exists.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Guards that own their connection, and what can go to another thread.
+//! Guards that own their connection, and what can move to another thread.
 
 #[path = "support/oracle.rs"]
 mod oracle;
@@ -116,7 +116,7 @@ fn a_guard_owns_a_connection_of_a_pool() {
     holds_until_it_is_dropped(|| queued.clone());
 }
 
-/// The guard derefs to the connection, as a borrowing one does.
+/// The guard dereferences to the connection, as a borrowing one does.
 #[test]
 fn an_owned_connection_is_used_as_any() {
     let key = unique_key();
@@ -140,7 +140,7 @@ fn a_lock_is_cloned_with_its_pool() {
     oracle.assert_free(&key);
 }
 
-/// No driver's connection is `Sync`, and so neither is what has one.
+/// No driver's connection is `Sync`, so nothing that contains one is.
 #[test]
 fn what_can_go_to_another_thread_does() {
     fn send<T: Send>() {}

@@ -1,5 +1,5 @@
 //! Behind a pooler in transaction mode: the transaction forms work, and a session lock whose release
-//! lands on another server is told.
+//! reaches another server session is reported.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
@@ -47,8 +47,7 @@ fn one_message_works_through_a_pooler() {
     assert_eq!(bouncer.holder(), None);
 }
 
-/// What is read by one statement is written by the next, a moment later: without the lock, increments
-/// are lost.
+/// One statement reads, and the next writes, a moment later: without the lock, increments are lost.
 fn loses_no_increment<B: LockBackend>(bouncer: &Bouncer, connect: impl Fn() -> B + Sync) {
     let mut client = Client::connect(&bouncer.server.url(), NoTls).unwrap();
     client
@@ -78,7 +77,7 @@ fn excludes_others<B: LockBackend>(connect: impl Fn() -> B + Sync) {
         Ok::<_, Error>(())
     })
     .unwrap();
-    // A counter that loses increments as soon as two are in at once.
+    // A counter that loses increments as soon as two sections overlap.
     let counter = AtomicI64::new(0);
     std::thread::scope(|threads| {
         for _ in 0..4 {
@@ -110,8 +109,8 @@ fn a_session_lock_that_a_pooler_has_moved_is_told() {
     is_told_of_the_move(&bouncer, &mut connection(&bouncer));
 }
 
-/// The server process that has the lock is given to somebody else while the section runs, so the
-/// release gets another one.
+/// While the section runs, the pooler gives the server process that holds the lock to somebody else, so
+/// the release gets another one.
 fn is_told_of_the_move<B: LockBackend>(bouncer: &Bouncer, backend: &mut B) {
     let mut others: Vec<_> = (0..8).map(|_| bouncer.client()).collect();
     let mut taken = Vec::new();
@@ -133,7 +132,7 @@ fn is_told_of_the_move<B: LockBackend>(bouncer: &Bouncer, backend: &mut B) {
     assert!(matches!(error, Error::LockLost { .. }), "{error:?}");
     assert!(error.to_string().contains("pooler"), "{error}");
 
-    // The pooler has kept the lock, out of reach of this client, until it ends that server process.
+    // The lock stays in the pooler's server process, out of reach of this client, until that ends.
     let holder = bouncer.holder().expect("the pooler's server process");
     drop(taken);
     Client::connect(&bouncer.server.url(), NoTls)
@@ -149,13 +148,13 @@ fn is_told_of_the_move<B: LockBackend>(bouncer: &Bouncer, backend: &mut B) {
 /// Tells a child what to do: its driver, where the pooler is, the mark of a section, for how long.
 const TASK: &str = "PGLOCK_TEST_POOLED";
 
-/// For as long as `PGLOCK_POOLER_SECONDS` says with each driver and each number of server connections.
+/// How long to run with each driver and each number of server connections.
 fn seconds() -> f64 {
     let seconds = std::env::var("PGLOCK_POOLER_SECONDS");
     seconds.map_or(1.0, |seconds| seconds.parse().expect("a number"))
 }
 
-/// Session locks, where they do not work: every one of them is refused, or told to have been lost.
+/// Session locks where they do not work: each one is refused, or reported as lost.
 #[test]
 fn processes_behind_a_pooler_are_never_in_a_section_together() {
     for size in 1..=3 {
@@ -202,7 +201,7 @@ fn three_processes(bouncer: &Bouncer, driver: &str) {
         "{all}"
     );
     eprintln!("{driver}: {}", all.replace('\n', " "));
-    // What the pooler has kept is not the next ones'.
+    // So that what the pooler has kept does not disturb the next round.
     Client::connect(&bouncer.server.url(), NoTls)
         .unwrap()
         .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
@@ -233,7 +232,7 @@ fn pooled_process() {
     }
 }
 
-/// Two that are in a section at once find the other's mark.
+/// Two processes in a section at once would find the other's mark.
 fn sections<B: LockBackend>(backend: &mut B, mark: &std::path::Path, seconds: f64) {
     let (mut done, mut refused) = (0, std::collections::BTreeMap::<&str, u32>::new());
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! What holds of keys of any content, on a server.
+//! Properties of keys of any content, on a server.
 
 #![cfg(feature = "postgres")]
 
@@ -11,7 +11,7 @@ use oracle::{Oracle, connect, unique_name};
 use pglock::{Error, Key, key, with_lock};
 use proptest::prelude::*;
 
-/// Any text, with those in it that have a meaning in SQL.
+/// Any text, with characters that have a meaning in SQL.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -27,7 +27,7 @@ thread_local! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// However it was built, a name is one lock: the one that `pg_locks` shows under the key's number.
+    /// However it is built, a name is one lock: the one that `pg_locks` shows under the key's number.
     #[test]
     fn a_name_of_any_content_is_one_lock(content in text(), namespace in text()) {
         let own = unique_name("property");

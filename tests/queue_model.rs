@@ -1,10 +1,10 @@
-//! The queues of a queued pool, in the interleavings of their threads: the file itself, with loom's
-//! primitives in place of the standard library's.
+//! The queues of a queued pool, in all interleavings of their threads: the source file itself, with
+//! loom's primitives in place of the standard library's.
 //!
-//! The threads come for one key, each in its own way. Checked in each interleaving: one owner at a
-//! time; what is handed over arrives once, at a thread that takes over; nobody is forgotten (loom
-//! sees a thread that waits for ever as a deadlock); nothing is left behind; and who is stopped does
-//! not wait for its turn.
+//! The threads want one key, each in its own way. Each interleaving is checked: there is one owner at a
+//! time; what is handed over arrives once, at a thread that takes over; no thread is forgotten (to loom,
+//! a thread that waits for ever is a deadlock); nothing is left behind; and a stopped thread does not
+//! wait for its turn.
 
 #[path = "../src/queued/queue.rs"]
 mod queue;
@@ -25,7 +25,7 @@ mod sync {
         };
     }
 
-    /// loom's own would not do: its `unpark` also wakes a thread that waits for a mutex.
+    /// Not loom's own, whose `unpark` also wakes a thread that waits for a mutex.
     #[derive(Clone)]
     pub(super) struct Thread {
         id: ThreadId,
@@ -68,7 +68,7 @@ mod sync {
             self.0.lock().unwrap()
         }
 
-        /// A deadline is over when the thread looks next, however far the others are by then.
+        /// A deadline has passed when the thread next checks it, however far the others are by then.
         pub(super) fn wait<'m>(
             &'m self,
             guard: MutexGuard<'m, T>,
@@ -94,14 +94,14 @@ use loom::sync::Mutex;
 use queue::{Patience, Queues};
 use sync::Thread;
 
-/// How a thread comes for the key, and how it goes.
+/// How a thread asks for the key, and how it leaves.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     /// Waits, takes over, hands over.
     Section,
     /// Waits, but neither takes nor hands over.
     Transaction,
-    /// Takes over, but does not hand the lock over: the body failed. It says so to the next.
+    /// Takes over, but does not hand the lock over, since the body failed. It tells the next thread.
     Failure,
     /// A section with a timeout.
     Timeout,
@@ -109,12 +109,12 @@ enum Way {
     Try,
     /// A section that can be stopped.
     Stoppable,
-    /// Does not come, but stops those that can be stopped.
+    /// Does not want the key, but stops those that can be stopped.
     Stop,
 }
 use Way::{Failure, Section, Stop, Stoppable, Timeout, Transaction, Try};
 
-/// As whoever stops a wait would do it.
+/// Stops waits as a caller would.
 #[derive(Default)]
 struct Stopper {
     stopped: loom::sync::atomic::AtomicBool,
@@ -146,7 +146,7 @@ struct Lock {
     freed: AtomicU32,
 }
 
-/// The lock, or that there is none to hand over.
+/// The lock, if there is one to hand over.
 type HandOver = Option<Arc<Lock>>;
 
 fn come(queues: &Arc<Queues<u32, HandOver>>, lock: &Arc<Lock>, stopper: &Stopper, way: Way) {
@@ -190,8 +190,8 @@ fn come(queues: &Arc<Queues<u32, HandOver>>, lock: &Arc<Lock>, stopper: &Stopper
     }
 }
 
-/// Runs the threads in all interleavings in which they are interrupted three times at most. Each item
-/// is a thread, and what it does in turn.
+/// Runs the threads in all interleavings with at most three interruptions. Each item is a thread, with
+/// what it does one after the other.
 fn explore<const N: usize>(threads: [&'static [Way]; N]) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -245,7 +245,7 @@ fn what_is_stopped() {
     explore([&[Section, Stop], &[Stoppable], &[Timeout]]);
 }
 
-/// Else the threads would wait for each other.
+/// Otherwise the threads would wait for each other.
 #[test]
 fn who_is_stopped_does_not_wait_for_its_turn() {
     loom::model(|| {

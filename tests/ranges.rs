@@ -80,13 +80,13 @@ proptest! {
     }
 }
 
-/// Who is on each number: −1 for one alone, else how many share it.
+/// Who holds each number: −1 for one exclusive holder, otherwise how many share it.
 type Nights = Vec<AtomicI32>;
 
 const NIGHTS: u64 = 24;
 const ROUNDS: u64 = 40;
 
-/// Notes a stay, and that nobody is there who must not be; then forgets it.
+/// Records a stay, checks that nobody else is there who must not be, and deletes it.
 fn stay(nights: &Nights, range: &Range<i64>, mode: Mode) -> Result<(), Error> {
     let nights = || range.clone().map(|night| &nights[night as usize]);
     for night in nights() {
@@ -119,7 +119,7 @@ fn worker<B: LockBackend>(mut backend: B, room: &str, nights: &Nights) {
     for round in 0..ROUNDS {
         let (range, mode) = random_stay(RandomState::new().hash_one(round));
         let lock = Lock::range(&mut backend, room, range.clone()).mode(mode);
-        let mut lock = lock.keep_place(true); // or a deadlock would end with a slice
+        let mut lock = lock.keep_place(true); // otherwise a deadlock would end with a slice
         let stayed = match round % 2 {
             0 => lock.run(|_| stay(nights, &range, mode)),
             _ => lock.run_in_transaction(|_| stay(nights, &range, mode)),
@@ -128,7 +128,7 @@ fn worker<B: LockBackend>(mut backend: B, room: &str, nights: &Nights) {
     }
 }
 
-/// They wait for each other in any number, and none of them for ever.
+/// Any number of them wait for each other, and none waits for ever.
 #[test]
 fn a_crowd_shares_the_numbers_without_a_deadlock() {
     let room = unique_name("room");

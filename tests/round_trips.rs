@@ -1,5 +1,5 @@
-//! What a lock costs, in round trips: each of them counted on the wire, by a proxy between the
-//! drivers and the server.
+//! What a lock costs in round trips, which a proxy between the drivers and the server counts on the
+//! wire.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
@@ -20,7 +20,7 @@ use proxy::Proxy;
 #[cfg(feature = "diesel")]
 use diesel::{Connection, PgConnection};
 
-/// Who asks: what a transaction of pglock's own costs is the driver's affair.
+/// The driver, which decides what a transaction of pglock's own costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Driver {
     #[cfg(feature = "postgres")]
@@ -30,7 +30,7 @@ enum Driver {
 }
 
 impl Driver {
-    /// Of BEGIN alone: diesel sends it together with the lock.
+    /// For BEGIN alone: diesel sends it together with the lock.
     fn begin(self) -> usize {
         match self {
             #[cfg(feature = "postgres")]
@@ -40,7 +40,7 @@ impl Driver {
         }
     }
 
-    /// To acquire a slot that was not the first to be tried, and to release it.
+    /// To acquire a slot that is not the first one tried, and to release it.
     fn to_find_a_slot(self) -> usize {
         match self {
             #[cfg(feature = "postgres")]
@@ -51,7 +51,7 @@ impl Driver {
     }
 }
 
-/// A driver, as the tests see it.
+/// A driver behind the proxy.
 struct Wire {
     proxy: Proxy,
     driver: Driver,
@@ -144,8 +144,8 @@ macro_rules! each_transaction {
     };
 }
 
-/// Pools of one connection, which do not ping it at each checkout: that round trip is the pool's
-/// own, and can be had or not whatever runs on the connection.
+/// Pools of one connection, which do not test it at each checkout: that round trip is the pool's own,
+/// and optional.
 #[cfg(feature = "r2d2")]
 mod pools {
     use super::Proxy;
@@ -182,7 +182,7 @@ fn three_keys() -> [Key; 3] {
     std::array::from_fn(|_| fresh_key())
 }
 
-/// Holds a key for as long as the connection lives, which does not go through a proxy.
+/// Holds a key for as long as the connection lives, which bypasses the proxy.
 fn hold(key: &Key) -> Client {
     let mut client = proxy::server().connect(NoTls).unwrap();
     let key = key.as_i64().unwrap();
@@ -297,7 +297,7 @@ fn try_with_lock_when_busy_takes_one() {
         wire.takes(1, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
-        // The handler learns who holds it.
+        // The handler learns who holds the lock.
         let mut lock = Lock::new(backend, &keys[1]).timeout(Duration::ZERO);
         wire.takes(2, || {
             lock.run_or_else(|_| panic!(), |_| Done::Ok(())).unwrap();
@@ -330,7 +330,7 @@ fn fresh_slots(count: u32) -> Slots {
     Slots::new(fresh_key().name().unwrap(), count)
 }
 
-/// A driver without rows asks once more where the slot that it tried first was taken.
+/// A driver without rows asks once more if the slot that it tried first was taken.
 #[test]
 fn a_semaphore_with_room_takes_two() {
     each_backend!(|wire, backend| {
@@ -357,7 +357,7 @@ fn a_semaphore_with_room_takes_two() {
     });
 }
 
-/// However long it waits: within a slice it is one message.
+/// However long the wait, within a slice it is one message.
 #[test]
 fn a_semaphore_asks_once_to_wait() {
     each_backend!(|wire, backend| {
@@ -431,7 +431,7 @@ fn a_rollback_costs_what_a_commit_does() {
     });
 }
 
-/// With diesel no transaction was begun yet.
+/// With diesel, no transaction has begun yet.
 #[test]
 fn with_transaction_lock_refused_rolls_back_only_what_was_begun() {
     each_backend!(|wire, backend| {
@@ -461,7 +461,7 @@ fn the_wrong_scope_takes_one_more() {
         });
     });
     each_transaction!(|wire, backend| {
-        // The driver knows: the server is not asked.
+        // The driver knows, so pglock does not ask the server.
         let mut lock = Lock::new(backend, fresh_key()).scope(Scope::Session);
         wire.takes(0, || {
             let error = lock.run(|_| Done::Ok(())).unwrap_err();
@@ -537,7 +537,7 @@ fn refused_inside_a_transaction_takes_one_more() {
     });
 }
 
-/// The lock, and the two ends of the savepoint that stands in for the transaction.
+/// The lock, and the two ends of the savepoint that replaces the transaction.
 #[test]
 fn with_transaction_lock_inside_a_transaction_takes_three() {
     each_transaction!(|wire, backend| {
@@ -578,7 +578,7 @@ fn a_section_in_one_message_takes_one() {
             wire.takes(1, || lock.batch_execute(text).unwrap());
             wire.takes(1, || assert!(lock.try_batch_execute(text).unwrap()));
         }
-        // It may have begun a transaction.
+        // The text may have begun a transaction.
         let mut lock = Lock::new(&mut *backend, fresh_key());
         wire.takes(2, || lock.batch_execute("DO $$ BEGIN END $$").unwrap());
         // The driver returns before the server has rolled back.
@@ -593,7 +593,7 @@ fn a_section_in_one_message_takes_one() {
     });
 }
 
-/// With `postgres` the end of the first slice is asked for once more.
+/// With `postgres`, the end of the first slice needs one more question.
 #[test]
 fn a_section_in_one_message_that_is_refused_takes_up_to_two_more() {
     each_backend!(|wire, backend| {

@@ -1,4 +1,4 @@
-//! Promises that take a server of their own: a standby, a full lock table, one that does not speak
+//! Promises that need a server of their own: a standby, a full lock table, one that does not speak
 //! English, and one with a bad clock.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
@@ -60,14 +60,14 @@ fn a_hot_standby_is_refused() {
         .batch_execute("CREATE TABLE replayed (); SELECT pg_advisory_lock(1)")
         .unwrap();
     wait_for_table(&standby.url(), "replayed");
-    // What is refused: the key that is held there would be granted here.
+    // What pglock refuses: the standby grants a key that is held on the primary.
     let mut plain = Client::connect(&standby.url(), NoTls).unwrap();
     let granted = plain.query_one("SELECT pg_try_advisory_xact_lock(1)", &[]);
     assert!(granted.unwrap().get::<_, bool>(0));
     on_every_driver!(refuses_in_recovery(&standby.url()));
 }
 
-/// Returns when the standby has replayed what the primary did.
+/// Waits until the standby has replayed what the primary did.
 fn wait_for_table(url: &str, table: &str) {
     let mut client = Client::connect(url, NoTls).unwrap();
     let start = Instant::now();
@@ -145,7 +145,7 @@ fn a_crash_of_the_server_is_told_and_outlived() {
     }
 }
 
-/// What was committed before it is there, and what was not is not.
+/// What was committed before the crash is there, and nothing else.
 fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
     let insert = "INSERT INTO work VALUES (1)";
     let outcome = with_lock(&mut fresh(), "key", |conn| {
@@ -180,7 +180,7 @@ fn outlives_a_crash<B: LockBackend>(server: &Server, fresh: impl Fn() -> B) {
     assert_eq!(taken, 1, "the row that was committed");
 }
 
-/// The text of a server's errors tells nothing: only SQLSTATEs do, and diesel has none.
+/// The text of a server's error proves nothing: only its SQLSTATE does, and diesel shows none.
 #[test]
 fn errors_are_told_apart_in_german() {
     let mut server = Server::new("german");
@@ -231,7 +231,7 @@ fn tells_errors_apart<B: LockBackend>(backend: &mut B, url: &str) {
     );
 
     let deadlock = with_lock(backend, 2, |conn| {
-        // Ours strikes first: the other's check keeps the server's ten minutes.
+        // Our deadlock check comes first: the other's keeps the server's ten minutes.
         pglock::driver::Session::send(conn, "SET deadlock_timeout = '10ms'").unwrap();
         std::thread::scope(|threads| {
             threads.spawn(|| other.batch_execute("SELECT pg_advisory_lock(2)").unwrap());
@@ -268,7 +268,7 @@ fn tells_an_aborted_transaction(url: &str) {
     );
 }
 
-/// Calls a function of the server with whoever waits for a lock.
+/// Calls a function of the server on the session that waits for a lock.
 fn at_the_waiter<T>(url: &str, function: &str, wait: impl FnOnce() -> T) -> T {
     std::thread::scope(|threads| {
         threads.spawn(|| {

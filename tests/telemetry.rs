@@ -1,4 +1,4 @@
-//! What is told of waiting and holding, by spans and by metrics.
+//! What spans and metrics report about waiting and holding.
 
 #[path = "support/oracle.rs"]
 mod oracle;
@@ -25,7 +25,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// What each of the tests below looks at: one hold of each kind, and the ways not to get there.
+/// What each test below observes: one hold of each kind, and the ways in which an acquire fails.
 fn everything_that_happens(free: &Key, taken: &Key) {
     let (mut client, mut other) = (connect(), Oracle::new());
     other.lock(taken);
@@ -139,7 +139,7 @@ fn the_bodys_spans_are_inside_the_hold() {
     assert_eq!(body.unwrap().parent, Some("pglock.hold"));
 }
 
-/// Waiting in memory is waiting, and who hands over has released.
+/// A wait in memory counts as a wait, and a hand-over as a release.
 #[test]
 fn a_semaphore_is_told_as_a_lock_is() {
     let (spans, name) = (Spans::global(), oracle::unique_name("semaphore"));
@@ -217,7 +217,7 @@ struct Told {
 }
 
 impl Spans {
-    /// One for all tests: what a thread's own subscriber wants to see is cached for all threads.
+    /// One for all tests, since what a thread's own subscriber wants to see is cached for all threads.
     fn global() -> &'static Self {
         static SPANS: LazyLock<Spans> = LazyLock::new(|| {
             let spans = Spans::default();

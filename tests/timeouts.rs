@@ -1,8 +1,8 @@
 //! A timeout means *not held*, and leaves the caller's `lock_timeout` as it was.
 //!
-//! `lock_timeout` can fire in the very instant in which the server grants the lock, so one timeout
-//! shows nothing: after each of several hundred, these tests look from a second connection. The
-//! full number takes some minutes:
+//! `lock_timeout` can fire at the very moment at which the server grants the lock, so one timeout proves
+//! nothing: these tests check each of several hundred from a second connection. The full number takes
+//! some minutes:
 //!
 //! ```text
 //! PGLOCK_TIMEOUTS=10000 scripts/with-postgres cargo test --all-features --test timeouts
@@ -36,8 +36,8 @@ fn key_of(test: &str) -> Key {
     key!("timeouts:{test}:{}", std::process::id())
 }
 
-/// Runs `work` while another session takes and releases the key, again and again, in the rhythm of
-/// the timeout, so that grants and timeouts meet.
+/// Runs `work` while another session acquires and releases the key again and again, in the rhythm of the
+/// timeout, so that grants and timeouts coincide.
 fn under_contention(key: &Key, work: impl FnOnce()) {
     struct StopOnDrop<'a>(&'a AtomicBool);
     impl Drop for StopOnDrop<'_> {
@@ -75,7 +75,7 @@ struct Observer {
 }
 
 impl Observer {
-    /// Of the session with this `pg_backend_pid()`.
+    /// For the session with this `pg_backend_pid()`.
     fn of(pid: i32) -> Self {
         let mut client = connect();
         let held = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1";
@@ -230,7 +230,7 @@ mod with_diesel {
     }
 }
 
-/// The control: shows that the tests above meet the instant that they are about.
+/// The control: shows that the tests above hit the moment that they are about.
 #[test]
 fn a_plain_advisory_lock_is_held_after_some_timeouts() {
     let (key, mut client) = (key_of("control"), connect());
@@ -246,7 +246,7 @@ fn a_plain_advisory_lock_is_held_after_some_timeouts() {
                     true
                 }
             };
-            // The driver returns before the server has let go of what the failed statement had.
+            // The driver returns before the server has released what the failed statement held.
             client.batch_execute("").unwrap();
             let held = timed_out && observer.sees_a_lock();
             client

@@ -1,4 +1,4 @@
-//! Settings of the session that somebody else has made.
+//! Settings that somebody else has made for the session.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub fn no_setting_changes_what_a_lock_does<H: Harness>() {
             assert!(matches!(timeout, Err(Error::Timeout { .. })), "{timeout:?}");
         }
 
-        // A transaction that must not write still locks.
+        // A read-only transaction can still lock.
         on(backend, "SET default_transaction_read_only = on").unwrap();
         with_transaction_lock(backend, &key, |_| Ok::<_, Error>(())).unwrap();
         with_lock(backend, &key, |_| Ok::<_, Error>(())).unwrap();
@@ -111,7 +111,7 @@ pub fn a_transaction_that_idles_too_long_is_told<H: Harness>() {
 }
 
 /// The server's reason is the error's source, unless a slow client got it together with its last
-/// reply. Of several messages libpq gives diesel the last one only, which is its own.
+/// reply. Of several messages, libpq gives diesel only the last, which is libpq's own.
 fn assert_reason<H: Harness>(source: &BoxError, told_early: bool) {
     if crate::SessionOf::<'_, H>::REPLIES == Replies::Rows && !told_early {
         assert!(format!("{source:?}").contains("timeout"), "{source:?}");

@@ -1,4 +1,4 @@
-//! Where two things go wrong at once.
+//! Two things go wrong at once.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -21,7 +21,7 @@ fn keys_held(oracle: &mut Oracle, pid: i32) -> i64 {
     oracle.client.query_one(query, &[&pid]).unwrap().get(0)
 }
 
-/// Cancels the session again and again, each time as long after it is told to as it is told.
+/// Cancels the session again and again, each time as many microseconds after a message as it says.
 pub(crate) fn canceler(
     pid: i32,
     waits: std::sync::mpsc::Receiver<u64>,
@@ -49,7 +49,7 @@ pub(crate) fn many_keys() -> Vec<Key> {
         .collect()
 }
 
-/// Chance decides whether a cancel meets the request: of some hundred, several do.
+/// Chance decides whether a cancel hits the request: of some hundred, several do.
 fn a_cancel_in_a_nested_section<H: Harness>(at_release: bool) {
     let mut oracle = Oracle::new();
     let keys = many_keys();
@@ -77,7 +77,7 @@ fn a_cancel_in_a_nested_section<H: Harness>(at_release: bool) {
                         Ok::<_, Error>(())
                     });
                     canceled.recv().unwrap();
-                    let _ = sql(&mut *guard, "SELECT 1"); // takes a cancel that came late
+                    let _ = sql(&mut *guard, "SELECT 1"); // takes a late cancel
                     assert_eq!(keys_held(&mut oracle, pid), 1 + MANY, "{ended:?}");
                     assert!(
                         matches!(ended, Ok(()) | Err(Error::Canceled { .. })),
@@ -105,7 +105,7 @@ pub fn a_cancel_at_a_nested_acquire_leaves_the_outer_hold<H: Harness>() {
     a_cancel_in_a_nested_section::<H>(false);
 }
 
-/// Its COMMIT and its ROLLBACK are the caller's.
+/// COMMIT and ROLLBACK are up to the caller.
 pub fn a_raw_transaction_that_has_only_locked_is_not_committed<H: Harness>() {
     let (mut oracle, table) = (Oracle::new(), Table::new());
     for target in ["key", "table"] {
@@ -126,7 +126,7 @@ pub fn a_raw_transaction_that_has_only_locked_is_not_committed<H: Harness>() {
                 matches!(refused, Err(Error::InTransaction { .. })),
                 "{target}: {refused:?}"
             );
-            // Fails where the transaction is aborted; a pool may have given another session by now.
+            // Fails if the transaction is aborted; a pool may have handed out another session by now.
             let _ = on(
                 backend,
                 &format!(
@@ -173,7 +173,7 @@ pub fn a_body_that_puts_another_transaction_in_place_is_told<H: Harness>() {
     }
 }
 
-/// A deferred trigger fails at COMMIT with a text of its owner's, which decides nothing.
+/// A deferred trigger fails at COMMIT with a text of its own, which decides nothing.
 pub fn the_words_of_an_error_decide_nothing<H: Harness>() {
     let table = Table::new();
     let name = &table.name;
@@ -324,11 +324,11 @@ pub fn a_deferrable_default_does_not_outlast_a_timeout<H: Harness>() {
         (Oracle::new(), unique_key(), unique_key(), Table::new());
     oracle.lock(&taken);
     H::with(|backend| {
-        // The connection itself: a pool asks first whether it is well, and has that wait.
+        // On the connection itself: a pool would test it first, and that test would wait.
         let mut session = backend.session().map_err(Error::body).unwrap();
         sql(&mut *session, DEFERRABLE).unwrap();
         let mut writer = Oracle::new();
-        // It is there at the end, or it was waited for.
+        // It is still there at the end, or something has waited for it.
         let write = format!(
             "SET idle_in_transaction_session_timeout = '30s'; BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT FROM {}; {}",
             table.name,
@@ -364,7 +364,7 @@ pub fn a_deferrable_default_does_not_outlast_a_timeout<H: Harness>() {
     });
 }
 
-/// Whatever is sent first. A driver that knows of no SQLSTATE has only the server's words.
+/// Whatever is sent first. A driver that shows no SQLSTATE has only the server's message.
 pub fn a_raw_transaction_is_told_whatever_the_wait<H: Harness>() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     for begin in ["BEGIN", "BEGIN; SELECT 1", "BEGIN; SAVEPOINT a; SELECT 1"] {

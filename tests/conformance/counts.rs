@@ -1,4 +1,4 @@
-//! How often a lock is taken, by whom, and who is let in next.
+//! How often a lock is acquired, by whom, and who is next.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::oracle::{Oracle, unique_key};
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// One plain unlock of each key frees it: neither the planner nor a second step has taken it twice.
+/// One plain unlock frees each key: neither the planner nor a second step has acquired it twice.
 pub fn a_lock_is_taken_exactly_once<H: Harness>() {
     let (mut oracle, keys) = (Oracle::new(), [unique_key(), unique_key(), unique_key()]);
     H::with(|backend| {
@@ -53,7 +53,7 @@ pub fn a_failed_try_is_not_counted<H: Harness>() {
     });
 }
 
-/// A number and the pair of its halves look alike in `pg_locks`, but for one column.
+/// A number and the pair of its halves differ in only one column of `pg_locks`.
 pub fn the_two_key_spaces_never_meet<H: Harness>() {
     let mut oracle = Oracle::new();
     let number = unique_key();
@@ -68,7 +68,7 @@ pub fn the_two_key_spaces_never_meet<H: Harness>() {
     });
 }
 
-/// Neither lets go of its shared lock, so neither can have the exclusive one.
+/// Neither releases its shared lock, so neither can acquire the exclusive one.
 pub fn two_shared_holders_that_both_want_more_are_told<H: Harness>() {
     let (mut oracle, mut other, key) = (Oracle::new(), Oracle::new(), unique_key());
     other
@@ -89,7 +89,7 @@ pub fn two_shared_holders_that_both_want_more_are_told<H: Harness>() {
                     }
                     exclusive.run(|_| -> Result<(), Error> { panic!("the body must not run") })
                 });
-                // The server sees this one when the wait begins, whatever the timeout.
+                // The server finds this one when the wait begins, whatever the timeout.
                 let told = matches!(outcome, Err(Error::Deadlock { .. }));
                 assert!(told, "{outcome:?}");
             });
@@ -100,7 +100,7 @@ pub fn two_shared_holders_that_both_want_more_are_told<H: Harness>() {
     });
 }
 
-/// The server queues them: ours came first, and is let in first.
+/// The server queues them: this session came first, and gets in first.
 pub fn waiters_are_let_in_as_they_came<H: Harness>() {
     let (mut oracle, mut holder, mut late) = (Oracle::new(), Oracle::new(), Oracle::new());
     let key = &unique_key();

@@ -1,4 +1,4 @@
-//! The backends that the promises are checked on.
+//! The backends on which the promises are checked.
 
 use pglock::driver::{BoxError, Session, TransactionBackend};
 use pglock::{Error, LockBackend};
@@ -68,7 +68,7 @@ mod postgres_backends {
     }
 }
 
-/// The server would notice the end of the connection by and by; this waits for it, unless a test
+/// The server notices the end of the connection only after a moment; this waits for that, unless a test
 /// has ended it.
 #[cfg(feature = "diesel")]
 fn roll_back(connection: &mut diesel::PgConnection) {
@@ -111,8 +111,8 @@ mod diesel_backends {
     }
 }
 
-/// Pools of one connection, so that a test can prepare the session that it will lock on. No idle
-/// connection is opened ahead: the suite runs many pools at once.
+/// Pools of one connection, so that a test can prepare the session that it will lock on. They open none
+/// in advance, since the suite runs many pools at once.
 #[cfg(all(feature = "r2d2", any(feature = "postgres", feature = "diesel")))]
 fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
     r2d2::Pool::builder().max_size(1).build(manager).unwrap()
@@ -245,7 +245,7 @@ impl InTransaction for ThirdTransaction {
     }
 }
 
-/// An error of a body's own, to see that it comes out as it went in.
+/// A body's own error, to see that it comes out unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     #[error("the body says no")]

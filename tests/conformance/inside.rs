@@ -1,5 +1,5 @@
-//! In a transaction that the caller opened: the lock lives and dies with it, and whatever happens
-//! to the acquire, the transaction goes on as it was.
+//! In a transaction that the caller opened: the lock is held until the transaction ends, and whatever
+//! happens to the acquire, the transaction goes on as it was.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub fn a_lock_is_held_until_the_transaction_ends<H: InTransaction>() {
     }
 }
 
-/// Even if the transaction had read before it waited.
+/// Even if the transaction has read before it waited.
 pub fn a_transaction_that_waited_sees_what_was_committed<H: InTransaction>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
     H::with(|backend| {

@@ -1,4 +1,4 @@
-//! Who holds and who waits is told on every backend, as `pg_locks` knows it.
+//! Every backend reports who holds and who waits, as `pg_locks` shows it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use postgres::error::SqlState;
 use crate::harness::{Harness, InTransaction, holds, on};
 use crate::oracle::{Oracle, connect, unique_key, unique_name};
 
-/// A session that can be told from others by its application's name.
+/// A session with an application name of its own.
 fn named(application: &str) -> Oracle {
     let mut oracle = Oracle::new();
     let set = format!("SET application_name = '{application}'");
@@ -155,7 +155,7 @@ pub fn a_waiter_can_be_canceled_and_a_holder_ended<H: Harness>() {
             assert!(inspect::cancel(backend, &claims[0]).unwrap());
             let error = waiter.join().unwrap().unwrap_err();
             assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED));
-            // It has no claim any more, so that nobody else is hit in its place.
+            // It has no claim any more, so nothing else is cancelled in its place.
             assert!(!inspect::cancel(backend, &claims[0]).unwrap());
         });
         let claims = inspect::holders(backend, &key).unwrap();
@@ -168,7 +168,7 @@ pub fn a_waiter_can_be_canceled_and_a_holder_ended<H: Harness>() {
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// A key that a session "mailer" holds, which sits idle in a transaction.
+/// A key held by a session "mailer", which is idle in a transaction.
 fn taken_by_the_mailer() -> (Oracle, Key) {
     let (mut mailer, key) = (named("mailer"), unique_key());
     mailer.client.batch_execute("BEGIN").unwrap();

@@ -1,9 +1,9 @@
 //! The promises, each written once and checked on every backend: `cargo test --all-features
 //! --test conformance` lists them as `backend::promise`.
 //!
-//! A backend that is outside a transaction runs the first list, one that stands in a transaction
-//! of the caller's the second. `postgres::Client` is never inside and `postgres::Transaction` never
-//! outside one, and a pool hands out connections that are outside; the types leave these out.
+//! A backend outside a transaction runs the first list, one in a transaction of the caller's runs the
+//! second. `postgres::Client` is never inside one, `postgres::Transaction` is never outside one, and a
+//! pool hands out connections that are outside, so these run only one list.
 
 #[path = "../support/oracle.rs"]
 mod oracle;

@@ -18,7 +18,7 @@ fn sorted(oracle: &mut Oracle, key: &Key) -> Vec<String> {
     modes
 }
 
-/// A writer that waits already is not let in, and does not keep readers out of the change.
+/// A writer that already waits does not get in, nor does it hold up the change.
 pub fn a_downgraded_lock_is_shared_and_never_free<H: Harness>() {
     let (mut oracle, mut writer) = (Oracle::new(), Oracle::new());
     let keys = [unique_key(), unique_key()];
@@ -35,7 +35,7 @@ pub fn a_downgraded_lock_is_shared_and_never_free<H: Harness>() {
                 assert_eq!(oracle.held(key), SHARED);
             }
             oracle.wait_for_waiter(last);
-            LockGuard::downgrade(&mut guard).unwrap(); // is shared already
+            LockGuard::downgrade(&mut guard).unwrap(); // already shared
             assert!(LockGuard::is_held(&mut guard).unwrap());
             LockGuard::release(guard).unwrap();
             waiting.join().unwrap();
@@ -70,7 +70,7 @@ pub fn a_shared_lock_is_upgraded_if_nobody_else_shares<H: Harness>() {
             for key in &keys {
                 assert_eq!(oracle.held(key), EXCLUSIVE);
             }
-            assert!(LockGuard::try_upgrade(&mut guard).unwrap()); // is exclusive already
+            assert!(LockGuard::try_upgrade(&mut guard).unwrap()); // already exclusive
             assert!(LockGuard::is_held(&mut guard).unwrap());
             LockGuard::release(guard).unwrap();
             waiting.join().unwrap();
@@ -82,7 +82,7 @@ pub fn a_shared_lock_is_upgraded_if_nobody_else_shares<H: Harness>() {
     });
 }
 
-/// Both share it, and the other waits for more: the server calls that a deadlock.
+/// Both share the lock, and the other waits for the exclusive one: to the server, a deadlock.
 pub fn an_upgrade_against_another_is_refused<H: Harness>() {
     let (mut oracle, mut other, key) = (Oracle::new(), Oracle::new(), &unique_key());
     other
@@ -159,7 +159,7 @@ pub fn a_lock_that_is_lost_changes_nothing<H: Harness>() {
     }
 }
 
-/// Others would be let in before the COMMIT.
+/// Otherwise others would get in before the COMMIT.
 pub fn no_mode_changes_in_a_raw_transaction<H: Harness>() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     for shared in [false, true] {
@@ -188,7 +188,7 @@ pub fn no_mode_changes_in_a_raw_transaction<H: Harness>() {
     }
 }
 
-/// Chance decides whether a cancel meets the change: of some hundred, several do.
+/// Chance decides whether a cancel hits the change: of some hundred, several do.
 pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
     let mut oracle = Oracle::new();
     let keys = many_keys();
@@ -214,7 +214,7 @@ pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
                     Mode::Shared => LockGuard::try_upgrade(&mut guard).map(|done| assert!(done)),
                 };
                 canceled.recv().unwrap();
-                let _ = sql(&mut *guard, "SELECT 1"); // takes a cancel that came late
+                let _ = sql(&mut *guard, "SELECT 1"); // takes a late cancel
                 let told = matches!(changed, Ok(()) | Err(Error::Canceled { .. }));
                 assert!(
                     told,
@@ -241,7 +241,7 @@ pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
     });
 }
 
-/// The exclusive lock stays with the transaction, beside the shared one.
+/// The transaction keeps the exclusive lock, beside the shared one.
 pub fn a_transactions_lock_is_upgraded_and_never_downgraded<H: InTransaction>() {
     let (mut oracle, mut other, key) = (Oracle::new(), Oracle::new(), unique_key());
     H::with(|backend| {

@@ -107,7 +107,7 @@ pub fn a_guard_of_a_range_holds_and_keeps_its_mode<H: Harness>() {
             );
             assert_keeps_out(&mut other, &room, mode);
 
-            // The same session again, and a part of it.
+            // The same session locks a part of the range again.
             let mut inner = Lock::range(&mut *guard, room.as_str(), STAY.start..STAY.start + 1);
             inner.run(|_| Ok::<_, Error>(())).unwrap();
             assert_keeps_out(&mut other, &room, mode);
@@ -123,7 +123,7 @@ pub fn a_guard_of_a_range_holds_and_keeps_its_mode<H: Harness>() {
     });
 }
 
-/// The range is waited for in slices, with the session's own settings kept.
+/// It waits in slices, and keeps the session's settings.
 pub fn a_range_is_waited_for<H: Harness>() {
     let (mut oracle, room) = (Oracle::new(), unique_name("room"));
     for (timeout, keep_place) in [(None, false), (Some(3600), false), (None, true)] {
@@ -153,8 +153,8 @@ pub fn a_range_is_waited_for<H: Harness>() {
     }
 }
 
-/// A session that holds a range beside this one, and so some of its keys, waits for it. It is not in the
-/// way, so there is no deadlock.
+/// A session that waits for this one holds a neighbouring range, and so some of the same keys. It is not
+/// in the way, so there is no deadlock.
 pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
     let (mut oracle, room, key) = (Oracle::new(), unique_name("room"), unique_key());
     let (mut beside, mut holder) = (other(), other());
@@ -179,7 +179,7 @@ pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
                     LockGuard::release(in_the_way).unwrap();
                 });
                 let acquired = lock.run(|_| Ok::<_, Error>(()));
-                sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // lets the other go on
+                sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // so that the other goes on
                 acquired
             })
             .unwrap();
@@ -189,7 +189,7 @@ pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
     });
 }
 
-/// Not those who hold a range that is not in the way, though they hold some of the keys.
+/// It does not name those whose range is not in the way, though they hold some of the keys.
 pub fn a_timeout_names_who_holds_a_range_in_the_way<H: Harness>() {
     let (mut oracle, room) = (Oracle::new(), unique_name("room"));
     let (mut other, mut beside) = (other(), other());
@@ -250,7 +250,7 @@ pub fn a_range_is_held_until_the_transaction_ends<H: InTransaction>() {
     assert_free(&mut oracle, &info.unwrap());
 }
 
-/// Of its keys, those that were free are free again.
+/// Those of its keys that were free are free again.
 pub fn a_refused_range_leaves_nothing_in_the_transaction<H: InTransaction>() {
     let (mut oracle, mut other, room) = (Oracle::new(), other(), unique_name("room"));
     let mut theirs = Lock::range(&mut other, room.as_str(), 20_261_231..20_261_300);

@@ -25,7 +25,7 @@ pub fn every_kind_of_key_is_held_for_the_body_and_free_afterwards<H: Harness>() 
     ];
     H::with(|backend| {
         for key in keys {
-            // Two backends may be checked at once with the numbers above, each after the other.
+            // Other backends may check the same numbers at the same time, so this may have to wait.
             with_lock(backend, &key, |_| {
                 assert_eq!(oracle.held(&key), ["ExclusiveLock"], "{key:?}");
                 Ok::<_, Error>(())
@@ -64,8 +64,8 @@ pub fn shared_holders_share_and_keep_exclusive_ones_out<H: Harness>() {
     });
 }
 
-/// The interleaving is forced: the second section runs when `pg_locks` has shown it waiting, and
-/// the first has written and ended.
+/// The test forces the order: the first section writes and ends once `pg_locks` shows the second one
+/// waiting.
 pub fn a_second_section_waits_for_the_first_and_sees_its_writes<H: Harness>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
     H::with(|backend| {
@@ -195,7 +195,7 @@ pub fn a_nested_section_leaves_the_outer_hold_alone<H: Harness>() {
     H::with(|backend| {
         Lock::new(backend, &key)
             .run(|conn| {
-                // A body's connection is a backend like any other: nested through a guard.
+                // A body's connection is a backend like any other, here for a nested guard.
                 nested::<H>(conn, &key, &mut oracle);
                 oracle.holder(&key);
                 Ok::<_, Error>(())
@@ -289,7 +289,7 @@ pub fn a_session_lock_is_refused_in_a_raw_transaction<H: Harness>() {
         oracle.assert_free(&key);
         on(backend, "ROLLBACK").unwrap();
 
-        // Asked for by name, the transaction's scope is taken, and lasts as long as it.
+        // If asked for, the lock has the transaction's scope, and lasts as long as the transaction.
         on(backend, "BEGIN").unwrap();
         let mut lock = Lock::new(&mut *backend, &key).scope(Scope::Transaction);
         lock.run(|_| Ok::<_, Error>(())).unwrap();
@@ -299,7 +299,7 @@ pub fn a_session_lock_is_refused_in_a_raw_transaction<H: Harness>() {
     });
 }
 
-/// Committing it would be the caller's to do.
+/// Only the caller may commit it.
 pub fn a_raw_transaction_with_work_in_it_is_not_committed<H: Harness>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());
     H::with(|backend| {
@@ -322,7 +322,7 @@ pub fn an_aborted_raw_transaction_is_told<H: Harness>() {
     H::with(|backend| {
         on(backend, "BEGIN; SELECT 1 / 0").unwrap_err();
         if holds(backend, "true") {
-            return; // a pool that looks has thrown the connection away
+            return; // a pool that tests its connections has dropped this one
         }
         let refused = with_lock(backend, &key, |_| -> Result<(), Error> {
             panic!("the body must not run")

@@ -1,4 +1,4 @@
-//! A wait that is longer than a slice: what the server sees of it, and what ends it.
+//! A wait that is longer than a slice: how the server sees it, and what ends it.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use pglock::{
 use crate::harness::{Harness, InTransaction, holds, on, sql, third_driver};
 use crate::oracle::{Oracle, Table, unique_key, url, wait_until};
 
-/// Another session, by the driver that needs no feature.
+/// Another session, on the driver that needs no feature.
 fn connect() -> third_driver::Connection {
     third_driver::Connection::connect(&url()).unwrap()
 }
 
-/// Waits until the waiter for the key is in its second slice or later, and says for how many
+/// Waits until the waiter for the key is in its second slice or later, and returns how many
 /// milliseconds it had waited before that.
 pub(crate) fn wait_for_second_slice(oracle: &mut Oracle, key: &Key) -> i32 {
     wait_until("the second slice of a wait", || {
@@ -146,7 +146,7 @@ pub fn a_name_is_shown_where_that_was_asked_for<H: Harness>() {
     });
 }
 
-/// What another process leaves on a server session that a pooler gives to this one.
+/// A pooler gives this process a server session that another process has used.
 pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>() {
     let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
     let call = |function: &str, key: &Key| format!("SELECT {function}({})", key.as_i64().unwrap());
@@ -165,7 +165,7 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
             );
         }
         oracle.holder(&key);
-        // Other keys are free for both, and stay apart.
+        // Other keys are free, and do not change that.
         with_lock(backend, &other, |conn| {
             let refused = with_lock(conn, &key, |_| Ok::<_, Error>(()));
             assert!(
@@ -178,7 +178,7 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
         .unwrap();
         oracle.assert_free(&other);
 
-        // One that holds nothing is gone, and its number with it.
+        // If the other process holds nothing, its number does not matter.
         on(backend, &call("pg_advisory_unlock", &key)).unwrap();
         with_lock(backend, &key, |conn| {
             with_lock(conn, &key, |_| Ok::<_, Error>(()))
@@ -190,7 +190,7 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
         })
         .unwrap();
 
-        // What the session holds for its owner's own SQL is its owner's.
+        // A lock that the session's owner took with SQL stays the owner's.
         on(backend, "DISCARD ALL").unwrap();
         on(backend, &call("pg_advisory_lock", &key)).unwrap();
         ok(&mut *backend, &key).unwrap();
@@ -201,7 +201,7 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
     });
 }
 
-/// Behind the savepoint, which ends with each slice.
+/// The wait is inside a savepoint, which ends with each slice.
 pub fn a_long_wait_in_a_transaction_ends_with_the_lock<H: InTransaction>() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     oracle.lock(&key);
@@ -241,7 +241,7 @@ pub fn a_deadlock_of_two_long_waits_is_found<H: InTransaction>() {
             let told = transaction_lock(backend, theirs);
             if let Err(error) = &told {
                 assert!(matches!(error, Error::Deadlock { .. }), "{error:?}");
-                on(backend, "ROLLBACK").unwrap(); // lets the other go on
+                on(backend, "ROLLBACK").unwrap(); // so that the other goes on
             }
             let others = other.join().unwrap();
             assert!(told.is_err() || others.is_err());

@@ -25,7 +25,7 @@ pub fn work_is_committed_with_the_lock<H: Harness>() {
     });
 }
 
-/// The waiter is let in by the COMMIT, and sees what it committed.
+/// The COMMIT lets the waiter in, and the waiter sees what was committed.
 pub fn the_next_holder_sees_the_commit<H: Harness>() {
     let (mut oracle, mut other, key, table) =
         (Oracle::new(), Oracle::new(), unique_key(), Table::new());
@@ -90,7 +90,7 @@ pub fn an_error_commits_the_work_where_that_was_asked_for<H: Harness>() {
         });
         assert!(matches!(error, Err(Refusal::Body)), "{error:?}");
         assert_eq!(table.rows(), 1);
-        // What cannot be committed is rolled back, and the body's error wins.
+        // A transaction that cannot commit is rolled back, and the body's error wins.
         let error = lock.run_in_transaction(|tx| {
             let _ = sql(tx, "SELECT 1 / 0");
             Err::<(), _>(Refusal::Body)

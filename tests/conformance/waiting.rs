@@ -1,4 +1,4 @@
-//! A wait that ends without the lock: told apart, and nothing is held.
+//! Waits that end without the lock: each end has its own error, and nothing is held.
 
 use std::time::Duration;
 
@@ -206,8 +206,8 @@ pub fn a_connection_that_dies_while_waiting_is_told<H: Harness>() {
     });
 }
 
-/// The other session waits for the key that this one holds, and this one then for the other's. Its
-/// deadlock check is put off, so that ours is the one that strikes.
+/// The other session waits for the key that this one holds, and then this one for the other's. The
+/// other's deadlock check is delayed, so that this session's check comes first.
 pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
     let (mut other, theirs) = taken();
     let (mut oracle, ours) = (Oracle::new(), unique_key());
@@ -235,8 +235,8 @@ pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
     });
 }
 
-/// Whatever the order in which they are given, the lowest is waited for first, and none is held
-/// until all are had.
+/// In whatever order they are given, the lock waits for the lowest first, and none stays held until all
+/// are acquired.
 pub fn several_keys_are_taken_in_one_order<H: Harness>() {
     let mut keys = [unique_key(), unique_key(), unique_key()];
     keys.sort();

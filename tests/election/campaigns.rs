@@ -77,7 +77,7 @@ fn a_campaign_can_be_stopped<D: Driver>() {
     assert!(matches!(again, Error::Stopped { .. }), "{again:?}");
 }
 
-/// The lock stays until the leader goes, and nothing was lost.
+/// The lock stays until the leader leaves, and nothing is lost.
 fn a_leader_is_told_to_stop<D: Driver>() {
     let case = Case::new();
     let token = StopToken::new();
@@ -147,7 +147,7 @@ fn a_shorter_timeout_of_the_servers_shortens_the_lease<D: Driver>() {
     case.assert_nothing_left::<D>();
 }
 
-/// What `connect` panics with comes out of the campaign.
+/// A panic of `connect` comes out of the campaign.
 fn a_candidate_that_panics_is_no_candidate<D: Driver>() {
     let case = Case::new();
     let connect = || -> Result<D::Backend, Error> { panic!("no address") };
@@ -157,7 +157,7 @@ fn a_candidate_that_panics_is_no_candidate<D: Driver>() {
     assert_eq!(*text.downcast::<&str>().unwrap(), "no address");
 }
 
-/// What was set on a pool's connection is as it was.
+/// The settings of a pool's connection are restored.
 #[cfg(all(feature = "postgres", feature = "r2d2"))]
 #[test]
 fn a_pools_connection_comes_back_as_it_was() {

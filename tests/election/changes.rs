@@ -1,5 +1,5 @@
-//! Changes of term under writers whose commits take their time: what the old leader's have written is
-//! there before the new term begins, or never.
+//! Changes of term while commits are slow: what the old leader's writers have written is there before the
+//! new term begins, or never.
 
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
@@ -40,8 +40,8 @@ fn old_writes_through_a_pooler_come_before_the_new_term<D: Driver>() {
     }
 }
 
-/// The leader's connection is cut: it sees that within some 20 ms, its successor is elected 50 ms after,
-/// and the commits under way take longer.
+/// The leader's connection is cut. It notices within some 20 ms, and its successor is elected after
+/// 50 ms, but the commits in progress take longer.
 fn change_terms<D: Driver>(server: &str, writers: &str) {
     let name = unique_name("election");
     let lock = Key::namespaced("pglock.election", name.clone());
@@ -63,7 +63,7 @@ fn change_terms<D: Driver>(server: &str, writers: &str) {
                 threads.spawn(|| write::<D>(&term, writers));
             }
             let pause = RandomState::new().hash_one(change) % 300;
-            thread::sleep(Duration::from_millis(pause)); // where in their work the writers are
+            thread::sleep(Duration::from_millis(pause)); // varies how far the writers are
             proxies[(change + 1) % 2].cut();
             let next = next.join().unwrap();
             (next, written())

@@ -1,5 +1,5 @@
-//! Processes stand in one election, and things break: never do two of them lead at a time, each by its
-//! own clock, and there is always another term.
+//! Processes are candidates in one election, and things break: no two of them ever lead at a time, each by
+//! its own clock, and there is always another term.
 
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::server::Server;
 const LEASE: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 3;
 
-/// Breaks the leader, waits for the next one, and makes whole what was broken.
+/// Breaks the leader, waits for the next one, and repairs what was broken.
 fn survive(mut fault: impl FnMut(&mut Fleet, usize, i32), mut heal: impl FnMut(&mut Fleet, usize)) {
     let database = Database::new();
     let mut fleet = Fleet::start(&database.url(), LEASE, false);
@@ -87,7 +87,7 @@ fn a_leaders_session_is_terminated() {
     survive(|fleet, _, pid| terminate(&fleet.server, pid), |_, _| ());
 }
 
-/// It cannot see that until its own clock tells it.
+/// The leader cannot notice that before its term ends by its own clock.
 #[test]
 fn the_session_of_a_frozen_leader_is_terminated() {
     survive(
@@ -99,7 +99,7 @@ fn the_session_of_a_frozen_leader_is_terminated() {
     );
 }
 
-/// SIGCONT comes when its own clock would let it go on.
+/// SIGCONT comes while its term, by its own clock, still lasts.
 #[test]
 fn the_session_of_a_stopped_leader_is_terminated() {
     survive(
@@ -147,8 +147,8 @@ fn a_server_crashes_and_comes_back() {
     fleet.replace(0);
 }
 
-/// Anything at any time; strict elections take what others are spared. What breaks may leave nobody who
-/// can lead, so all of it is mended from time to time.
+/// Any fault at any time; strict elections meet faults that others are spared. The faults may leave nobody
+/// who can lead, so all of them are repaired from time to time.
 #[test]
 fn whatever_breaks() {
     let database = Database::new();

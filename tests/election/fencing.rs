@@ -36,7 +36,7 @@ fn a_fenced_transaction_commits_within_its_term<D: Driver>() {
         assert_eq!(insert(&term, &mut conn, &table).unwrap(), 42);
         assert_eq!(table.rows(), rows);
     }
-    // Several at once.
+    // Several fenced transactions at once.
     thread::scope(|threads| {
         for _ in 0..3 {
             threads.spawn(|| insert(&term, &mut D::connect(&url()), &table).unwrap());
@@ -75,7 +75,7 @@ fn assert_over(outcome: Result<u32, Error>) {
 fn a_term_that_has_ended_commits_nothing<D: Driver>() {
     let (case, table, mut conn) = (Case::new(), Table::new(), D::connect(&url()));
     let term = case.election::<D>().campaign().unwrap();
-    // It ends in the middle of a transaction, and the leader sees it.
+    // The term ends in the middle of a transaction, and the leader notices.
     let outcome = term.fenced(&mut conn, |tx| {
         tx.send(&table.insert()).unwrap();
         let leader = case.leader();
@@ -88,7 +88,7 @@ fn a_term_that_has_ended_commits_nothing<D: Driver>() {
     assert_eq!(table.rows(), 0);
 }
 
-/// The leader's network is frozen, so only the server can say.
+/// The leader's network is frozen, so only the server can say whether the term is over.
 fn a_term_whose_end_is_not_known_commits_nothing<D: Driver>() {
     let (case, table, mut conn) = (Case::new(), Table::new(), D::connect(&url()));
     let proxy = crate::proxy::Proxy::start();
@@ -144,8 +144,8 @@ fn a_successor_waits_for_a_transaction_that_has_begun<D: Driver>() {
     assert_eq!(table.rows(), 1);
 }
 
-/// By which transactions would see that an earlier term is on: a session that ends frees its locks one by
-/// one.
+/// By these locks, transactions would see that an earlier term still lasts: a session that ends frees its
+/// locks one by one.
 fn a_successor_waits_for_the_locks_of_earlier_terms<D: Driver>() {
     let (case, released) = (Case::new(), AtomicBool::new(false));
     let (classid, objid, objsubid) = case.lock.pg_locks();
@@ -161,7 +161,7 @@ fn a_successor_waits_for_the_locks_of_earlier_terms<D: Driver>() {
             drop(term);
         });
         wait_until("a new term's locks", || (case.locks() == 3).then_some(()));
-        thread::sleep(Duration::from_millis(50)); // enough to be elected in
+        thread::sleep(Duration::from_millis(50)); // enough for an election
         released.store(true, Ordering::SeqCst);
         ending.unlock(&term);
         successor.join().unwrap();
@@ -176,7 +176,7 @@ fn a_transaction_that_idles_does_not_keep_the_successor_out<D: Driver>() {
         tx.send(&table.insert()).unwrap();
         let leader = case.leader();
         case.oracle().terminate(leader);
-        // Without an end to this transaction it would wait for ever.
+        // If the server did not end this transaction, it would wait for ever.
         drop(election.campaign().unwrap());
         Ok::<_, Error>(())
     });
@@ -191,7 +191,7 @@ fn another_database_is_none_of_the_terms<D: Driver>() {
     assert_over(outcome);
 }
 
-/// The whole transaction of the caller's is fenced, and stays usable if the term is over.
+/// The caller's whole transaction is fenced, and stays usable if the term is over.
 #[cfg(feature = "postgres")]
 #[test]
 fn a_transaction_of_the_callers_can_be_fenced_postgres() {

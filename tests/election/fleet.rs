@@ -1,5 +1,5 @@
-//! Processes that stand in one election, each behind a network of its own, and what they did by their
-//! own clocks.
+//! Processes that are candidates in one election, each behind a network of its own, and what they did by
+//! their own clocks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -104,7 +104,7 @@ impl Fleet {
         send_signal(signal, self.members[member].child.id());
     }
 
-    /// The member that leads, and the server process of its lock, as far as the server knows.
+    /// The member that leads, and the server process of its lock, according to the server.
     pub fn leader(&self) -> Option<(usize, i32)> {
         let mut client = AnyDriver::try_connect(&self.server).ok()?;
         let claim = pglock::election::leader(&mut client, &self.name).ok()??;
@@ -147,7 +147,7 @@ impl Fleet {
         self.terms().len()
     }
 
-    /// No term began before the last one was over, each by its own leader's clock.
+    /// No term began before the last one was over, each by its leader's clock.
     #[track_caller]
     pub fn assert_no_overlap(&self) {
         for pair in self.terms().windows(2) {
@@ -181,14 +181,14 @@ impl Journal {
     }
 }
 
-/// By the shell, which has it built in.
+/// By the shell, where `kill` is built in.
 pub fn send_signal(signal: &str, pid: u32) {
     let kill = format!("kill -{signal} {pid}");
     let killed = Command::new("sh").args(["-c", &kill]).status();
     assert!(killed.unwrap().success());
 }
 
-/// All processes are on one machine.
+/// The same clock for all processes, which are on one machine.
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     u64::try_from(now.unwrap().as_nanos()).unwrap()
@@ -234,7 +234,7 @@ fn candidate<D: Driver>(url: &str, application: &str, name: &str) -> Election {
     Election::new(move || D::try_connect(&url), name)
 }
 
-/// Writes down when it was still on. The clock is read before the term is: at that time, too, it was on.
+/// Records until when the term lasted. It reads the clock before it checks the term.
 fn serve(term: &Term, journal: &Path) {
     let file = File::create(journal.join(term.token().to_string())).unwrap();
     let from = now();

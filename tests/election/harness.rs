@@ -1,4 +1,4 @@
-//! The drivers that elections run on, and what a test sees of an election from outside.
+//! The drivers that elections run on, and what a test sees from outside.
 
 use std::sync::Mutex;
 
@@ -9,14 +9,14 @@ use pglock::{Key, LockBackend};
 use crate::oracle::{Oracle, connect, unique_name, url, wait_until};
 use crate::proxy::Proxy;
 
-/// A driver, by what an election on it needs.
+/// What an election needs from a driver.
 pub trait Driver: 'static {
     type Backend: LockBackend + Send;
 
     /// Whether a connection goes back to a pool and lives on.
     const POOLED: bool = false;
 
-    /// An election whose sessions call themselves by its name.
+    /// An election whose sessions have its name as application name.
     fn election(url: &str, name: &str) -> Election;
 
     fn try_connect(url: &str) -> Result<Self::Backend, BoxError>;
@@ -37,8 +37,7 @@ pub fn through(proxy: &Proxy) -> String {
     )
 }
 
-/// A database of a test's own, dropped with this: what becomes of the sessions of other tests does not
-/// show in its statistics.
+/// A database for one test, dropped with this: its statistics do not count the sessions of other tests.
 pub struct Database(String);
 
 impl Database {
@@ -62,7 +61,7 @@ impl Drop for Database {
     }
 }
 
-/// A URL with the name of an application.
+/// A URL with an application name.
 pub fn named(url: &str, name: &str) -> String {
     let mark = if url.contains('?') { '&' } else { '?' };
     match url.contains("://") {
@@ -161,13 +160,13 @@ impl Driver for DieselPool {
     }
 }
 
-/// For what is the same on every driver.
+/// For tests of what is the same on every driver.
 #[cfg(feature = "postgres")]
 pub type AnyDriver = Postgres;
 #[cfg(not(feature = "postgres"))]
 pub type AnyDriver = Diesel;
 
-/// Makes a test of each driver, for what a pool adds nothing to.
+/// Makes a test for each driver, where a pool makes no difference.
 macro_rules! on_both_drivers {
     ($($function:ident),+ $(,)?) => {$(
         mod $function {
@@ -187,7 +186,7 @@ macro_rules! on_both_drivers {
 }
 pub(crate) use on_both_drivers;
 
-/// Makes a test of each driver, and of a pool of each.
+/// Makes a test for each driver, and for a pool of each.
 macro_rules! on_every_driver {
     ($($function:ident),+ $(,)?) => {$(
         mod $function {
@@ -222,7 +221,7 @@ macro_rules! on_every_driver {
 }
 pub(crate) use on_every_driver;
 
-/// An election of a test's own, and a second connection that looks at it.
+/// An election for one test, and a second connection that looks at it.
 pub struct Case {
     pub name: String,
     pub lock: Key,
@@ -247,7 +246,7 @@ impl Case {
         self.oracle.lock().unwrap()
     }
 
-    /// The process of the server that has the lock.
+    /// The server process that holds the lock.
     pub fn leader(&self) -> i32 {
         let mut oracle = self.oracle();
         let holders = oracle
@@ -267,8 +266,8 @@ impl Case {
         row.unwrap().get(0)
     }
 
-    /// No lock is left of the election, at once, and no session but a pool's as soon as the server has
-    /// read the farewell.
+    /// The election has left no lock, and, as soon as the server has read the last message, no session
+    /// except a pool's.
     #[track_caller]
     pub fn assert_nothing_left<D: Driver>(&self) {
         assert_eq!(self.locks(), 0);

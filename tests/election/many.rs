@@ -1,4 +1,4 @@
-//! Many elections in one process, and what is left of them: nothing.
+//! Many elections in one process, which leave nothing behind.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::server::Server;
 
 const ELECTIONS: usize = 200;
 
-/// Where the process of its own finds the server.
+/// Tells the child process where the server is.
 const TASK: &str = "PGLOCK_TEST_MANY";
 
 on_both_drivers!(two_hundred_elections_in_one_process);
@@ -84,7 +84,7 @@ fn lead_all<D: Driver>() {
         (sessions() == 0).then_some(())
     });
 
-    // An attempt that is in vain, one that fails, one that is told to stop.
+    // One attempt does not win, one fails, one is stopped.
     let leader = elections[0].campaign().unwrap();
     assert!(elections[0].try_campaign().unwrap().is_none());
     let connect = || Err::<D::Backend, _>("no server");

@@ -1,4 +1,4 @@
-//! What a term is to its leader.
+//! Terms, as their leaders see them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -72,7 +72,7 @@ fn a_body_runs_within_a_term<D: Driver>() {
     case.assert_nothing_left::<D>();
 }
 
-/// The leader sees it without asking: the next question is twenty minutes away.
+/// The leader notices without asking: its next question is twenty minutes away.
 fn a_term_ends_with_its_session<D: Driver>() {
     let case = Case::new();
     let election = case.election::<D>().lease(Duration::from_secs(3_600));

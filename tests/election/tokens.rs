@@ -24,7 +24,7 @@ fn token<D: Driver>(server: &Server) -> Token {
     token
 }
 
-/// Nothing else is written that would bring the transaction's number to disk.
+/// Nothing else is written that would save the transaction's number to disk.
 fn tokens_grow_over_a_crash<D: Driver>() {
     let server = Server::new(&unique_name("token-crash"));
     server.configure("synchronous_commit = off\nwal_writer_delay = 10s\nautovacuum = off\n");

@@ -13,7 +13,7 @@ pub struct Wire {
     pub proxy: Proxy,
     /// The name under which the server shows the sessions that come through the proxy.
     pub application: String,
-    /// Of the driver: whether its BEGIN is a request, or part of another.
+    /// Whether the driver's BEGIN is a request of its own, or part of another.
     pub begin_is_a_request: bool,
 }
 
@@ -62,9 +62,9 @@ pub fn terminate(application: &str) {
     }
 }
 
-/// When `work` calls what it is given, begins to cancel whatever the sessions of the application do.
-/// One cancel alone would come before the request that it is meant for, and the server ignores one
-/// that finds the session idle; but there are fewer in a row than a release can take.
+/// When `work` calls its argument, begins to cancel whatever the sessions of the application do. One
+/// cancel alone would come before its request, and the server ignores a cancel of an idle session; but
+/// there are fewer in a row than a release can take.
 pub fn cancel_again_and_again<R>(
     wire: &Wire,
     work: impl FnOnce(Box<dyn FnOnce() -> Then + Send>) -> R,
@@ -89,19 +89,19 @@ pub fn cancel_again_and_again<R>(
     })
 }
 
-/// A pool of one connection, so that a connection that is not clean is the next to be used.
+/// A pool of one connection, so that an unclean connection is the next one used.
 #[cfg(feature = "r2d2")]
 fn pool<M: r2d2::ManageConnection>(manager: M) -> Pool<M> {
     Pool::builder().max_size(1).build(manager).unwrap()
 }
 
-/// A queued pool that hands its connection over however long the sections take.
+/// A queued pool that hands its connection over, however long the sections take.
 #[cfg(feature = "r2d2")]
 pub fn handing_over<M: r2d2::ManageConnection>(pool: Pool<M>) -> pglock::QueuedPool<M> {
     pglock::QueuedPool::new(pool).max_hold(crate::oracle::PATIENCE)
 }
 
-/// Makes a test of each backend: a function gets the wire, and what makes backends on it.
+/// Makes a test for each backend: the function gets the wire, and a maker of backends on it.
 macro_rules! on_every_backend {
     ($function:ident) => {
         mod $function {
@@ -161,7 +161,7 @@ macro_rules! on_every_backend {
 }
 pub(crate) use on_every_backend;
 
-/// Makes a test of each queued pool: a function gets the wire and the pool.
+/// Makes a test for each queued pool: the function gets the wire and the pool.
 #[cfg(feature = "r2d2")]
 macro_rules! on_every_queued_pool {
     ($function:ident) => {

@@ -1,5 +1,5 @@
-//! Cancels that meet one request after another. No more than one can be aimed at the server in
-//! time, so a session says what the server would: a request that is cancelled has done nothing.
+//! Cancels that hit one request after another. Only one cancel can be timed for a real server, so a
+//! session answers as the server would: a cancelled request has done nothing.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn a_release_is_tried_again_and_again() {
     }
 }
 
-/// The acquire, or what goes back to the savepoint after it.
+/// The cancels hit the acquire, or the ROLLBACK TO after it.
 #[test]
 fn a_refused_acquire_leaves_the_transaction_usable() {
     let (mut oracle, key, work) = (Oracle::new(), unique_key(), unique_key());
@@ -42,7 +42,7 @@ fn a_refused_acquire_leaves_the_transaction_usable() {
     }
 }
 
-/// Where the server refuses every release, the session ends; also under a role that may not end it.
+/// If the server refuses every release, the session ends, even under a role that may not end it.
 #[test]
 fn a_release_that_is_refused_ends_the_session() {
     let role = unique_name("role");
@@ -69,7 +69,7 @@ fn a_release_that_is_refused_ends_the_session() {
 /// A connection on which requests fail.
 struct Faulty<C> {
     connection: C,
-    /// How many requests are still sent before those that are cancelled.
+    /// How many requests still succeed before the cancelled ones.
     sent_before: u32,
     cancels: u32,
     /// Requests with one of these texts are refused.

@@ -1,5 +1,5 @@
-//! Each fault at each point of a section for which another thread waits in the queue of a queued
-//! pool: that next thread never works without the lock, and gets it in the end.
+//! Each fault at each point of a section, while another thread waits in the queue of a queued pool: that
+//! next thread never works without the lock, and gets it in the end.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Once};
@@ -32,8 +32,8 @@ where
 
 on_every_queued_pool!(a_session_is_terminated);
 
-/// After the last answer of the server it is too late to be told: then the next thread gets a
-/// session that has ended, on which nothing can be done.
+/// After the server's last answer the section cannot notice. Then the next thread gets a session that has
+/// ended, on which nothing can be done.
 fn a_session_is_terminated<M>(wire: &Wire, pool: &QueuedPool<M>)
 where
     M: ManageConnection<Connection: Session>,
@@ -67,7 +67,7 @@ where
 
 on_every_queued_pool!(a_request_is_cancelled);
 
-/// Chance decides which request is met; it may be one of the next thread.
+/// Chance decides which request is hit; it may be one of the next thread.
 fn a_request_is_cancelled<M>(wire: &Wire, pool: &QueuedPool<M>)
 where
     M: ManageConnection<Connection: Session>,
@@ -159,7 +159,7 @@ impl Case {
         }
     }
 
-    /// What must be true when the fault is over. A next thread that failed tries again.
+    /// What must be true after the fault. If the next thread failed, it tries again.
     fn check<M>(&self, ended: &Ended, pool: &QueuedPool<M>, point: Point)
     where
         M: ManageConnection<Connection: Session>,
@@ -187,7 +187,7 @@ impl Case {
     }
 }
 
-/// What a section and the next one were told.
+/// The results of a section and of the next one.
 struct Ended {
     told: Told,
     next: Told,
@@ -195,13 +195,13 @@ struct Ended {
     table: Table,
 }
 
-/// The body of the section that is first, unless a fault has let the next one come before.
+/// The body of the first section, unless a fault has let the next one go first.
 struct First<'a> {
     next_comes: NextComes,
     table: &'a Table,
 }
 
-/// Returns when the next thread is in the queue, or has been.
+/// Waits until the next thread is in the queue, or has been.
 type NextComes = Arc<dyn Fn() + Send + Sync>;
 
 impl Body for First<'_> {
@@ -211,7 +211,7 @@ impl Body for First<'_> {
     }
 }
 
-/// Inserts a row, and then must be the holder still.
+/// Inserts a row, and must then still be the holder.
 #[derive(Clone, Copy)]
 struct Holder<'a> {
     key: &'a Key,

@@ -1,5 +1,5 @@
-//! Faults for real, at chosen points of a section: the connection is cut, the session terminated or
-//! cancelled, the client killed.
+//! Real faults at chosen points of a section: the connection is cut, the session terminated or cancelled,
+//! the client killed.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 

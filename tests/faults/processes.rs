@@ -1,4 +1,4 @@
-//! The client process itself is killed: this test's own program, started once more.
+//! The client process itself is killed: this test program, started once more.
 
 use std::process::{Command, Stdio};
 
@@ -78,7 +78,7 @@ fn hold<B: LockBackend>(backend: &mut B, task: &[&str]) {
     held.unwrap();
 }
 
-/// Until the input ends, so that a child whose parent has failed does not stay.
+/// Waits until the input ends, so that the child of a failed parent ends, too.
 fn wait_to_be_killed<S: Session>(conn: &mut S, ready: &str, insert: &str) -> Result<(), Error> {
     conn.send(insert).unwrap();
     with_lock(conn, ready, |_| {

@@ -1,4 +1,4 @@
-//! What the faults happen to: a section that inserts a row, as a row of steps.
+//! What the faults hit: a section that inserts a row, in steps.
 
 use pglock::driver::Session;
 use pglock::{Error, Key, LockBackend, with_lock, with_transaction_lock};
@@ -22,7 +22,7 @@ pub enum Step {
     Unlock,
 }
 
-/// What a section comes to.
+/// The result of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
     Done,
@@ -37,7 +37,7 @@ pub enum Told {
 impl Form {
     pub const ALL: [Self; 2] = [Self::Session, Self::Transaction];
 
-    /// Its requests, in order. diesel sends the lock and BEGIN as one.
+    /// Its requests, in order. diesel sends the lock and BEGIN as one request.
     pub fn steps(self, begin_is_a_request: bool) -> Vec<Step> {
         match self {
             Self::Session => vec![Step::Lock, Step::Body, Step::Unlock],
@@ -60,7 +60,7 @@ impl Form {
         }
     }
 
-    /// Whether the row is there if a section comes to that point and no further.
+    /// Whether the row is there if a section gets to that point and no further.
     pub fn work_is_done(self, step: Step, point: Point) -> bool {
         match (self, step) {
             (Self::Session, Step::Unlock) => true,
@@ -71,13 +71,13 @@ impl Form {
         }
     }
 
-    /// Whether the row is there when a section was told this.
+    /// Whether the row is there if this is the section's result.
     pub fn work_was_done(self, told: Told) -> bool {
         told == Told::Done || (self, told) == (Self::Session, Told::LockLost)
     }
 }
 
-/// What a section does, on whichever session it gets.
+/// What a section does on its session.
 pub trait Body {
     fn run<S: Session>(self, session: &mut S) -> Result<(), Error>;
 }
@@ -91,7 +91,7 @@ impl Body for &Table {
 }
 
 impl Step {
-    /// What is found in the text of this request, and in that of no earlier one.
+    /// A text in this request, and in no earlier one.
     pub fn marker(self) -> &'static str {
         match self {
             Self::Begin => "START TRANSACTION",
@@ -102,7 +102,7 @@ impl Step {
         }
     }
 
-    /// What a caller must be told if this request finds no connection, or gets no reply.
+    /// The result if this request finds no connection, or gets no reply.
     pub fn told_if_lost(self) -> Told {
         match self {
             Self::Begin | Self::Lock => Told::LostAtAcquire,

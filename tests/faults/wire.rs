@@ -10,8 +10,8 @@ use crate::section::{Form, Step, Told};
 
 on_every_backend!(a_connection_is_cut);
 
-/// The client sees nothing but a connection that ends, and must say at which step. The server
-/// notices by itself.
+/// The client sees only that its connection has ended, and must say at which step. The server notices by
+/// itself.
 fn a_connection_is_cut<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     for form in Form::ALL {
         for step in form.steps(wire.begin_is_a_request) {
@@ -62,8 +62,7 @@ fn a_session_is_terminated<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
 
 on_every_backend!(a_request_is_cancelled);
 
-/// Which request a cancel meets, and in which instant, is left to chance; what it comes to must hold
-/// together each time.
+/// Chance decides which request a cancel hits, and when; the outcome must be consistent each time.
 fn a_request_is_cancelled<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     for form in Form::ALL {
         for step in form.steps(wire.begin_is_a_request) {
@@ -83,7 +82,7 @@ fn a_request_is_cancelled<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
 
 on_every_backend!(a_stalled_request_keeps_the_lock);
 
-/// Until the server has the COMMIT or the unlock, nobody else gets in, and the work is not there.
+/// Until the server gets the COMMIT or the unlock, nobody else gets in, and the work is not visible.
 fn a_stalled_request_keeps_the_lock<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     for (form, step) in [
         (Form::Session, Step::Unlock),
@@ -109,7 +108,7 @@ fn a_stalled_request_keeps_the_lock<B: LockBackend>(wire: &Wire, fresh: impl Fn(
 
 on_every_backend!(a_waiter_is_cut_off);
 
-/// The server only notices when it has the lock to give; then it is free again at once.
+/// The server notices only when it grants the lock; then the lock is free again at once.
 fn a_waiter_is_cut_off<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     let (mut oracle, mut holder, key) = (Oracle::new(), Oracle::new(), unique_key());
     let table = Table::new();
@@ -133,8 +132,8 @@ fn a_waiter_is_cut_off<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
 
 on_every_backend!(a_lost_connection_stays_lost);
 
-/// An error of the body, with which the rollback and the release fail in silence; the next section
-/// on the connection is told. A pool has another connection.
+/// The body fails, and the rollback and the release fail silently; the next section on the connection gets
+/// an error. A pool has another connection.
 fn a_lost_connection_stays_lost<B: LockBackend>(wire: &Wire, fresh: impl Fn() -> B) {
     for first in Form::ALL {
         for second in Form::ALL {
@@ -155,7 +154,7 @@ fn a_lost_connection_stays_lost<B: LockBackend>(wire: &Wire, fresh: impl Fn() ->
     }
 }
 
-/// A section with a key and a table of its own.
+/// A section, its key and its table.
 struct Case {
     name: String,
     form: Form,

@@ -1,8 +1,8 @@
 //! Servers that answer anything: no panic, no hang, and no `Ok` that the server did not give.
 //!
-//! The server is in this file's folder, speaks PostgreSQL's protocol 3 well until the connection is
-//! made, and then follows a script. When that ends it closes the connection, so that nothing waits for
-//! ever. The number of scripts can be set:
+//! The server, in this folder, speaks PostgreSQL's protocol 3 correctly until the connection is made, and
+//! then follows a script. At its end it closes the connection, so that nothing waits for ever. The number
+//! of scripts can be set:
 //!
 //! ```text
 //! PGLOCK_SCRIPTS=10000 cargo test --all-features --test hostile
@@ -25,17 +25,17 @@ use reply::Reply;
 use server::Server;
 use verbs::{Calls, Verb};
 
-/// How many scripts each driver meets.
+/// How many scripts run against each driver.
 fn scripts() -> u32 {
     std::env::var("PGLOCK_SCRIPTS").map_or(500, |number| number.parse().unwrap())
 }
 
-/// Longer than any call can take: only a call that hangs is waited for as long.
+/// Longer than any call can take. Only a call that hangs waits that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Case = (Verb, Vec<Reply>);
 
-/// Where the calls are made: a thread of its own, since one that hangs cannot be ended.
+/// Makes the calls in a thread of its own, since a call that hangs cannot be ended.
 struct Client {
     cases: SyncSender<Case>,
     outcomes: Receiver<Result<(), String>>,

@@ -12,12 +12,12 @@ use crate::verbs::Calls;
 pub struct Reply {
     pub items: Vec<Item>,
     pub end: End,
-    /// How many columns a statement has that is prepared, and of which type.
+    /// How many columns a prepared statement has, and their type.
     pub columns: (u16, u32),
 }
 
 impl Reply {
-    /// Whether it is a whole reply without an error, in which a statement is completed, and no row refuses.
+    /// Whether it is a whole reply without an error, in which a statement completes and no row refuses.
     pub fn grants(&self, is_refusal: fn(&str) -> bool, libpq: bool) -> bool {
         let refuses = |item: &Item| match item {
             Item::Error(..) | Item::Unknown | Item::CopyIn | Item::CopyOut => true,
@@ -27,7 +27,7 @@ impl Reply {
             }),
             _ => false,
         };
-        // An empty query is complete too: its answer looks like that of a statement.
+        // An empty query completes, too: its answer looks like a statement's.
         let completes = |item: &Item| match item {
             Item::Complete(_) | Item::Empty => true,
             Item::Rows(..) => libpq,
@@ -39,10 +39,10 @@ impl Reply {
     }
 }
 
-/// A message of the server's.
+/// A message from the server.
 #[derive(Debug, Clone)]
 pub enum Item {
-    /// A description, and rows that have, or have not, so many columns.
+    /// A description, and rows that may have another number of columns.
     Rows(u16, Vec<Vec<Option<Vec<u8>>>>),
     /// Rows without a description.
     BareRow,
@@ -62,16 +62,16 @@ pub enum Item {
 #[derive(Debug, Clone)]
 pub enum Text {
     Plain(Vec<u8>),
-    /// The client's own mark, as it stands in the statement, and a text behind it.
+    /// The client's own mark, as in the statement, and a text after it.
     Marked(Vec<u8>),
 }
 
-/// What stands at the end of a reply.
+/// The end of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// `ReadyForQuery`, with a transaction status.
     Ready(u8),
-    /// Two of them.
+    /// Two `ReadyForQuery`.
     ReadyTwice(u8),
     /// The connection is closed.
     Close,
@@ -79,7 +79,7 @@ pub enum End {
     Half,
 }
 
-/// Of the words and texts that pglock itself uses, and of others.
+/// Words and texts that pglock itself uses, and others.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let words = [
         "",

@@ -1,4 +1,4 @@
-//! Scripts that are told by name, and what each of them means.
+//! Scripts with a meaning, each tested by name.
 
 use pglock::{Error, with_lock};
 
@@ -27,7 +27,7 @@ fn error(text: Text) -> Item {
     Item::Error(b"P0001".to_vec(), text)
 }
 
-/// What a section comes to on a server that follows a script.
+/// The result of a section on a server that follows a script.
 fn section<C: Calls>(script: &[Reply]) -> Result<(), Error> {
     let server = Server::start();
     let log = server.follow(script);
@@ -36,7 +36,7 @@ fn section<C: Calls>(script: &[Reply]) -> Result<(), Error> {
     with_lock(&mut connection, "key", |_| Ok(()))
 }
 
-/// The reply to the acquire, and a good one to the release.
+/// The same for a reply to the acquire, and a good one to the release.
 fn acquire<C: Calls>(items: &[Item], end: End) -> Result<(), Error> {
     section::<C>(&[reply(items, end), reply(&[done()], End::Ready(b'I'))])
 }
@@ -82,7 +82,7 @@ fn half_a_reply_is_a_lost_connection() {
     check::<diesel::PgConnection>();
 }
 
-/// The server can read the mark in the statement. With it, it can refuse, which it can in any case.
+/// The server can read the mark in the statement. With it, it can only refuse, as it always can.
 #[test]
 fn an_echo_of_the_mark_can_only_refuse() {
     fn check<C: Calls>() {
@@ -113,7 +113,7 @@ fn an_error_in_no_encoding_is_an_error() {
     check::<diesel::PgConnection>();
 }
 
-/// Only a driver that reads rows is refused by one.
+/// Only a driver that reads rows takes a row for a refusal.
 #[test]
 fn rows_of_any_form_do_no_harm() {
     for strange in [row(0, b""), row(1, b"\xff"), row(3, b"granted")] {

@@ -1,4 +1,4 @@
-//! The server: it speaks well until the script begins.
+//! The server, which speaks correctly until the script begins.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ pub struct Server {
     script: Arc<Mutex<Log>>,
 }
 
-/// What has been sent to whom: one script's.
+/// What one script has sent.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<State>>);
 
@@ -35,7 +35,7 @@ impl Log {
         self.0.lock().unwrap().replies.len()
     }
 
-    /// Whether one of the messages from that number on was granted.
+    /// Whether a message from that number on was granted.
     pub fn is_granted_from(&self, from: usize, is_refusal: fn(&str) -> bool, libpq: bool) -> bool {
         let state = self.0.lock().unwrap();
         let mut replies = state.replies.iter().skip(from);
@@ -66,7 +66,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let log = current.lock().unwrap().clone();
-                // An error is the client's end.
+                // An error means that the client has ended.
                 thread::spawn(move || stream.and_then(|stream| serve(stream, &log)));
             }
         });
@@ -166,12 +166,12 @@ fn description(columns: u16, kind: u32) -> Vec<u8> {
     message(b'T', &[&fields])
 }
 
-/// Says whether the conversation goes on.
+/// Returns whether the conversation goes on.
 fn write(reply: &Reply, statement: &[u8], bytes: &mut Vec<u8>) -> bool {
     for item in &reply.items {
         write_item(item, statement, bytes);
     }
-    // Who copies waits for more, and would wait for ever.
+    // A client that copies would wait for more for ever.
     let copies = |item: &Item| matches!(item, Item::CopyOut | Item::CopyIn);
     let go_on = !reply.items.iter().any(copies);
     match reply.end {

@@ -1,4 +1,4 @@
-//! What is called, and what it may return.
+//! The calls, and what they may return.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::server::Log;
 
 /// A driver's connection.
 pub trait Calls: Session {
-    /// The messages of a COPY that the driver tells from success.
+    /// The messages of a COPY that the driver does not mistake for success.
     const COPIES: &'static [Item];
     const VERBS: &'static [Verb];
-    /// Whether the driver is libpq's, whose `PQexec` gives the last result of a message: it forgets an
-    /// error that a result comes after, and takes a description of rows for a result.
+    /// Whether the driver uses libpq, whose `PQexec` returns the last result of a message: it forgets an
+    /// error if a result follows, and takes a description of rows for a result.
     const LIBPQ: bool;
 
     fn connect(port: u16) -> Self;
@@ -62,7 +62,7 @@ pub fn any<C: Calls>() -> impl Strategy<Value = Verb> {
     select(C::VERBS.to_vec())
 }
 
-/// Where the server has to have granted what was asked for last.
+/// Checks that the server has granted the last request.
 struct Check<'l> {
     log: &'l Log,
     is_refusal: fn(&str) -> bool,
@@ -77,7 +77,7 @@ impl Check<'_> {
         self.entered = self.log.answered();
     }
 
-    /// The same of the end of a section: a driver may say something after it.
+    /// The same for the end of a section, after which a driver may send more.
     fn ended(&mut self) {
         self.granted_from(self.entered, "the end");
     }
@@ -88,7 +88,7 @@ impl Check<'_> {
         }
     }
 
-    /// The same, where what rows say is the server's affair.
+    /// The same where a row cannot refuse.
     fn answered(&mut self, what: &'static str) {
         self.is_refusal = |_| false;
         self.granted(what);
@@ -96,7 +96,7 @@ impl Check<'_> {
 }
 
 impl Verb {
-    /// An error says which `Ok` the server did not give.
+    /// The error names the `Ok` that the server did not give.
     pub fn call<C: Calls>(self, connection: &mut C, log: &Log) -> Result<(), String> {
         let is_refusal = match C::REPLIES {
             Replies::Rows => |row: &str| Refusal::read(row).is_some(),
@@ -226,8 +226,8 @@ impl Calls for postgres::Client {
 impl Calls for diesel::PgConnection {
     /// diesel takes the beginning of a COPY for its end, and for success.
     const COPIES: &'static [Item] = &[Item::Empty];
-    /// Without those that read rows: diesel panics where they do not end as it thinks (its
-    /// `pg/connection/cursor.rs` asserts `next_res.is_none()`).
+    /// Without those that read rows: diesel panics where rows end in an unexpected way
+    /// (`pg/connection/cursor.rs` asserts `next_res.is_none()`).
     const VERBS: &'static [Verb] = ALL.split_at(ALL.len() - 3).0;
     const LIBPQ: bool = true;
 

@@ -11,14 +11,14 @@ use crate::oracle::{Oracle, Table, connect, unique_name, url};
 
 type Pool = r2d2::Pool<PostgresConnectionManager<NoTls>>;
 
-/// A driver's connection in a struct, as services have it.
+/// A driver's connection in a struct, as in many services.
 struct Shop<C> {
     conn: C,
     name: String,
     sold: u32,
 }
 
-/// The same field by its path, as a method of another struct has it.
+/// The same field by its path, from a method of another struct.
 struct Company(Shop<Client>);
 
 macro_rules! count {
@@ -28,7 +28,7 @@ macro_rules! count {
 }
 
 impl Shop<Client> {
-    /// Other fields stay in reach, and the field's name is not taken from a method.
+    /// Other fields stay accessible, and a method can have the field's name.
     #[locked(key = "{self.name}:{seat}", conn = self.conn)]
     fn sell(&mut self, seat: &str) -> anyhow::Result<(u32, Vec<String>)> {
         self.conn.batch_execute("SELECT 1")?;

@@ -1,4 +1,4 @@
-//! What `#[pglock::locked]` locks, on a real server. What does not compile is in `macros/tests`.
+//! What `#[pglock::locked]` locks on a real server. `macros/tests` has what must not compile.
 
 mod fields;
 mod names;
@@ -33,7 +33,7 @@ struct Seat {
     number: (i32, char),
 }
 
-/// Documented, and with all that a signature can have.
+/// With documentation, and all that a signature can have.
 #[locked(key = "{{{what:?}}}:{n:03}", conn = db, shared)]
 fn sell<'a, T, const N: usize>(
     what: &'a str,

@@ -11,7 +11,7 @@ struct Train {
     stop: (i32, i32),
 }
 
-/// With `r#` as in code, and without as in `format!`.
+/// With `r#`, as in code, and without, as in `format!`.
 #[locked(key = "{name}:{type}:{r#type}:{train.type}:{train.r#type}:{train.stop.1:02}")]
 fn keywords(
     conn: &mut Client,

@@ -36,7 +36,7 @@ pub fn an_error_of_the_statements_leaves_the_transaction_as_it_was<H: InTransact
             oracle.assert_free(&key);
             on(backend, &table.assert_rows(1)).unwrap();
         }
-        // The server has not come to the savepoint.
+        // The server has not reached the savepoint.
         let error = Lock::new(&mut *backend, &key).batch_execute("not SQL");
         of_statements(error.unwrap_err());
         on(backend, "SELECT 1").unwrap_err();
@@ -100,7 +100,7 @@ pub fn an_aborted_transaction_is_told<H: InTransaction>() {
     });
 }
 
-/// Whose COMMIT looks for it.
+/// The transaction's COMMIT looks for its name.
 fn keeps_its_name<B: LockBackend>(backend: &mut B) {
     let table = Table::new();
     let block = format!("DO $$ BEGIN {}; END $$", table.insert());

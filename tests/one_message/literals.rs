@@ -90,7 +90,7 @@ fn what_the_encoding_does_not_have_is_an_error() {
     client
         .batch_execute("SET client_encoding = 'SQL_ASCII'")
         .unwrap();
-    // The bytes are those of UTF-8, whatever the session calls them.
+    // The bytes are UTF-8, whatever encoding the session has.
     Lock::new(&mut client, &key).batch_execute(&text).unwrap();
     client
         .batch_execute("SET client_encoding = 'EUC_JP'")

@@ -1,4 +1,4 @@
-//! Sections in one message: the lock, statements, COMMIT and release. What a section promises, on every
+//! Sections in one message: lock, statements, COMMIT and release. The promises of a section, on every
 //! backend.
 
 #[allow(dead_code)] // no test uses all of it
@@ -26,7 +26,7 @@ pub(crate) fn assert(condition: &str) -> String {
     format!("SELECT 1 / ({condition})::int;\n")
 }
 
-/// Whether the session that asks holds a key, as `pg_locks` has it.
+/// A condition: `pg_locks` shows that this session holds a key.
 pub(crate) fn holds_key(key: &Key, mode: &str) -> String {
     let (classid, objid, objsubid) = key.pg_locks();
     format!(
@@ -36,7 +36,7 @@ pub(crate) fn holds_key(key: &Key, mode: &str) -> String {
     )
 }
 
-/// The SQLSTATE of an error of the statements, or, with diesel, which has none, its text.
+/// The SQLSTATE of an error of the statements, or its text with diesel, which has no SQLSTATE.
 #[track_caller]
 pub(crate) fn of_statements(error: Error) -> String {
     let Error::Body(error) = error else {

@@ -21,7 +21,7 @@ pub fn statements_run_under_the_lock_and_are_committed<H: Harness>() {
     });
 }
 
-/// A driver reads the first column of each row.
+/// A driver that looks for a refusal reads the first column of each row.
 pub fn rows_without_a_column_do_no_harm<H: Harness>() {
     H::with(|backend| {
         let mut lock = Lock::new(backend, unique_key());
@@ -102,7 +102,7 @@ pub fn an_error_of_the_statements_is_the_drivers_and_rolls_back<H: Harness>() {
     assert_eq!(table.rows(), 1);
 }
 
-/// Whatever an error of the statements says.
+/// It is not mistaken for an error of the lock.
 pub fn an_sqlstate_of_the_locks_in_the_statements_is_theirs<H: Harness>() {
     let (key, mut oracle) = (unique_key(), Oracle::new());
     H::with(|backend| {
@@ -116,7 +116,7 @@ pub fn an_sqlstate_of_the_locks_in_the_statements_is_theirs<H: Harness>() {
     });
 }
 
-/// Of a foreign server, say. diesel takes its own connection for lost.
+/// A foreign server can cause it. Not with diesel, which itself takes the connection for lost.
 #[test]
 fn an_sqlstate_of_a_lost_connection_does_not_lose_it() {
     let (key, mut client) = (unique_key(), connect());
@@ -153,7 +153,7 @@ pub fn a_raw_transaction_is_told<H: Harness>() {
         let mut bounded = Lock::new(&mut *backend, &key).timeout(std::time::Duration::from_secs(9));
         let error = bounded.batch_execute(&table.insert()).unwrap_err();
         assert!(matches!(error, Error::InTransaction { .. }), "{error:?}");
-        // It is not over: what follows must not be committed. (A pool may not take the connection back.)
+        // The transaction goes on: what follows must not be committed. (A pool may not take the connection back.)
         let this = "coalesce(current_setting('pglock_test.session', true), '') = 'this'";
         on(backend, &crate::assert(this)).unwrap_err();
         on(backend, "ROLLBACK").unwrap();

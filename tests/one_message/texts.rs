@@ -1,4 +1,4 @@
-//! What a text can hold: the ends of transactions, comments, strings.
+//! What a text can contain: COMMIT and ROLLBACK, comments, strings.
 
 use pglock::{Error, Lock};
 
@@ -8,7 +8,7 @@ use crate::oracle::{Oracle, Table, unique_key};
 
 const IDLE: &str = "now() = statement_timestamp()";
 
-/// What came before the end that the text has set itself is as it says, what came after is not.
+/// The text ends the transaction: what comes before takes effect as it says, what comes after does not.
 fn is_told<H: Harness>(end: &str, committed: i64) {
     let (key, table, mut oracle) = (unique_key(), Table::new(), Oracle::new());
     let text = format!("{0}; {end}; {0}", table.insert());

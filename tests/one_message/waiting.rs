@@ -58,7 +58,7 @@ pub fn a_wait_of_several_slices_sees_what_was_written<H: Harness>() {
     Oracle::new().assert_free(&key);
 }
 
-/// Under the session's own limit and under none of the lock's: it could be the end of a slice.
+/// Without a timeout of the lock, and under the session's own, it could be the end of a slice.
 pub fn a_lock_timeout_of_the_statements_is_theirs<H: Harness>() {
     let (key, other, mut oracle) = (unique_key(), unique_key(), Oracle::new());
     oracle.lock(&other);
@@ -98,7 +98,7 @@ pub fn the_sessions_own_lock_timeout_is_a_timeout<H: Harness>() {
     assert_eq!(table.rows(), 0);
 }
 
-/// Whose it is, the first slice does not say with every driver.
+/// Not every driver can say in the first slice whether it hit the wait or the statements.
 pub fn a_cancel_holds_nothing<H: Harness>() {
     let (key, table, mut oracle) = (unique_key(), Table::new(), Oracle::new());
     oracle.lock(&key);
@@ -176,7 +176,7 @@ pub fn a_row_that_is_locked_times_out<H: Harness>() {
     assert_eq!(table.rows(), 1);
 }
 
-/// The server's own check would come after ten minutes: the question between two slices finds it.
+/// The server's own check would come after ten minutes: pglock's check between two slices finds it.
 pub fn a_deadlock_is_told_and_nothing_runs<H: Harness>() {
     let (ours, theirs, table) = (unique_key(), unique_key(), Table::new());
     let (mut oracle, mut other) = (Oracle::new(), Oracle::new());

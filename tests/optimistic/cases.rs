@@ -53,7 +53,7 @@ pub fn a_stale_save_changes_nothing_and_conflicts_again<D: Driver>() {
     );
 }
 
-/// The other has saved and not committed: the save waits, and then sees what was committed.
+/// Somebody else has saved and not committed: the save waits, and then sees what was committed.
 pub fn a_save_that_waited_for_another_conflicts<D: Driver>() {
     let house = House::new(INT);
     let (mut conn, mut other) = (D::open(&house), Oracle::new());
@@ -115,7 +115,7 @@ pub fn no_increment_is_lost<D: Driver>() {
                 let (visits, version) = conn.read(1);
                 conn.save_visits(1, version, visits + 1)
             };
-            // However slow the machine is: a retry gives up at some time, the test does not.
+            // A retry gives up in the end; the test does not, however slow the machine.
             while let Err(error) = retry(&mut save) {
                 assert!(error.is_conflict(), "{error:?}");
             }
@@ -169,7 +169,7 @@ pub fn a_version_that_can_go_no_higher_is_refused<D: Driver>() {
     assert_eq!(house.rows(), before);
 }
 
-/// Whatever the type that it was read as.
+/// Whatever type it was read as.
 pub fn the_last_version_is_that_of_the_column<D: Driver>() {
     let last = i64::from(i32::MAX);
     let house = House::new("int NOT NULL DEFAULT 2147483647");
@@ -213,7 +213,7 @@ pub fn a_serialization_failure_is_a_conflict<D: Driver>() {
     assert_eq!(house.rows()[0], "(1,ada,0,2)");
 }
 
-/// As anyhow, among others, prints an error: with all its sources.
+/// In a text with all sources, as anyhow and others print an error.
 pub fn the_reason_stands_in_an_error_once<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);
@@ -243,7 +243,7 @@ pub fn a_rolled_back_save_leaves_the_old_version<D: Driver>() {
     assert_eq!(conn.save(1, 1, "ada").unwrap(), 2);
 }
 
-/// A row is found by its index, whatever stands around the filter.
+/// The row is found by its index, whatever surrounds the filter.
 pub fn a_save_reads_no_other_row<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);

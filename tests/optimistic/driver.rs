@@ -17,7 +17,7 @@ diesel::table! {
     }
 }
 
-// The same table, as one whose versions are of the wider type.
+// The same table, with versions of the wider type.
 diesel::table! {
     #[sql_name = "seat"]
     wide_seat (id) {
@@ -130,16 +130,16 @@ impl Driver for PgConnection {
     }
 }
 
-/// What most versions are.
+/// The type of most versions.
 pub const INT: &str = "int NOT NULL DEFAULT 1";
 
-/// A schema of a test's own with a table `seat`, dropped with this.
+/// A schema with a table `seat`, for one test. Dropped with this.
 pub struct House {
     pub schema: String,
 }
 
 impl House {
-    /// Three seats at version 1; of which type the version is, is up to the test.
+    /// Three seats at version 1; the test chooses the version's type.
     pub fn new(version: &str) -> Self {
         let schema = unique_name("house");
         let create = format!(
@@ -166,7 +166,7 @@ impl House {
         format!("SET search_path TO {}", self.schema)
     }
 
-    /// Every row as text, seen from another connection.
+    /// Every row as text, as another connection sees it.
     pub fn rows(&self) -> Vec<String> {
         let query = format!("SELECT s::text FROM {}.seat s ORDER BY id", self.schema);
         let rows = Oracle::new().client.query(&query, &[]).unwrap();

@@ -1,4 +1,4 @@
-//! What the types of a `table!` rule out, and texts do not.
+//! What the types of a `table!` rule out, but names as text do not.
 
 use pglock::optimistic::{Error, postgres::VersionedTable, trigger_sql};
 

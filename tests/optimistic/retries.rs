@@ -1,4 +1,4 @@
-//! Work that is done again after a conflict, whatever the type of its errors.
+//! Work that is repeated after a conflict, whatever the type of its errors.
 
 use std::fmt::Debug;
 
@@ -21,7 +21,7 @@ impl MayConflict for OwnError {
     }
 }
 
-/// Somebody else saves between the first attempt's look and its save.
+/// Somebody else saves between the first attempt's read and its save.
 fn assert_second_attempt<D: Driver, E: MayConflict + Debug>(
     begin: &str,
     convert: impl Fn(Error) -> E,

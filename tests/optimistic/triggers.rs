@@ -20,7 +20,7 @@ pub fn the_trigger_raises_the_version_once_for_everybody<D: Driver>() {
     assert_eq!(conflict(conn.delete(1, 2)), (2, 4));
 }
 
-/// PostgreSQL cuts names off after 63 bytes.
+/// PostgreSQL truncates names to 63 bytes.
 pub fn long_columns_have_triggers_of_their_own<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);
@@ -67,7 +67,7 @@ pub fn a_save_that_a_policy_suppresses_is_no_conflict<D: Driver>() {
     let house = House::new(INT);
     let mut conn = D::open(&house);
     let before = house.rows();
-    // A role that every server has, and to which policies apply.
+    // A role that every server has, and that policies apply to.
     let (role, schema) = ("pg_monitor", &house.schema);
     let policy = format!(
         "ALTER TABLE seat ENABLE ROW LEVEL SECURITY; \

@@ -1,4 +1,4 @@
-//! What is particular to diesel: its filters, and what a save costs.
+//! What is specific to diesel: its filters, and what a save costs.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;

@@ -11,7 +11,7 @@ use r2d2::{ManageConnection, Pool};
 use crate::oracle::{self, unique_key, wait_until};
 use crate::timeouts::Timeouts;
 
-/// What a pool waits for a connection, if it does. Only a failing test waits as long.
+/// How long a pool waits for a connection. Only a failing test waits that long.
 const LONG: Duration = Duration::from_secs(5);
 
 fn pool<M: ManageConnection>(manager: M, timeouts: &Timeouts) -> Pool<M> {
@@ -46,7 +46,7 @@ where
     attempts(&pool, |result| assert!(result.unwrap().is_some()));
 }
 
-/// In each form, on the pool and on a queued one.
+/// Attempts in each form, on the pool and on a queued one.
 fn attempts<M>(pool: &Pool<M>, check: impl Fn(Result<Option<()>, Error>))
 where
     M: ManageConnection<Connection: Session>,
@@ -76,7 +76,7 @@ where
         assert_eq!(pool.state().connections, 0);
         let mut lock = Lock::new(&pool, unique_key());
         let ended = lock.try_run(|conn| {
-            // So that the pool does not take it back, and the next attempt finds none either.
+            // So that the pool does not take it back, and the next attempt finds no connection either.
             let _ = conn.send("SELECT pg_terminate_backend(pg_backend_pid())");
             conn.terminate();
             Ok::<_, Error>(())
@@ -90,7 +90,7 @@ where
 
 with_each_manager!(an_attempt_does_not_wait_for_one_that_another_thread_got);
 
-/// Both have waited for the same connection to be opened.
+/// Both wait until the same connection is open.
 fn an_attempt_does_not_wait_for_one_that_another_thread_got<M>(manager: M, _application: &str)
 where
     M: ManageConnection<Connection: Session>,
@@ -112,14 +112,14 @@ where
             drop(connection);
             attempt.join().unwrap()
         });
-        // It looks again and again by then.
+        // By then it looks again and again.
         let waited = wait_until("the attempt to wait", || {
             let waited = timeouts.take();
             (!waited.is_empty()).then_some(waited)
         });
         assert!(waited[0] < LONG, "{waited:?}");
         gate.open();
-        // Whichever of them got it, the attempt has ended.
+        // Whichever thread got the connection, the attempt has ended.
         match other.join().unwrap() {
             Ok(Some(())) | Err(Error::Checkout { .. }) => {}
             result => panic!("{result:?}"),
@@ -145,7 +145,7 @@ impl Gate {
     }
 }
 
-/// Opens no connection before its gate.
+/// Opens no connection before its gate is open.
 struct Gated<M> {
     manager: M,
     gate: Arc<Gate>,
@@ -169,7 +169,7 @@ impl<M: ManageConnection> ManageConnection for Gated<M> {
     }
 }
 
-/// After as long as the pool waits, and with the reason.
+/// It ends after the pool's own timeout, with the reason.
 #[cfg(feature = "postgres")]
 #[test]
 fn an_attempt_says_why_no_connection_opens() {

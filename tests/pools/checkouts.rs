@@ -1,4 +1,4 @@
-//! The wait for a connection of the pool: it has an end, and counts.
+//! The wait for a connection of the pool: it ends, and counts towards the timeout.
 
 use std::thread;
 use std::time::Duration;
@@ -46,8 +46,8 @@ where
 
 with_each_manager!(waiters_that_use_the_pool_up_are_told_and_end);
 
-/// The holder needs a second connection, and the waiters have the rest: an error within the pool's
-/// timeout, after which the waiters go on.
+/// The holder needs a second connection, and the waiters hold all others: it gets an error within the
+/// pool's timeout, and then the waiters go on.
 fn waiters_that_use_the_pool_up_are_told_and_end<M>(manager: M, application: &str)
 where
     M: ManageConnection<Connection: Session>,
@@ -79,7 +79,7 @@ where
 
 with_each_manager!(a_timeout_bounds_the_wait_for_a_connection);
 
-/// And the pool's own does, where it is shorter.
+/// If the pool's own timeout is shorter, that one ends the wait.
 fn a_timeout_bounds_the_wait_for_a_connection<M>(manager: M, _application: &str)
 where
     M: ManageConnection<Connection: Session>,
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// For how long each form would wait for a connection.
+/// How long each form would wait for a connection.
 fn waits<B>(pool: &B, timeout: Duration, timeouts: &Timeouts) -> Vec<Duration>
 where
     B: LockBackend + Clone,
@@ -128,7 +128,7 @@ where
 
 with_each_manager!(the_server_waits_for_what_the_pool_leaves_of_a_timeout);
 
-/// Whatever the backend does to find its connection.
+/// In whatever way the backend finds its connection.
 fn the_server_waits_for_what_the_pool_leaves_of_a_timeout<M>(manager: M, _application: &str)
 where
     M: ManageConnection<Connection: Session>,
@@ -143,7 +143,7 @@ where
     leaves(HandWrittenBackend(pool));
 }
 
-/// Each checkout takes that long.
+/// Makes each checkout take `TAKES`.
 #[derive(Debug)]
 struct Slow;
 
@@ -193,7 +193,7 @@ fn leaves<B: LockBackend + Send>(mut pool: B) {
     }
 }
 
-/// In milliseconds, as the statement sets it with which a session waits.
+/// In milliseconds, from the statement with which a session waits.
 fn lock_timeout_of(oracle: &mut Oracle, pid: i32) -> u64 {
     let query = "SELECT substring(query FROM $$'lock_timeout', '([0-9]+)'$$) \
                  FROM pg_stat_activity WHERE pid = $1";

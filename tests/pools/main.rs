@@ -1,4 +1,4 @@
-//! Pools: what they must never get back, how they are waited for, and what pooled locks can do.
+//! Pools: what they must never get back, the wait for their connections, and what pooled locks can do.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
@@ -14,8 +14,8 @@ use pglock::driver::Session;
 use pglock::{Error, Lock, LockBackend, LockGuard, QueuedPool, with_transaction_lock};
 use r2d2::{ManageConnection, Pool};
 
-/// A manager of each driver, and a hand-written one. Each calls itself by a name under which the
-/// server shows its sessions.
+/// A manager of each driver, and a hand-written one. The sessions of each have an application name of
+/// their own.
 macro_rules! with_each_manager {
     ($function:ident) => {
         mod $function {
@@ -128,7 +128,7 @@ where
     oracle.assert_free(&key);
 }
 
-/// diesel's pooled connections are connections themselves, and stand in transactions.
+/// diesel's pooled connections are connections themselves, and can be in transactions.
 #[cfg(feature = "diesel")]
 #[test]
 fn a_pooled_diesel_connection_locks_in_its_own_transaction() {

@@ -12,8 +12,8 @@ use crate::{held_by, pool};
 
 with_each_manager!(the_pool_never_gets_a_lock_back);
 
-/// After each way to end badly, all connections are taken out of the pool, so that each of them is
-/// one that it would hand out, and none holds anything.
+/// After each bad end, the test takes all connections out of the pool: none of those that the pool would
+/// hand out may hold anything.
 fn the_pool_never_gets_a_lock_back<M>(manager: M, application: &str)
 where
     M: ManageConnection<Connection: Session>,
@@ -94,8 +94,8 @@ where
     connect().batch_execute(&mend_release).unwrap();
 }
 
-/// Hides `pg_advisory_unlock` behind a function that fails, so that no release can succeed: only
-/// the end of the session frees the lock.
+/// Hides `pg_advisory_unlock` behind a function that fails, so that no release can succeed: only the end
+/// of the session frees the lock.
 fn broken_release() -> (String, String) {
     let schema = unique_name("schema");
     let create = format!(

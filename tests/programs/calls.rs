@@ -1,4 +1,4 @@
-//! Calls with a lock: what the model says, what is done, and what comes of it.
+//! Calls with a lock: what the model expects, what is done, and the outcome.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// The release of a session lock, before which an open transaction is rolled back. Gives the error
+    /// The release of a session lock, before which an open transaction is rolled back. Returns the error
     /// that a section must end with, unless it has one of its own.
     pub fn released(&mut self, spec: &Spec) -> Option<&'static str> {
         let left_open = self.model.raw;
@@ -200,7 +200,7 @@ fn is_refusal(answer: Answer, outcome: &Outcome) -> bool {
     }
 }
 
-/// The variant's name, of those that a program can come to.
+/// The name of the error's variant, for those that a program can cause.
 pub fn name(error: &Error) -> &'static str {
     match error {
         Error::Timeout { .. } => "Timeout",

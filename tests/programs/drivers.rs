@@ -13,7 +13,7 @@ use crate::program::{Change, Spec, Way};
 /// Why a body did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Stop {
-    /// It says so itself, and so do so many more calls around it.
+    /// It returns an error, and so do that many calls around it.
     #[error("the body says no")]
     Body(u8),
     #[error(transparent)]
@@ -35,7 +35,7 @@ pub trait Connection {
     fn section(&mut self, lock: &Request<'_>, body: Body<'_>) -> Outcome;
     fn transact(&mut self, lock: &Request<'_>, rollback_on_error: bool, body: Body<'_>) -> Outcome;
     fn one_message(&mut self, lock: &Request<'_>, text: &str) -> Outcome;
-    /// Calls the body with a guard. What it returns says whether to release it or to drop it.
+    /// Calls the body with a guard. The body returns whether to release the guard or to drop it.
     fn guard(
         &mut self,
         lock: &Request<'_>,
@@ -56,7 +56,7 @@ pub trait Guard {
 pub struct Request<'s> {
     pub spec: &'s Spec,
     pub space: i32,
-    /// Instead of a wait that would never end.
+    /// Gives up soon, since the wait would never end.
     pub give_up: bool,
 }
 

@@ -43,14 +43,14 @@ impl World {
         changes: &[Change],
     ) -> Result<(), Stop> {
         for change in changes {
-            // A question in a raw transaction takes the lock for it too.
+            // A check in a raw transaction also takes the lock for that transaction.
             if self.model.raw && matches!(change, Change::IsHeld) {
                 continue;
             }
             let expected = self.expected(guard.scope(), held, *change);
             let came = guard.change(*change);
             let came = came.as_ref().map_err(name);
-            // Of a transaction that the driver does not know, it may not know that it is aborted either.
+            // If the driver does not know of the transaction, it may not know that it is aborted either.
             let is_right = match expected {
                 Err("aborted") => came.is_err_and(|error| error != "LockLost"),
                 expected => came.copied() == expected,

@@ -1,5 +1,5 @@
-//! Random programs over one connection, beside another that contends: after each step `pg_locks`
-//! shows a third exactly what a model says is held.
+//! Random programs over one connection, beside another that contends: after each step, `pg_locks` shows
+//! a third connection exactly what a model says is held.
 //!
 //! A program is a tree of sections, transactions, guards, savepoints, errors and raw statements, which
 //! proptest shrinks when one fails. The full number takes some minutes:
@@ -32,7 +32,7 @@ fn programs() -> u32 {
     std::env::var("PGLOCK_PROGRAMS").map_or(300, |number| number.parse().unwrap())
 }
 
-/// Runs all programs on one connection; another one after each that has failed.
+/// Runs all programs on one connection, and takes a new one after each failed program.
 fn run_programs<C: Connection + 'static>(connect: impl Fn() -> C) {
     let config = ProptestConfig {
         cases: programs(),

@@ -13,7 +13,7 @@ pub fn hold(key: i32, mode: Mode) -> Hold {
     (key, mode == Mode::Exclusive)
 }
 
-/// What a call for a lock must say.
+/// What a call for a lock must return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     Acquired(Scope),
@@ -22,11 +22,11 @@ pub enum Answer {
     InTransaction,
     NotInTransaction,
     TransactionAborted,
-    /// One of the three above, in an aborted transaction of which the driver does not know.
+    /// One of the three above, in an aborted transaction that the driver does not know of.
     OneOfThese,
 }
 
-/// In what a call holds its lock.
+/// What a call holds its lock for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Section,
@@ -42,13 +42,13 @@ struct Level {
 
 #[derive(Debug, Default)]
 pub struct Model {
-    /// How often the session holds each.
+    /// How often the session holds each key.
     session: BTreeMap<Hold, u32>,
     /// The transaction and its savepoints.
     levels: Vec<Level>,
     /// How many rows are committed.
     pub rows: i64,
-    /// Whether the innermost of them has been aborted.
+    /// Whether the innermost level has been aborted.
     pub aborted: bool,
     /// Whether the driver does not know of the transaction.
     pub raw: bool,
@@ -62,8 +62,9 @@ impl Model {
         self.held_by(&self.levels)
     }
 
-    /// The same without what an error has let go of. A savepoint that was rolled back is still open, for
-    /// no driver releases it then: an error ends it first, and what is around it with the rollback.
+    /// The same without what an error has released. A savepoint that was rolled back stays open, since no
+    /// driver releases it then: an error ends first the savepoint, and then, with the rollback, what is
+    /// around it.
     pub fn surely_held(&self) -> BTreeSet<Hold> {
         match (self.aborted, self.levels.split_last()) {
             (true, Some((_, outer))) => self.held_by(outer),
@@ -96,7 +97,7 @@ impl Model {
         keys.iter().any(|key| self.is_kept_out(hold(*key, mode)))
     }
 
-    /// Takes a key for the other connection, if nobody is in the way.
+    /// Takes a key for the other connection, if it is free.
     pub fn rival_takes(&mut self, key: i32, mode: Mode) -> bool {
         let held = self.held();
         let exclusive = mode == Mode::Exclusive;
@@ -160,7 +161,7 @@ impl Model {
         }
     }
 
-    /// Releases what the session has of them. Says whether that was all.
+    /// Releases those of the keys that the session holds. Returns whether it held all.
     pub fn release(&mut self, keys: &[i32], mode: Mode) -> bool {
         let mut all = true;
         for hold in distinct(keys, mode) {
@@ -187,7 +188,7 @@ impl Model {
         self.levels.push(Level::default());
     }
 
-    /// COMMIT or RELEASE; ROLLBACK, to the savepoint or of all. Says whether it is committed.
+    /// COMMIT or RELEASE; ROLLBACK, to the savepoint or of all. Returns whether it is committed.
     pub fn end(&mut self, commit: bool) -> bool {
         let committed = commit && !self.aborted;
         let level = self.levels.pop().expect("a transaction is open");

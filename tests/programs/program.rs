@@ -8,15 +8,15 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// So few that they collide.
+/// Few, so that they collide.
 pub const KEYS: i32 = 3;
 
 /// How a call waits for its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// To the end; for a millisecond if that would be for ever.
+    /// To the end; for a millisecond, if the wait would never end.
     Wait,
-    /// The same in the server's queue.
+    /// The same, keeping the place in the server's queue.
     KeepPlace,
     /// `try_…`.
     Try,
@@ -44,7 +44,7 @@ pub struct Block {
 #[derive(Debug, Clone, Copy)]
 pub enum Ending {
     Ok,
-    /// With an error, which passes through so many more calls.
+    /// With an error, which passes through that many more calls.
     Err(u8),
     Panic,
 }
@@ -61,11 +61,11 @@ pub enum Change {
 pub enum Step {
     /// `run` or `try_run`.
     Section(Spec, Block),
-    /// `run_in_transaction` or its sibling, with `rollback_on_error`.
+    /// `run_in_transaction` or `try_run_in_transaction`, with `rollback_on_error`.
     Transact(Spec, bool, Block),
     /// A guard: changes before and after what runs under it, then `release` or drop.
     Guard(Spec, Vec<Change>, Block, Vec<Change>, bool),
-    /// `batch_execute` or its sibling, with a text that fails or not.
+    /// `batch_execute` or `try_batch_execute`, with a text that fails or not.
     OneMessage(Spec, bool),
     /// The driver's own transaction, or savepoint in one.
     Nest(Block),
@@ -73,7 +73,7 @@ pub enum Step {
     Write,
     /// A statement that fails.
     SqlError,
-    /// BEGIN, of which the driver does not know, and a query.
+    /// A BEGIN that the driver does not know of, and a query.
     RawBegin,
     /// COMMIT or ROLLBACK of such a transaction.
     RawEnd(bool),
@@ -81,7 +81,7 @@ pub enum Step {
     GiveAway,
     /// The other connection takes a key, if it can.
     RivalTakes(i32, Mode),
-    /// The other connection releases all that it has.
+    /// The other connection releases all that it holds.
     RivalReleases,
 }
 

@@ -11,7 +11,7 @@ use crate::model::{Hold, Model};
 use crate::oracle::{self, Table};
 use crate::program::{Block, Ending, KEYS, Step};
 
-/// What is not as the model says: a panic's payload, so that it passes through all sections.
+/// A difference from the model: a panic's payload, so that it passes through all sections.
 pub struct Mismatch(pub String);
 
 /// The panic of a body.
@@ -19,7 +19,7 @@ pub struct BodyPanic;
 
 pub struct World {
     pub model: Model,
-    /// The first half of all keys, which no other process has.
+    /// The first half of all keys, which no other process uses.
     pub space: i32,
     pub table: Table,
     pid: i32,
@@ -91,7 +91,7 @@ impl World {
     fn step(&mut self, connection: &mut dyn Connection, step: &Step) -> Result<(), Stop> {
         match step {
             Step::Section(spec, block) => return self.section(connection, spec, block),
-            // The driver `postgres` rolls back what is open when its BEGIN fails.
+            // When its BEGIN fails, the driver `postgres` rolls back the open transaction.
             Step::Transact(..) if self.model.raw && self.model.aborted => {}
             Step::Transact(spec, rollback, block) => {
                 return self.transact(connection, spec, *rollback, block);
@@ -126,7 +126,7 @@ impl World {
                 }
             }
             Step::RivalTakes(key, mode) if !self.model.aborted => self.rival_takes(*key, *mode),
-            Step::RivalTakes(..) => {} // what is free by now cannot be told
+            Step::RivalTakes(..) => {} // the model does not know what is free by now
             Step::RivalReleases => self.rival_releases(),
         }
         Ok(())
@@ -140,7 +140,7 @@ impl World {
         connection.nest(&mut |connection| {
             self.model.begin();
             self.look(connection, "in a driver's transaction");
-            // A panic in a driver's own transaction is the driver's affair.
+            // How a driver's own transaction handles a panic is not tested here.
             let ran = self.run(connection, &block.steps);
             let ran = ran.and_then(|()| match block.ending {
                 Ending::Ok => Ok(()),
@@ -173,7 +173,7 @@ impl World {
         self.model.rival_releases();
     }
 
-    /// Where a refusal may have aborted a transaction of which the driver does not know: whether it has.
+    /// Whether a refusal has aborted a transaction that the driver does not know of, where it may have.
     pub fn look_for_abort(&mut self, connection: &mut dyn Connection) {
         if self.model.raw && !self.model.aborted && !connection.sql("SELECT 1") {
             self.model.abort();
@@ -182,7 +182,7 @@ impl World {
 
     /// Compares what `pg_locks` shows with the model.
     fn look(&mut self, connection: &mut dyn Connection, when: impl std::fmt::Debug) {
-        // Not each driver waits until the server has let go of what an error has ended.
+        // Not every driver waits until the server has released what an error has ended.
         connection.sql("SELECT 1");
         let (mut held, mut rivals) = (BTreeSet::<Hold>::new(), BTreeSet::new());
         let rows = self.observer.query(&self.look, &[&self.space]).unwrap();
@@ -209,7 +209,7 @@ impl World {
     }
 }
 
-/// An error that has further to go.
+/// An error that passes through further calls.
 pub fn pass_on(stopped: Option<&Stop>) -> Result<(), Stop> {
     match stopped {
         Some(Stop::Body(further)) if *further > 0 => Err(Stop::Body(further - 1)),

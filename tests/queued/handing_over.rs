@@ -1,4 +1,4 @@
-//! What is handed from thread to thread, and what is not.
+//! What one thread hands to the next, and what it does not.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
@@ -41,7 +41,7 @@ where
     oracle.assert_free(&key);
 }
 
-/// Counted by the session itself: it takes no other message to hand it on, and no fewer.
+/// The session counts its messages: a hand-over takes exactly one.
 pub fn a_hand_over_is_one_message<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -60,13 +60,13 @@ where
         wait_for_waiting(&pool, SECTIONS + 1);
         let first = messages(&mut *guard).unwrap();
         LockGuard::release(guard).unwrap();
-        let sent = last.join().unwrap() - first - 1; // the last question is none of them
+        let sent = last.join().unwrap() - first - 1; // without the last question
         assert_eq!(sent, SECTIONS as u32 + 1);
     });
 }
 
-/// Runs a section, which ends in some way while another thread waits. Gives its result, and whether
-/// that thread got lock and connection from it, which is then as it should be.
+/// Runs a section, which ends in some way while another thread waits. Returns its result, and whether
+/// that thread took over its lock and connection, which must then be in order.
 fn succeeded<M>(
     manager: M,
     end: impl FnOnce(&mut M::Connection, &Key) -> Result<(), Error>,
@@ -143,7 +143,7 @@ where
 {
     let (pool, checkouts) = queued(manager(), 2);
     let mut keys = [unique_key(), unique_key(), unique_key()];
-    keys.sort(); // the order in which they are taken
+    keys.sort(); // the order in which they are acquired
     let (keys, last) = (&keys, &keys[2]);
     let section = |oracle: &mut Oracle| {
         let pids = keys.each_ref().map(|key| oracle.holder(key));
@@ -154,7 +154,7 @@ where
     let guard = lock.acquire().unwrap();
     thread::scope(|threads| {
         threads.spawn(|| {
-            // In whichever order they are given.
+            // Given in another order.
             let mut lock = Lock::all(&pool, keys.iter().rev());
             lock.run(|_| {
                 section(&mut Oracle::new());
@@ -171,7 +171,7 @@ where
         oracle.assert_free(key);
     }
 
-    // Somebody at the server waits for the last of them: all are let go.
+    // Somebody at the server waits for the last of them, so all are released.
     let mut other = Oracle::new();
     let guard = lock.acquire().unwrap();
     thread::scope(|threads| {
@@ -193,7 +193,7 @@ where
     }
 }
 
-/// A backend around a pool, which fails after it.
+/// A backend around a pool, which fails after the pool has done its work.
 struct FailsAfterwards<'p, M: ManageConnection>(&'p QueuedPool<M>, i32);
 
 impl<M> LockBackend for FailsAfterwards<'_, M>
@@ -241,8 +241,8 @@ where
     with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
 }
 
-/// Released on a thread that did not acquire it. What is only dropped is not handed over, and
-/// neither is what a panic releases.
+/// The thread that releases it did not acquire it. A guard that is only dropped, or released by a panic,
+/// is not handed over.
 pub fn a_guard_is_handed_over_from_another_thread<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -287,7 +287,7 @@ impl<H: SessionHandle> Drop for ReleasedOnDrop<H> {
     }
 }
 
-/// Though the server finds nothing wrong with it.
+/// Even though the server finds nothing wrong with it.
 #[cfg(feature = "diesel")]
 #[test]
 fn what_the_driver_calls_broken_is_not_handed_over() {

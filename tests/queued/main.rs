@@ -1,5 +1,5 @@
-//! Queued pools: what is promised beyond the conformance suite, which runs over them as well. Two
-//! queued pools know nothing of each other, and so stand in for two processes.
+//! Queued pools: the promises beyond the conformance suite, which also runs on them. Two queued pools
+//! know nothing of each other, so they can replace two processes.
 
 #![cfg(any(feature = "postgres", feature = "diesel"))]
 
@@ -124,7 +124,7 @@ fn never<S: ?Sized>(_: &mut S) -> Result<(), Error> {
     panic!("the body must not run")
 }
 
-/// A text that a session answers.
+/// The value of an expression, as text.
 fn ask<S: Session>(session: &mut S, expression: &str) -> Result<String, Error> {
     let query = format!("SELECT ({expression})::text AS line");
     let lines = session.query(&query);

@@ -1,4 +1,4 @@
-//! A thread that takes another lock through the pool, on another connection.
+//! A thread that holds a lock acquires another through the pool, on another connection.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -25,7 +25,7 @@ where
         refused(Lock::new(&pool, &key));
         refused(Lock::new(&pool, &key).timeout(oracle::PATIENCE));
         assert!(try_with_lock(&mut &pool, &key, never)?.is_none());
-        // The ways that it does nest.
+        // These ways to nest work.
         with_lock(conn, &key, |_| Result::Ok(()))?;
         with_lock(&mut &pool, unique_key(), |_| Result::Ok(()))?;
         oracle.holder(&key);
@@ -36,7 +36,7 @@ where
     oracle.assert_free(&key);
 }
 
-/// Each of these would wait at the server, which sees two sessions and no deadlock.
+/// Each of these would wait at the server, which sees two sessions, but no deadlock.
 pub fn what_overlaps_does_not_nest_either<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -71,7 +71,7 @@ where
     }
 }
 
-/// It would wait behind one that waits for it: the server sees three sessions, and no deadlock.
+/// It would wait behind a thread that waits for it: the server sees three sessions, but no deadlock.
 pub fn a_shared_lock_does_not_nest_behind_an_exclusive_one<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -79,7 +79,7 @@ where
     let (pool, _) = queued(manager(), 3);
     let key = unique_key();
     let (tell, told) = channel();
-    // None of these threads is waited for: if the second lock hangs, they do.
+    // The test does not wait for these threads, which hang if the second lock does.
     thread::spawn({
         let (pool, key) = (pool.clone(), key.clone());
         move || {
@@ -102,7 +102,7 @@ where
     Oracle::new().assert_free(&key);
 }
 
-/// On plain pools they do not wait for each other, and neither do they here.
+/// These locks do not wait for each other here, just as on plain pools.
 pub fn what_is_not_self_conflicting_does_not_queue<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,

@@ -1,4 +1,4 @@
-//! Two processes, which are this test's own program started twice more.
+//! Two processes: this test program, started twice more.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -27,8 +27,8 @@ const DRIVERS: &[&str] = &[
 
 const THREADS: usize = 16;
 
-/// In each section the process waits until the other one is at the server, and so it is the other
-/// one's turn next.
+/// In each section, the process waits until the other one waits at the server; then it is the other one's
+/// turn.
 #[test]
 fn two_processes_take_turns() {
     for driver in DRIVERS {
@@ -37,8 +37,8 @@ fn two_processes_take_turns() {
     }
 }
 
-/// The sections are empty. How many of them are a turn, and whether the other process is back at
-/// the server by then, is up to the scheduler, but neither process is shut out.
+/// The sections are empty. The scheduler decides how many sections make a turn, and whether the other
+/// process is back at the server by then, but neither process is shut out.
 #[test]
 fn two_processes_make_progress() {
     for driver in DRIVERS {
@@ -56,12 +56,12 @@ fn shares(driver: &str, sections: &str, count: u32) -> [u32; 2] {
         let task = format!("{driver}|{sections}|{count}|{}", key.name().unwrap());
         start(&task, number, counts.clone())
     });
-    // They start at the same time: when both have asked the server.
+    // They start at the same time, when both have asked the server.
     oracle.wait_for_waiters(&key, 2);
     oracle.unlock(&key);
     let next = || counted.recv_timeout(Duration::from_secs(60)).unwrap();
     let (first, most) = next();
-    // It holds the lock until its input ends, so that the other one's number stays what it is.
+    // It holds the lock until its input ends, so the other one's number does not change.
     writeln!(children[1 - first].1, "how many?").unwrap();
     let (_, least) = next();
     for mut child in children.map(|(child, _input)| child) {
@@ -70,7 +70,7 @@ fn shares(driver: &str, sections: &str, count: u32) -> [u32; 2] {
     [most, least]
 }
 
-/// Each number that the child says is sent on.
+/// Sends on each number that the child prints.
 fn start(task: &str, number: usize, counts: Sender<(usize, u32)>) -> (Child, ChildStdin) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "processes::child", "--ignored", "--nocapture"])
@@ -113,8 +113,8 @@ fn child() {
     }
 }
 
-/// Until the input ends. The section that makes the number full says so, and lasts until then; each
-/// line of the input asks for the number.
+/// Runs sections until the input ends. The section that reaches the full number prints it, and lasts until
+/// then; each line of the input asks for the number.
 fn contend<M>(manager: M, in_turn: bool, full: u32, key: &Key)
 where
     M: ManageConnection<Connection: Session>,

@@ -1,4 +1,4 @@
-//! Who gets how much, and whether anybody gets what is another's.
+//! How pools share a key, and that sections never overlap.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use r2d2::ManageConnection;
 use crate::oracle::{Oracle, unique_key};
 use crate::{queued, send};
 
-/// Each section ends when the other pool waits at the server, and so it is that one's turn.
+/// Each section ends when the other pool waits at the server; then it is that pool's turn.
 pub fn two_pools_take_turns<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -46,7 +46,7 @@ where
     assert!(turns.windows(2).all(|two| two[0] != two[1]), "{turns:?}");
 }
 
-/// Though sections of this pool come without end.
+/// Even though sections of this pool never stop coming.
 pub fn a_waiter_at_the_server_gets_its_turn<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -74,7 +74,7 @@ where
     });
 }
 
-/// Threads of two pools, whose sections end well and badly, and of which some give up.
+/// Threads of two pools: some of their sections fail, and some threads give up.
 pub fn sections_never_overlap_whatever_happens_in_them<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -89,7 +89,7 @@ where
         if number.is_multiple_of(3) {
             send(conn, "SELECT 1").unwrap();
         }
-        inside.store(false, SeqCst); // the rest may free the lock
+        inside.store(false, SeqCst); // what follows may free the lock
         end_somehow(conn, number)
     };
     thread::scope(|threads| {

@@ -1,4 +1,4 @@
-//! The wait in memory: in turn, without connections, and with an end.
+//! The wait in memory: in order, without connections, and with an end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use crate::oracle::{self, Oracle, unique_key};
 use crate::timeouts::Timeouts;
 use crate::{ask, never, queued, send, wait_for_waiting};
 
-/// The section needs another connection: with a connection a waiter, there would be none.
+/// The section needs another connection: with one connection per waiter, none would be left.
 pub fn a_contended_key_takes_one_connection<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -76,7 +76,7 @@ where
     oracle.assert_free(&key);
 }
 
-/// Each after as long as without a queue, and not one after the other.
+/// Each thread waits as long as without a queue, and not one after the other.
 pub fn no_connection_to_be_had_is_told_to_each<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -118,7 +118,7 @@ where
     with_lock(&mut &pool, &key, |_| Ok::<_, Error>(())).unwrap();
 }
 
-/// Sections of one key come without a pause, and there is one connection for all.
+/// Sections of one key come without a pause, and all keys share one connection.
 pub fn other_keys_get_a_connection_of_a_busy_ones<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,
@@ -137,7 +137,7 @@ where
         let rounds: Vec<_> = (0..3)
             .map(|_| with_lock(&mut &pool, &other, |conn| send(conn, "SELECT 1")))
             .collect();
-        over.store(true, Ordering::SeqCst); // before a panic, or the others would go on for ever
+        over.store(true, Ordering::SeqCst); // before a panic, so that the others end
         for round in rounds {
             round.unwrap();
         }
@@ -165,7 +165,7 @@ where
     oracle.assert_free(&key);
 }
 
-/// Sections before and after them in the queue included.
+/// Nor do sections before and after them in the queue.
 pub fn transactions_queue_and_hand_nothing_over<M>(manager: impl Fn() -> M)
 where
     M: ManageConnection<Connection: Session>,

@@ -1,4 +1,4 @@
-//! Cancels, sessions that end, and connections that die, at any moment.
+//! Cancels, sessions that end, and connections that die at any moment.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -12,8 +12,8 @@ use crate::oracle::{Oracle, unique_name, wait_until};
 use crate::sections::held;
 use crate::waiting::{connect, fill};
 
-/// Cancels a session, each time as long after it is told to as it is told, and just before that gives
-/// up the slots that it holds.
+/// Cancels a session after each delay that it receives, and just before that releases the slots that it
+/// holds.
 fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(Duration, bool)>, done: &Sender<()>) {
     let (mut holder, mut oracle) = (Oracle::new(), Oracle::new());
     for (moment, full) in tasks {
@@ -41,11 +41,11 @@ fn disturb(pid: i32, slots: &Slots, tasks: &Receiver<(Duration, bool)>, done: &S
     }
 }
 
-/// So many that their statement takes the server long enough to be met by a cancel.
+/// Enough slots for the statement to take so long that a cancel can hit it.
 const MANY: u32 = 200;
 
-/// Chance decides where a cancel hits: it comes at any time of what an acquire took before, and until one
-/// has hit.
+/// Chance decides where a cancel hits: each comes at another point of the time that an acquire took
+/// before, until one has hit.
 fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, full: bool) -> u32 {
     let mut oracle = Oracle::new();
     let held_before = held(&mut oracle, slots);
@@ -67,7 +67,7 @@ fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, 
             let told = semaphore.acquire().map(|mut permit| {
                 took = start.elapsed();
                 steps.recv().unwrap();
-                let _ = sql(&mut *permit, "SELECT 1"); // takes a cancel that came late
+                let _ = sql(&mut *permit, "SELECT 1"); // takes a late cancel
                 let slot = Permit::slot(&permit);
                 assert!(!held_before.contains(&slot));
                 assert_eq!(oracle.holder(&slots.keys()[slot as usize]), pid);
@@ -87,11 +87,11 @@ fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, 
     hits
 }
 
-/// Where there is room, where it comes in the same moment, and inside of another permit.
+/// With a free slot, with one that becomes free at that moment, and inside another permit.
 pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
     let mut oracle = Oracle::new();
     H::with(|backend| {
-        // Keeps the session of a pool.
+        // Keeps a pool's session checked out.
         let mut other = Semaphore::new(backend, unique_name("other"), 1);
         let key = other.slots().keys()[0].clone();
         let mut permit = other.acquire().unwrap();
@@ -113,7 +113,7 @@ pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
     });
 }
 
-/// Whether it holds a slot, waits at the head, or behind it.
+/// Whether it holds a slot, waits at the head of the queue, or behind the head.
 pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
     let mut oracle = Oracle::new();
     let slots = Slots::new(unique_name("semaphore"), 1);
@@ -144,7 +144,7 @@ pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
             let (slots, oracle) = (&slots, &mut oracle);
             let ends = threads.spawn(move || {
                 oracle.wait_for_waiters(slots.queue(), 2);
-                // A slice may have ended since, and the other may be the head: both go.
+                // A slice may have ended since, and the other may be the head: end both.
                 oracle.terminate(behind);
                 oracle.terminate(head);
                 let holder = oracle.holder(&slots.keys()[0]);

@@ -1,5 +1,5 @@
 //! Semaphores: each promise is written once and checked on every backend. The lists are as in the
-//! conformance suite, whose backends these are.
+//! conformance suite, and so are the backends.
 
 #[path = "../conformance/harness.rs"]
 #[allow(dead_code)] // some of it is for locks

@@ -1,5 +1,5 @@
-//! Many at once, of whom some are cancelled, killed or time out: never more than there are slots, and
-//! no slot is lost.
+//! Many sessions at once, some of which are cancelled, killed or time out: there are never more sections
+//! than slots, and no slot is lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -15,11 +15,11 @@ const SLOTS: u32 = 3;
 const THREADS: u64 = 8;
 const SECTIONS: u32 = 100;
 
-/// Says a session that asks; a cancel may end the question.
+/// Whether a session holds no lock, asked by itself; a cancel may end the question.
 const NOTHING: &str = "SELECT count(*) = 0 FROM pg_locks \
     WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
 
-/// A number that looks like chance, and is the same in each run.
+/// A pseudo-random number, the same in each run.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -54,8 +54,8 @@ impl Inside {
     }
 }
 
-/// Threads with a connection each, some of which take a second slot inside of one, or end their session in place of a release, while another
-/// thread cancels whatever they do.
+/// Threads with a connection each. Some take a second slot inside the first, or end their session instead
+/// of a release, while another thread cancels whatever they do.
 pub fn never_more_than_there_are_slots<B: LockBackend>(connect: impl Fn(&str) -> B + Sync) {
     let slots = Slots::new(unique_name("semaphore"), SLOTS);
     let application = unique_name("model");
@@ -160,7 +160,7 @@ fn on_clients() {
     never_more_than_there_are_slots(|application| {
         let mut config: postgres::Config = crate::oracle::url().parse().unwrap();
         config.application_name(application);
-        // A cancel can hit a session that has only its name yet.
+        // A cancel can hit a session that is still connecting.
         wait_until("a connection", || config.connect(postgres::NoTls).ok())
     });
 }

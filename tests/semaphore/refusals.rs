@@ -1,4 +1,4 @@
-//! What is refused, and leaves nothing behind.
+//! Refusals, which leave nothing behind.
 
 use pglock::{Error, Permit, Semaphore, Slots};
 
@@ -36,7 +36,7 @@ pub fn no_slots_and_too_many_are_told<H: Harness>() {
     });
 }
 
-/// A raw BEGIN, of which the driver does not know.
+/// A raw BEGIN, which the driver does not know of.
 pub fn a_raw_transaction_is_refused<H: Harness>() {
     let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
     H::with(|backend| {
@@ -69,7 +69,7 @@ pub fn a_transaction_of_the_callers_is_refused<H: InTransaction>() {
     });
 }
 
-/// What another process leaves on a server session that a pooler gives to this one.
+/// A pooler gives this process a server session that another process has used.
 pub fn a_session_that_holds_a_slot_for_another_process_is_refused<H: Harness>() {
     let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
     let slots = Slots::new(&name, 2);

@@ -1,4 +1,4 @@
-//! What a section of a semaphore holds, and for how long.
+//! What a section of a semaphore holds, and how long.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub fn as_many_as_there_are_slots_are_let_in<H: Harness>() {
     oracle.assert_free(slots.queue());
 }
 
-/// Waits for a slot that nobody holds.
+/// Waits until a slot is free.
 fn wait_for_room(oracle: &mut Oracle, slots: &Slots) {
     wait_until("a free slot", || {
         let held = u32::try_from(held(oracle, slots).len()).unwrap();
@@ -59,7 +59,7 @@ fn wait_for_room(oracle: &mut Oracle, slots: &Slots) {
     });
 }
 
-/// The server would let a session into the slot that it holds.
+/// The server would grant a session its own slot again.
 pub fn each_permit_is_another_slot<H: Harness>() {
     let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
     let slots = Slots::new(&name, 3);
@@ -117,7 +117,7 @@ pub fn another_database_has_slots_of_its_own<H: Harness>() {
         }
     });
     Permit::release(second).unwrap();
-    // One is taken in this database, and the other is held in the other one alone.
+    // One slot is taken in this database, the other only in the other database.
     let slots = Slots::new(&name, 2);
     let free = Permit::slot(&first);
     admin.lock(&slots.keys()[1 - free as usize]);
@@ -194,7 +194,7 @@ pub fn two_numbers_of_slots_never_let_in_more_than_the_greater<H: Harness>() {
         }
         let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
         assert!(semaphore.try_acquire().unwrap().is_none());
-        // One who waits for a slot of the two is not in the way of one who says five.
+        // Somebody who waits for one of two slots is not in the way of somebody who counts five.
         let mut waiter = Oracle::new();
         waiter.lock(few.queue());
         others.retain(|(slot, _)| *slot != 4);
@@ -204,7 +204,7 @@ pub fn two_numbers_of_slots_never_let_in_more_than_the_greater<H: Harness>() {
     });
 }
 
-/// A lock of the same name, the settings, and the words of a comment.
+/// Neither a lock of the same name nor the settings, even with a label.
 pub fn nothing_else_is_touched<H: Harness>() {
     let (mut oracle, name) = (Oracle::new(), unique_name("semaphore"));
     oracle.lock(&name.clone().into());

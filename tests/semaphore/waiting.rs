@@ -1,4 +1,4 @@
-//! Who waits, who is let in, and what ends the wait.
+//! Who waits, who is next, and what ends the wait.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::harness::{Harness, sql, third_driver};
 use crate::oracle::{Oracle, PATIENCE, Table, unique_key, unique_name, url, wait_until};
 use crate::sections::held;
 
-/// Another session, by the driver that needs no feature.
+/// Another session, on the driver that needs no feature.
 pub fn connect() -> third_driver::Connection {
     third_driver::Connection::connect(&url()).unwrap()
 }
@@ -47,7 +47,7 @@ pub fn who_waits_is_let_in_by_a_release<H: Harness>() {
     });
 }
 
-/// Longer than a slice. The time that it has waited shows in the statement.
+/// Longer than a slice. The statement shows how long it has waited.
 pub fn a_long_wait_ends_with_a_slot<H: Harness>() {
     let (mut oracle, mut holder) = (Oracle::new(), Oracle::new());
     let slots = Slots::new(unique_name("semaphore"), 2);
@@ -70,7 +70,7 @@ pub fn a_long_wait_ends_with_a_slot<H: Harness>() {
     });
 }
 
-/// At the head, who looks again and again, and behind it.
+/// Under the wait of the head, which looks again and again, and of one behind it.
 pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
     let (mut oracle, mut holder, table) = (Oracle::new(), Oracle::new(), Table::new());
     let slots = Slots::new(unique_name("semaphore"), 1);
@@ -95,8 +95,8 @@ pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
     });
 }
 
-/// One at the head, and behind it in the server's queue: the order in which they came. It is kept for a
-/// slice, so on a machine that takes longer to line them up they line up again.
+/// The first is at the head, and the others are behind it in the server's queue, in the order in which they
+/// came. That order lasts for a slice, so if a machine takes longer to line them up, they line up again.
 pub fn those_who_wait_are_let_in_as_they_came<H: Harness>() {
     H::with(|backend| {
         wait_until("three who wait for less than a slice", || {
@@ -109,7 +109,7 @@ pub fn those_who_wait_are_let_in_as_they_came<H: Harness>() {
     });
 }
 
-/// In which order three are let in, of whom each comes when the others wait.
+/// The order in which three get in, each of which comes when the ones before it wait.
 fn three_who_wait<B: LockBackend>(backend: &mut B) -> Vec<usize> {
     let (mut oracle, mut holder) = (Oracle::new(), Oracle::new());
     let slots = Slots::new(unique_name("semaphore"), 1);
@@ -118,7 +118,7 @@ fn three_who_wait<B: LockBackend>(backend: &mut B) -> Vec<usize> {
     let mut connections = [connect(), connect()];
     thread::scope(|threads| {
         let others = threads.spawn(|| {
-            // A first attempt holds it shared for a moment, and has not lined up.
+            // A first attempt holds the key shared for a moment, and is not in the queue yet.
             wait_until("a head of the queue", || {
                 let held = oracle.held(slots.queue());
                 (held == ["ExclusiveLock"]).then_some(())
@@ -146,7 +146,7 @@ fn three_who_wait<B: LockBackend>(backend: &mut B) -> Vec<usize> {
     came.iter().collect()
 }
 
-/// A free slot is the head's, who finds it when it looks next.
+/// A free slot belongs to the head of the queue, which finds it at its next look.
 pub fn nobody_overtakes_who_waits<H: Harness>() {
     let mut head = Oracle::new();
     let slots = Slots::new(unique_name("semaphore"), 3);
@@ -248,8 +248,8 @@ pub fn a_wait_for_oneself_is_told<H: Harness>() {
     });
 }
 
-/// Both holders wait for what this session holds: a deadlock. As long as one of them does not, there
-/// is none.
+/// If both holders wait for what this session holds, that is a deadlock. As long as one of them does not,
+/// there is none.
 pub fn a_deadlock_with_all_holders_is_told<H: Harness>() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     let slots = Slots::new(unique_name("semaphore"), 2);
@@ -272,7 +272,7 @@ pub fn a_deadlock_with_all_holders_is_told<H: Harness>() {
                 let mut semaphore = Semaphore::new(&mut *session, slots.name(), 2);
                 let told = semaphore.acquire().map(drop);
                 assert!(matches!(told, Err(Error::Deadlock { .. })), "{told:?}");
-                sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // lets them go on
+                sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // so that they go on
             });
             Ok::<_, Error>(())
         })

@@ -17,7 +17,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// A server, unless this machine has no C compiler: the clock is a library in front of libc's.
+    /// A server, unless this machine has no C compiler: the clock is a library that replaces libc's.
     fn of_server(name: &str) -> Option<Self> {
         let mut server = Server::new(name);
         let library = server.dir().join("clock.so");
@@ -40,7 +40,7 @@ impl Clock {
         Some(Self { file, server })
     }
 
-    /// All in microseconds: by how much it is off, in which steps it goes, and where it stands still.
+    /// In microseconds: how far it is off, in which steps it goes, and where it stands still.
     fn set(&self, off: i64, step: i64, still: i64) {
         let numbers = [off, step, still].map(i64::to_ne_bytes).concat();
         self.file.write_all_at(&numbers, 0).unwrap();
@@ -117,8 +117,8 @@ struct Jumps<'c> {
 }
 
 impl Jumps<'_> {
-    /// Three keys under one timeout, the first and the last of which are taken: the clock jumps in
-    /// front of the second.
+    /// Three keys under one timeout, the first and the last of which are taken. The clock jumps before the
+    /// second.
     fn while_waiting<B: LockBackend>(&self, backend: &mut B) {
         let url = self.clock.server.url();
         self.clock.set(0, 0, 0);

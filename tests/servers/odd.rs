@@ -1,4 +1,4 @@
-//! Databases and roles that are set up as few are.
+//! Databases and roles with unusual settings.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn holds_one(url: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// All that takes a key, and tells who has it, while nobody else wants one; and a wait in vain.
+/// All that locks a key, and shows who holds it, without contention; and a wait in vain.
 fn works<B: LockBackend>(backend: &mut B, url: &str) {
     let key = "cl\u{e9} \u{1F512}";
     with_lock(backend, key, |_| holds_one(url)).unwrap();
@@ -90,7 +90,7 @@ fn a_database_without_an_encoding_locks() {
     on_every_driver!(outlives_bytes(&url));
 }
 
-/// Those that are no text in UTF-8: in a row, and in an error.
+/// Bytes that are not UTF-8, in a row and in an error.
 fn outlives_bytes<B: LockBackend>(backend: &mut B, _: &str) {
     let mut lock = Lock::new(&mut *backend, 1);
     lock.batch_execute(r"SET LOCAL client_encoding = 'SQL_ASCII'; SELECT E'\xff'")
@@ -162,7 +162,7 @@ fn locks_for_sessions<B: LockBackend>(backend: &mut B, url: &str) {
     assert_eq!(granted_on(url), 0);
 }
 
-/// Each of them would be preferred to PostgreSQL's own, if a call left open of which type an argument is.
+/// PostgreSQL would prefer each of these to its own, if a call left the type of an argument open.
 const OVERLOADS: &[&str] = &[
     "DO $do$ DECLARE name text; arguments text; BEGIN \
      FOR name, arguments IN SELECT proname, a FROM pg_proc, (VALUES ('text'), ('text, text')) AS a (a) \
@@ -200,7 +200,7 @@ fn is_refused<B: LockBackend>(backend: &mut B, _: &str) {
     session.send("ROLLBACK").unwrap();
 }
 
-/// What `SECURITY.md` says: who may create functions in a schema that is searched before the server's own
+/// As `SECURITY.md` says: whoever may create functions in a schema that is searched before the server's own
 /// decides what a lock is.
 #[test]
 fn functions_in_a_schema_before_the_servers_own_replace_the_lock() {

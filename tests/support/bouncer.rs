@@ -1,4 +1,4 @@
-//! PgBouncer in front of a server of a test's own.
+//! PgBouncer in front of a server for one test.
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
@@ -25,7 +25,7 @@ impl Bouncer {
         Self::start_with(name, "pool_mode = transaction\n")
     }
 
-    /// The same with settings of one's own.
+    /// The same with other settings.
     pub fn start_with(name: &str, settings: &str) -> Option<Self> {
         let program = [
             "/usr/sbin/pgbouncer",
@@ -75,7 +75,7 @@ impl Bouncer {
         Client::connect(&self.url(), NoTls).unwrap()
     }
 
-    /// The server process that holds an advisory lock, asked past the pooler.
+    /// The server process that holds an advisory lock, looked up without the pooler.
     pub fn holder(&self) -> Option<i32> {
         let mut client = Client::connect(&self.server.url(), NoTls).unwrap();
         let query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";

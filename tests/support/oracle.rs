@@ -1,4 +1,4 @@
-//! What the lock state is, said by a second connection and `pg_locks`, not by pglock.
+//! The lock state, according to a second connection and `pg_locks`, not to pglock.
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pglock::Key;
 use postgres::{Client, NoTls};
 
-/// How long a test waits for what must happen. Only a failing test ever waits as long.
+/// How long a test waits for what must happen. Only a failing test ever waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn url() -> String {
@@ -21,7 +21,7 @@ pub fn connect() -> Client {
     Client::connect(&url(), NoTls).expect("connect to DATABASE_URL")
 }
 
-/// A key of this test's own, so that all tests can run side by side, on one server even with other runs.
+/// A key that only this test uses, so that tests can run side by side, even with other runs on one server.
 pub fn unique_key() -> Key {
     unique_name("key").into()
 }
@@ -90,7 +90,7 @@ impl Oracle {
         assert_eq!(self.rows(key), [], "{key:?} is still held or waited for");
     }
 
-    /// For what the server only sees by and by, such as a connection that was cut.
+    /// For what the server does not notice at once, such as a connection that was cut.
     pub fn wait_until_free(&mut self, key: &Key) {
         wait_until(&format!("the end of all locks on {key:?}"), || {
             self.rows(key).is_empty().then_some(())
@@ -114,7 +114,7 @@ impl Oracle {
         })
     }
 
-    /// Waits until exactly so many wait for the key.
+    /// Waits until exactly that many wait for the key.
     pub fn wait_for_waiters(&mut self, key: &Key, count: usize) {
         wait_until(&format!("{count} waiters for {key:?}"), || {
             let waiters = self.rows(key).into_iter().filter(|row| !row.granted);
@@ -122,8 +122,8 @@ impl Oracle {
         });
     }
 
-    /// Holds the key until somebody waits for it; then replaces what is in the table by one row, and
-    /// releases.
+    /// Holds the key until somebody waits for it; then replaces the table's rows by one row, and releases
+    /// the key.
     pub fn write_when_waited_for(&mut self, key: &Key, table: &Table, wait: impl FnOnce()) {
         self.lock(key);
         let replace = format!("DELETE FROM {}; {}", table.name, table.insert());
@@ -182,7 +182,7 @@ impl Oracle {
         });
     }
 
-    /// The sessions that call themselves by a name.
+    /// The sessions with an application name.
     pub fn sessions_of(&mut self, application: &str) -> Vec<i32> {
         let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
         let rows = self.client.query(query, &[&application]).unwrap();
@@ -203,7 +203,7 @@ impl Oracle {
     }
 }
 
-/// A table of one test's own, dropped with this.
+/// A table for one test, dropped with this.
 pub struct Table {
     pub name: String,
 }

@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the server of `DATABASE_URL`, which counts round trips, can add the
-//! delay of a network, and can do something at a chosen point of a conversation, such as to cut it.
+//! A TCP proxy in front of the server of `DATABASE_URL`. It counts round trips, can add the delay of a
+//! network, and can act at a chosen point of a conversation, such as cut it.
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
@@ -27,10 +27,10 @@ struct Shared {
     server: Config,
     one_way: Duration,
     round_trips: AtomicUsize,
-    /// A clone of every socket, to cut it; `None` once the proxy is closed.
+    /// A clone of every socket, for cutting it; `None` once the proxy is closed.
     sockets: Mutex<Option<Vec<TcpStream>>>,
     fault: Mutex<Option<Fault>>,
-    /// Whether requests, and whether replies, get no further.
+    /// Whether requests, and whether replies, are held back.
     frozen: Mutex<[bool; 2]>,
     thawed: Condvar,
 }
@@ -42,14 +42,14 @@ pub(crate) enum Point {
     Before,
     /// The server has answered, and the client has not seen it.
     After,
-    /// The client has seen the half of it.
+    /// The client has seen half of the reply.
     MidReply,
 }
 
 /// How a conversation goes on after a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// As if nothing had been.
+    /// As if nothing had happened.
     GoOn,
     /// Not at all: both sides see the connection closed.
     Cut,
@@ -98,7 +98,7 @@ impl Proxy {
         }
     }
 
-    /// How to come through the proxy with the `postgres` crate.
+    /// How to connect through the proxy with the `postgres` crate.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::new();
         config
@@ -138,8 +138,8 @@ impl Proxy {
         self.config().connect(NoTls).expect("a way to the server")
     }
 
-    /// Calls `act`, once, when the next request whose text contains `marker` is at that point. A
-    /// stall is an `act` that takes its time.
+    /// Calls `act`, once, when the next request whose text contains `marker` is at that point. To stall
+    /// the conversation, `act` takes its time.
     pub(crate) fn at(
         &self,
         marker: &str,
@@ -158,14 +158,14 @@ impl Proxy {
         self.shared.fault.lock().unwrap().is_some()
     }
 
-    /// Holds back what clients send, or what they are to receive, until it is let through again. A
-    /// side that closes its connection meanwhile is not seen to do so by the other.
+    /// Holds back requests, replies or both, until it is called again. If a side closes its connection
+    /// meanwhile, the other side does not notice.
     pub(crate) fn freeze(&self, requests: bool, replies: bool) {
         *self.shared.frozen.lock().unwrap() = [requests, replies];
         self.shared.thawed.notify_all();
     }
 
-    /// Cuts every connection that there is now.
+    /// Cuts every present connection.
     pub(crate) fn cut(&self) {
         for sockets in self.shared.sockets.lock().unwrap().iter_mut() {
             for socket in sockets.drain(..) {
@@ -174,12 +174,12 @@ impl Proxy {
         }
     }
 
-    /// The round trips of all clients so far, without those of connecting.
+    /// The round trips of all clients so far, without those for connecting.
     pub(crate) fn round_trips(&self) -> usize {
         self.shared.round_trips.load(Ordering::SeqCst)
     }
 
-    /// The round trips of what `work` does.
+    /// The round trips that `work` makes.
     pub(crate) fn count(&self, work: impl FnOnce()) -> usize {
         let before = self.round_trips();
         work();
@@ -218,7 +218,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let (from_client, to_client) = (client.try_clone().unwrap(), client);
         let (from_server, to_server) = (server.try_clone().unwrap(), server);
         let (up, down) = (Arc::clone(shared), Arc::clone(shared));
-        // The fault that the next reply of this connection meets.
+        // The fault for the next reply on this connection.
         let next = Arc::new(Mutex::new(None));
         let next_reply = Arc::clone(&next);
         threads.push(thread::spawn(move || {
@@ -258,8 +258,8 @@ impl Shared {
         kept.map(|(sockets, socket)| sockets.push(socket)).is_some()
     }
 
-    /// From client to server, message by message. A request is counted before it is passed on, so
-    /// that whoever has a reply finds it counted.
+    /// From client to server, message by message. A request is counted before it is passed on, so once
+    /// the client has the reply, the request is counted.
     fn requests(
         &self,
         client: TcpStream,
@@ -304,7 +304,7 @@ impl Shared {
         let _open = self.thawed.wait_while(frozen, |frozen| frozen[direction]);
     }
 
-    /// Takes the fault, if it is this message's.
+    /// Takes the fault, if it is for this message.
     fn fault_of(&self, message: &[u8]) -> Option<Fault> {
         let text = String::from_utf8_lossy(message);
         let mut fault = self.fault.lock().unwrap();
@@ -346,8 +346,8 @@ fn go_on(then: Then) -> io::Result<()> {
     }
 }
 
-/// Query, Sync, FunctionCall and Flush: after them a client waits. (The `postgres` crate does not
-/// wait for the Sync with which it closes a prepared statement; it counts nevertheless.)
+/// Query, Sync, FunctionCall and Flush: after these a client waits. (The `postgres` crate does not wait
+/// after the Sync with which it closes a prepared statement; it counts all the same.)
 fn awaits_reply(message: u8) -> bool {
     matches!(message, b'Q' | b'S' | b'F' | b'H')
 }

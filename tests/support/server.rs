@@ -1,4 +1,4 @@
-//! A server of a test's own, for what the shared one must not be put through.
+//! A server for one test, for what the shared server must not suffer.
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
@@ -14,14 +14,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the cluster, and does not start it yet.
+    /// Creates the cluster, but does not start it yet.
     pub fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("pglock-{name}-{}", std::process::id()));
         let server = Self {
             dir,
             environment: Vec::new(),
         };
-        // The server's user owns all of it: root may not run a server.
+        // The server's user owns all of it, since root may not run a server.
         run(server.command("mkdir").arg(&server.dir));
         let data = server.dir.join("data");
         run(server.program("initdb").arg("-D").arg(data).args([
@@ -66,7 +66,7 @@ impl Server {
             .arg(log));
     }
 
-    /// Stops it without a farewell, as a crash does.
+    /// Stops it at once, as a crash does.
     pub fn crash(&self) {
         self.end("immediate");
     }
@@ -81,7 +81,7 @@ impl Server {
         self.url_at(5432)
     }
 
-    /// The same by the socket of another port, which something in front of the server listens on.
+    /// The same by the socket of another port, on which something in front of the server listens.
     pub fn url_at(&self, port: u16) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}:{port}/postgres")
@@ -155,7 +155,7 @@ fn pg_config_bindir() -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// Whom to become to run a server, if this is root.
+/// The user and group that run the server, if this is root.
 fn servers_user() -> Option<(u32, u32)> {
     let id = |arguments: &[&str]| -> Option<u32> {
         let output = Command::new("id").args(arguments).output().ok()?;

@@ -1,4 +1,4 @@
-//! What a pool says of the checkouts that failed.
+//! What a pool reports about failed checkouts.
 
 use std::mem;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use r2d2::HandleEvent;
 use r2d2::event::TimeoutEvent;
 
-/// For how long each of them was to wait.
+/// How long each of them would have waited at most.
 #[derive(Debug, Clone, Default)]
 pub struct Timeouts(Arc<Mutex<Vec<Duration>>>);
 

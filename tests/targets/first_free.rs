@@ -70,7 +70,7 @@ pub fn locked_rows_are_passed_over<H: Harness>() {
     });
 }
 
-/// In SQL of the caller's, which a comment does not end.
+/// Both are the caller's SQL, which may end in a comment.
 pub fn a_condition_and_an_order_choose_the_row<H: Harness>() {
     let seats = Seats::new();
     H::with(|backend| {
@@ -146,7 +146,7 @@ pub fn what_is_wrong_is_told<H: Harness>() {
             seats.name
         );
         assert_eq!(error.to_string(), shown);
-        // Not an answer of pglock's.
+        // The value only looks like an answer of pglock's.
         let error = refused(free(&seats).with("id", "pglock:busy"));
         assert!(matches!(error, Error::Database { .. }), "{error:?}");
         let error = refused(free(&seats).filter("id = 1) OR (no_column"));
@@ -160,7 +160,7 @@ pub fn what_is_wrong_is_told<H: Harness>() {
     });
 }
 
-/// It would be committed with ours.
+/// Otherwise it would be committed with pglock's transaction.
 pub fn a_raw_transaction_is_left_alone<H: Harness>() {
     let seats = Seats::new();
     H::with(|backend| {

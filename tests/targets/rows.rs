@@ -188,7 +188,7 @@ pub fn a_deadlock_is_told<H: Harness>() {
     });
 }
 
-/// Which server process a backend's session is.
+/// The server process of a backend's session.
 trait SessionPid {
     fn session_pid(&mut self) -> i32;
 }
@@ -362,7 +362,7 @@ pub fn a_changed_row_is_told_under_repeatable_read<H: Harness>() {
     });
 }
 
-/// In a subtransaction's name, each update of a locked row would cost a multixact.
+/// If a subtransaction locked the row, each update of it would cost a multixact.
 #[test]
 fn with_postgres_the_row_is_locked_in_the_transactions_own_name() {
     let seats = Seats::new();

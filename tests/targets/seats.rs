@@ -37,7 +37,7 @@ impl Seats {
         connect().query_one(&query, &[]).unwrap().get(0)
     }
 
-    /// Whether somebody else could have the row in this strength now.
+    /// Whether somebody else could now lock the row with this strength.
     pub fn is_free(&self, id: i32, strength: &str) -> bool {
         let lock = format!(
             "SELECT FROM {} WHERE id = {id} FOR {strength} NOWAIT",
@@ -46,7 +46,7 @@ impl Seats {
         connect().execute(&lock, &[]).is_ok()
     }
 
-    /// A session that stands in a transaction in which it has run a statement.
+    /// A session in a transaction in which it has run a statement.
     pub fn other(&self, statement: &str) -> Other {
         let mut session = Oracle::new();
         let begin = format!("BEGIN; {}", statement.replace("seats", &self.name));
@@ -89,7 +89,7 @@ impl Other {
     }
 }
 
-/// Waits until a session waits for this one, and says which and for what kind of lock.
+/// Waits until a session waits for this one, and returns which, and the kind of lock.
 pub fn wait_for_waiter(oracle: &mut Oracle, holder: i32) -> (i32, String) {
     let query = "SELECT pid, locktype FROM pg_locks \
                  WHERE NOT granted AND $1 = ANY (pg_blocking_pids(pid))";

@@ -75,7 +75,7 @@ pub fn a_second_section_waits_for_the_table<H: Harness>() {
                 holder.run(&format!("{}; COMMIT", seats.book(1, "ada")));
             });
             let buyer = with_transaction_lock(backend, table(&seats), |_| {
-                Ok::<_, Error>(seats.buyer(1)) // readers go on
+                Ok::<_, Error>(seats.buyer(1)) // readers do not wait
             });
             assert_eq!(buyer.unwrap().as_deref(), Some("ada"));
         });

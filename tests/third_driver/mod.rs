@@ -1,5 +1,5 @@
 //! A driver that is no part of the crate: `tokio-postgres`, on a current-thread runtime of its own.
-//! It is written from the documentation of `pglock::driver`, and uses nothing else of pglock's.
+//! It was written from the documentation of `pglock::driver`, and uses nothing else of pglock's.
 
 use std::future::Future;
 
@@ -9,11 +9,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 use tokio_postgres::{Client, Error, NoTls, SimpleQueryMessage};
 
-/// A connection, which moves only while somebody waits for it.
+/// A connection, which makes progress only while somebody waits for it.
 pub struct Connection {
     runtime: Runtime,
     client: Client,
-    /// What moves the bytes. It ends with the server's last error, of which the client does not know.
+    /// What moves the bytes. It ends with the server's last error, which the client does not see.
     task: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -35,8 +35,8 @@ impl Connection {
         Ok(Transaction::new(self, "ROLLBACK"))
     }
 
-    /// First lets the connection read what has come since, such as the server's last error: once by
-    /// a look at the socket, then by a turn of its task.
+    /// First lets the connection read what has arrived since, such as the server's last error: it looks at
+    /// the socket once, and then runs the task once.
     fn wait<T>(&self, reply: impl Future<Output = T>) -> T {
         self.runtime.block_on(async {
             yield_now().await;
@@ -104,7 +104,7 @@ impl<'c> Transaction<'c> {
         Transacted { result, ended }
     }
 
-    /// A cancel can hit it, so it is sent again.
+    /// A cancel can hit the ROLLBACK, so it is sent again.
     fn roll_back(&mut self) -> Result<(), Failure> {
         let Some(roll_back) = self.roll_back.take() else {
             return Ok(());
@@ -120,7 +120,7 @@ impl<'c> Transaction<'c> {
     }
 }
 
-/// After a panic too.
+/// So that it is rolled back after a panic, too.
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         let _ = self.roll_back();
