@@ -84,7 +84,7 @@ fn busy(facts: &Facts, noticed: Option<u64>) -> Finding {
             Finding::fine(
                 NAME,
                 format!(
-                    "The server notices that a client is gone while its statement runs or waits for a lock after {seconds} s{}: client_connection_check_interval is {interval} ms.",
+                    "If a client is gone while its statement runs or waits for a lock, the server notices after {seconds} s{}: client_connection_check_interval is {interval} ms.",
                     in_words(seconds)
                 ),
             )
