@@ -69,10 +69,10 @@ job can still run on one after the other. --at-least keeps the lock for that lon
 command is done sooner: choose more than the clocks differ by. TERM, INT, HUP and QUIT end
 that time.
 
-If the server falls silent, or pglock or its host freezes, the server frees the lock after the
-lease (--lease). pglock ends the command before that: by TERM when an answer is long overdue,
-and by KILL after the grace time. A pglock that is itself stopped cannot do so. If the
-connection breaks, the lock is free at once, and pglock ends the command then.
+If pglock, its host or the network freezes, the server frees the lock after the lease
+(--lease). pglock ends the command before that: by TERM when an answer is long overdue, and by
+KILL after the grace time. A pglock that is itself stopped cannot do so. If the connection
+breaks, the lock is free at once, and pglock ends the command then.
 
 However the command or pglock ends, the lock is free afterwards. On Linux, a pglock that is
 killed takes its command with it (TERM).")]
