@@ -224,7 +224,7 @@ mod diesel_pools {
     }
 }
 
-/// A driver that is no part of the crate.
+/// A driver that is not part of the crate.
 pub struct ThirdConnection;
 pub struct ThirdTransaction;
 

@@ -147,7 +147,7 @@ pub fn a_transaction_left_open_is_rolled_back_and_told<H: Harness>() {
             oracle.assert_free(&key);
             assert_eq!(table.rows(), 0);
         }
-        // The rollback was the section's: the next one commits as ever.
+        // The rollback was the section's: the next one commits as usual.
         with_lock(backend, &key, |conn| sql(conn, &table.insert())).unwrap();
         assert_eq!(table.rows(), 1);
     });

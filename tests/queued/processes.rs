@@ -47,7 +47,7 @@ fn two_processes_make_progress() {
     }
 }
 
-/// How many sections either process has had when one of them has had that many.
+/// How many sections each process has run when one of them has run that many.
 fn shares(driver: &str, sections: &str, count: u32) -> [u32; 2] {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     oracle.lock(&key);

@@ -27,7 +27,7 @@ fn holds_one(url: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// All that locks a key, and shows who holds it, without contention; and a wait in vain.
+/// All that locks a key, and shows who holds it, without contention; and a wait that fails.
 fn works<B: LockBackend>(backend: &mut B, url: &str) {
     let key = "cl\u{e9} \u{1F512}";
     with_lock(backend, key, |_| holds_one(url)).unwrap();

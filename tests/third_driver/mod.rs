@@ -1,4 +1,4 @@
-//! A driver that is no part of the crate: `tokio-postgres`, on a current-thread runtime of its own.
+//! A driver that is not part of the crate: `tokio-postgres`, on a current-thread runtime of its own.
 //! It was written from the documentation of `pglock::driver`, and uses nothing else of pglock's.
 
 use std::future::Future;
