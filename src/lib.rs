@@ -1,4 +1,4 @@
-//! PostgreSQL as the lock service of the code that already talks to it.
+//! PostgreSQL as a lock service for the code that already talks to it.
 //!
 //! Two workers see the last free seat, and both sell it. With pglock only one of them is let in at a
 //! time, on the connection that it already has:
