@@ -2,14 +2,15 @@
 //! --test conformance` lists them as `backend::promise`.
 //!
 //! A backend outside a transaction runs the first list, one in a transaction of the caller's runs the
-//! second. `postgres::Client` is never inside one, `postgres::Transaction` is never outside one, and a
-//! pool hands out connections that are outside, so these run only one list.
+//! second.
 
 #[path = "../support/oracle.rs"]
 mod oracle;
 
 mod ambient;
 mod attacks;
+#[macro_use]
+mod backends;
 mod counts;
 mod harness;
 mod inside;
@@ -26,19 +27,6 @@ use pglock::LockBackend;
 
 /// The connection that a body gets.
 pub(crate) type SessionOf<'a, H> = <<H as Harness>::Backend<'a> as LockBackend>::Session;
-
-macro_rules! promises {
-    ($backend:ident, $harness:ty: $($list:ident::{$($promise:ident,)*})*) => {
-        mod $backend {
-            $($(
-                #[test]
-                fn $promise() {
-                    crate::$list::$promise::<$harness>();
-                }
-            )*)*
-        }
-    };
-}
 
 macro_rules! outside_a_transaction {
     ($backend:ident, $harness:ty) => {
@@ -193,32 +181,7 @@ macro_rules! inside_a_transaction {
     };
 }
 
-#[cfg(feature = "postgres")]
-mod postgres_crate {
-    outside_a_transaction!(client, crate::PostgresClient);
-    inside_a_transaction!(transaction, crate::PostgresTransaction);
-}
-
-#[cfg(feature = "diesel")]
-mod diesel_crate {
-    outside_a_transaction!(connection, crate::DieselConnection);
-    inside_a_transaction!(transaction, crate::DieselTransaction);
-}
-
-#[cfg(all(feature = "r2d2", feature = "postgres"))]
-mod postgres_pools {
-    outside_a_transaction!(pool, crate::PostgresPool);
-    outside_a_transaction!(pooled, crate::PostgresPooled);
-    outside_a_transaction!(queued, crate::PostgresQueued);
-}
-
-#[cfg(all(feature = "r2d2", feature = "diesel"))]
-mod diesel_pools {
-    outside_a_transaction!(pool, crate::DieselPool);
-    outside_a_transaction!(pooled, crate::DieselPooled);
-    outside_a_transaction!(queued, crate::DieselQueued);
-    inside_a_transaction!(pooled_transaction, crate::DieselPooledTransaction);
-}
+on_every_backend!(outside_a_transaction, inside_a_transaction);
 
 mod third_driver {
     outside_a_transaction!(connection, crate::ThirdConnection);

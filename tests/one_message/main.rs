@@ -1,6 +1,9 @@
 //! Sections in one message: lock, statements, COMMIT and release. The promises of a section, on every
 //! backend.
 
+#[macro_use]
+#[path = "../conformance/backends.rs"]
+mod backends;
 #[allow(dead_code)] // no test uses all of it
 #[path = "../conformance/harness.rs"]
 mod harness;
@@ -48,19 +51,6 @@ pub(crate) fn of_statements(error: Error) -> String {
     }
     let diesel = error.downcast_ref::<diesel::result::Error>();
     diesel.expect("an error of a driver's").to_string()
-}
-
-macro_rules! promises {
-    ($backend:ident, $harness:ty: $($list:ident::{$($promise:ident,)*})*) => {
-        mod $backend {
-            $($(
-                #[test]
-                fn $promise() {
-                    crate::$list::$promise::<$harness>();
-                }
-            )*)*
-        }
-    };
 }
 
 macro_rules! outside_a_transaction {
@@ -120,22 +110,4 @@ macro_rules! inside_a_transaction {
     };
 }
 
-mod postgres_crate {
-    outside_a_transaction!(client, crate::PostgresClient);
-    inside_a_transaction!(transaction, crate::PostgresTransaction);
-}
-
-mod diesel_crate {
-    outside_a_transaction!(connection, crate::DieselConnection);
-    inside_a_transaction!(transaction, crate::DieselTransaction);
-}
-
-mod pools {
-    outside_a_transaction!(postgres, crate::PostgresPool);
-    outside_a_transaction!(postgres_pooled, crate::PostgresPooled);
-    outside_a_transaction!(postgres_queued, crate::PostgresQueued);
-    outside_a_transaction!(diesel, crate::DieselPool);
-    outside_a_transaction!(diesel_pooled, crate::DieselPooled);
-    outside_a_transaction!(diesel_queued, crate::DieselQueued);
-    inside_a_transaction!(diesel_transaction, crate::DieselPooledTransaction);
-}
+on_every_backend!(outside_a_transaction, inside_a_transaction);
