@@ -1,6 +1,6 @@
 //! Acquiring a lock: in which scope, and for what.
 
-use crate::attempt::{Attempt, Place};
+use crate::attempt::{Attempt, Within};
 use crate::driver::{
     Acquire, Entry, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session,
     SessionHandle, Transacted,
@@ -109,7 +109,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         once(session, WaitTime::No, "")
             .map_err(|failure| Error::acquire(lock.clone(), None, failure))
     } else {
-        attempt.in_slices(session, Place::OwnTransaction, once)
+        attempt.in_slices(session, Within::OwnTransaction, once)
     };
     let Transacted {
         result: (result, finish),
@@ -196,13 +196,13 @@ fn on_session<S: Session>(
         }
         Scope::Session => {
             let mut client = sql::Client::Own;
-            attempt.in_slices(session, Place::Session, |session, time, label| {
+            attempt.in_slices(session, Within::Session, |session, time, label| {
                 for_session(session, lock, time, label, &mut client)
             })
         }
         Scope::Transaction => attempt.in_slices(
             session,
-            Place::CallersTransaction,
+            Within::CallersTransaction,
             |session, time, label| {
                 let acquire = sql::acquire_in_transaction(lock, time, S::REPLIES);
                 session.send(&[label, &acquire].concat())

@@ -39,10 +39,10 @@ pub(crate) fn lines_after_undo<S: Session>(
             if undone.is_err() {
                 return (undone, Vec::new());
             }
-            let told = session.send(&sql::in_savepoint(&as_error(query)));
-            match told.is_ok() {
+            let reply = session.send(&sql::in_savepoint(&as_error(query)));
+            match reply.is_ok() {
                 true => (Ok(()), Vec::new()),
-                false => (undo(session), from_error(told).unwrap_or_default()),
+                false => (undo(session), from_error(reply).unwrap_or_default()),
             }
         }
     }
@@ -60,8 +60,8 @@ fn as_error(query: &str) -> String {
 }
 
 /// Reads the rows from an error's text. Without an error there are none.
-pub(crate) fn from_error(told: Result<(), Failure>) -> Result<Vec<String>, Failure> {
-    let Err(failure) = told else {
+pub(crate) fn from_error(reply: Result<(), Failure>) -> Result<Vec<String>, Failure> {
+    let Err(failure) = reply else {
         return Ok(Vec::new());
     };
     let text = match &failure {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::attempt::{Attempt, Place};
+use crate::attempt::{Attempt, Within};
 use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::guard::LockGuard;
@@ -12,7 +12,7 @@ use crate::targets::Target;
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
 /// PostgreSQL 17, the server lets no attempt go past other waiters without a wait.
-const UPGRADE: WaitTime = WaitTime::Place(Some(1));
+const UPGRADE: WaitTime = WaitTime::InPlace(Some(1));
 
 impl<H: SessionHandle> LockGuard<H> {
     /// Makes an exclusive lock shared, without a gap: other shared holders are let in, and no
@@ -113,7 +113,7 @@ impl<H: SessionHandle> LockGuard<H> {
             ..Request::new(lock.target().clone())
         };
         let session = &mut *self.handle;
-        Attempt::begin(&request).in_slices(session, Place::CallersTransaction, |session, _, _| {
+        Attempt::begin(&request).in_slices(session, Within::CallersTransaction, |session, _, _| {
             let replies = <H::Target as Session>::REPLIES;
             session.send(&sql::acquire_in_transaction(lock, UPGRADE, replies))
         })

@@ -215,7 +215,7 @@ impl Failure {
     }
 
     /// Whether the same message may succeed when it is sent again: not in an aborted transaction.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::Sql { .. }) && !self.has_state(IN_FAILED_TRANSACTION)
     }
 
@@ -263,33 +263,33 @@ fn is_connection_loss(sqlstate: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn told(sqlstate: Option<&str>, message: &str) -> Failure {
+    fn failure_of(sqlstate: Option<&str>, message: &str) -> Failure {
         Failure::from_error(sqlstate, message, "the driver's error")
     }
 
     #[test]
     fn a_server_that_ends_the_session_is_a_lost_connection() {
         for state in ["08006", "57P01", "57P05", "25P03", "25P04"] {
-            let failure = told(Some(state), "terminating connection");
+            let failure = failure_of(Some(state), "terminating connection");
             assert!(matches!(failure, Failure::Lost(_)), "{state}: {failure:?}");
         }
     }
 
     #[test]
     fn only_the_words_of_this_process_count() {
-        let ours = told(None, &format!("invalid input: \"{}busy\"", mark()));
+        let ours = failure_of(None, &format!("invalid input: \"{}busy\"", mark()));
         assert!(matches!(ours, Failure::Refused(Refusal::Busy)), "{ours:?}");
-        let carried = told(None, &format!("{}55P03 canceling", mark()));
+        let carried = failure_of(None, &format!("{}55P03 canceling", mark()));
         assert!(carried.is_timeout() && carried.is_marked(), "{carried:?}");
-        let quoted = told(
+        let quoted = failure_of(
             None,
             &format!("unterminated at \"$$; '{}', 'busy'\"", mark()),
         );
         assert!(!quoted.is_marked(), "{quoted:?}");
-        let inside = told(Some("40P01"), "deadlock").in_context(&mark());
+        let inside = failure_of(Some("40P01"), "deadlock").in_context(&mark());
         assert!(inside.is_marked(), "{inside:?}");
         for words in ["pglock:busy", "pglock-0123456789abcdef:busy", "busy"] {
-            let theirs = told(Some("P0001"), words);
+            let theirs = failure_of(Some("P0001"), words);
             assert!(matches!(theirs, Failure::Sql { .. }), "{theirs:?}");
         }
     }

@@ -118,8 +118,8 @@ where
             true => sql::in_savepoint(&question),
             false => question,
         };
-        let told = session.send(&[label, question].concat());
-        let mut failure = match told {
+        let reply = session.send(&[label, question].concat());
+        let mut failure = match reply {
             Ok(()) => return Ok(true),
             Err(Failure::Lost(_)) => return Ok(false),
             Err(failure) => failure,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::acquire::begin;
 use crate::ask;
-use crate::attempt::Place;
+use crate::attempt::Within;
 use crate::driver::{Failure, LockBackend, Refusal, Replies, Session, insist};
 use crate::error::Error;
 use crate::lock::Lock;
@@ -214,13 +214,13 @@ fn one_message<B: LockBackend + ?Sized, R>(
         bounded: request.timeout.is_some(),
         name: name.as_deref(),
     };
-    let place = match message.inside {
-        true => Place::CallersTransaction,
-        false => Place::OneMessage,
+    let within = match message.inside {
+        true => Within::CallersTransaction,
+        false => Within::OneMessage,
     };
     // A wait that is not sliced can end in more ways, so it uses the exact form from the start.
     let mut exact = <B::Session as Session>::REPLIES == Replies::Errors || request.keep_place;
-    let sent = attempt.in_slices(session, place, |session, time, label| {
+    let sent = attempt.in_slices(session, within, |session, time, label| {
         let mut once = |session: &mut B::Session, time, exact| {
             let sent = send(session, &message.text(time, exact, label));
             match sent {
@@ -278,7 +278,7 @@ fn may_end_slice(failure: &Failure, time: WaitTime, elapsed: Duration) -> bool {
         && match time {
             WaitTime::Slice(millis) => elapsed.as_millis() >= u128::from(millis.unsigned_abs()),
             WaitTime::OwnSlice(_) => true, // the session's own timeout may be shorter
-            WaitTime::No | WaitTime::Place(_) => false,
+            WaitTime::No | WaitTime::InPlace(_) => false,
         }
 }
 

@@ -89,7 +89,7 @@ impl LockInfo {
         match &self.target {
             Target::Keys(keys) => keys,
             Target::Range(range) => range.nodes(),
-            Target::Slots(slots) => slots.meant(),
+            Target::Slots(slots) => slots.claimed(),
             _ => &[],
         }
     }
@@ -195,7 +195,7 @@ pub(crate) enum WaitTime {
     No,
     /// In the server's queue, for at most this many milliseconds. `None`: for as long as the
     /// session's own `lock_timeout` allows, which is for ever unless somebody has set it.
-    Place(Option<i32>),
+    InPlace(Option<i32>),
     /// For one slice of this many milliseconds.
     Slice(i32),
     /// The same, but no longer than the session's own `lock_timeout`.
@@ -205,7 +205,7 @@ pub(crate) enum WaitTime {
 impl WaitTime {
     /// Whether it is part of a wait that the caller's timeout bounds.
     pub(crate) fn is_bounded(self) -> bool {
-        !matches!(self, Self::Place(None) | Self::OwnSlice(_))
+        !matches!(self, Self::InPlace(None) | Self::OwnSlice(_))
     }
 }
 

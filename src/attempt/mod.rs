@@ -23,7 +23,7 @@ mod slice;
 
 /// Where the lock is acquired, and so what a failure leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Within {
     /// For the session: nothing, since the message is its own transaction.
     Session,
     /// In a transaction of the caller's: a savepoint.
@@ -53,7 +53,7 @@ impl<'r> Attempt<'r> {
     pub(crate) fn in_slices<S: Session, R>(
         &mut self,
         session: &mut S,
-        place: Place,
+        within: Within,
         mut send: impl FnMut(&mut S, WaitTime, &str) -> Result<R, Failure>,
     ) -> Result<R, Error> {
         let asked = Instant::now();
@@ -69,16 +69,16 @@ impl<'r> Attempt<'r> {
                 return Err(Error::Stopped { lock });
             }
             let time = self.time();
-            let label = label(self.name(), waited) + self.first_at(place);
+            let label = label(self.name(), waited) + self.first_at(within);
             let failure = match send(session, time, &label) {
                 Ok(acquired) => return Ok(acquired),
                 Err(failure) => failure,
             };
             let slice = matches!(time, WaitTime::Slice(_) | WaitTime::OwnSlice(_));
             if !slice || !failure.is_timeout() || self.is_over() {
-                return Err(self.failed(session, place, failure));
+                return Err(self.failed(session, within, failure));
             }
-            self.between(session, place, failure, asked)?;
+            self.between(session, within, failure, asked)?;
             waited = Some(asked.elapsed());
         }
     }
@@ -89,10 +89,10 @@ impl<'r> Attempt<'r> {
     }
 
     /// The same in front of the acquire. A transaction's opening brings its own.
-    fn first_at(&self, place: Place) -> &'static str {
-        match place {
-            Place::Session | Place::OneMessage => self.first(),
-            Place::CallersTransaction | Place::OwnTransaction => "",
+    fn first_at(&self, within: Within) -> &'static str {
+        match within {
+            Within::Session | Within::OneMessage => self.first(),
+            Within::CallersTransaction | Within::OwnTransaction => "",
         }
     }
 
@@ -118,7 +118,7 @@ impl<'r> Attempt<'r> {
             },
         };
         match limit {
-            limit if !self.request.in_slices() => WaitTime::Place(limit),
+            limit if !self.request.in_slices() => WaitTime::InPlace(limit),
             Some(limit) => WaitTime::Slice(limit.min(slice())),
             None => WaitTime::OwnSlice(slice()),
         }
@@ -133,21 +133,21 @@ impl<'r> Attempt<'r> {
     fn between<S: Session>(
         &self,
         session: &mut S,
-        place: Place,
+        within: Within,
         failure: Failure,
         asked: Instant,
     ) -> Result<(), Error> {
         let question = sql::between_slices(&self.request.lock);
-        let told = match place {
-            Place::CallersTransaction => match ask::lines_after_undo(session, &question) {
+        let reply = match within {
+            Within::CallersTransaction => match ask::lines_after_undo(session, &question) {
                 (Ok(()), lines) => Ok(lines),
                 (Err(undone), _) => Err(undone),
             },
-            Place::Session | Place::OwnTransaction | Place::OneMessage => {
+            Within::Session | Within::OwnTransaction | Within::OneMessage => {
                 ask::lines(session, self.first(), &question)
             }
         };
-        let lines = match told {
+        let lines = match reply {
             Ok(lines) => lines,
             Err(ended) if ended.is_canceled() || matches!(ended, Failure::Lost(_)) => {
                 return Err(self.error(ended, Vec::new()));
@@ -177,7 +177,7 @@ impl<'r> Attempt<'r> {
         {
             let holders = match self
                 .request
-                .names_holders(place != Place::CallersTransaction)
+                .names_holders(within != Within::CallersTransaction)
             {
                 true => inspect::holders_of(session, self.first(), &self.request.lock),
                 false => Vec::new(),
@@ -188,16 +188,16 @@ impl<'r> Attempt<'r> {
     }
 
     /// What a failure means, once nothing of it is left behind.
-    fn failed<S: Session>(&self, session: &mut S, place: Place, mut failure: Failure) -> Error {
+    fn failed<S: Session>(&self, session: &mut S, within: Within, mut failure: Failure) -> Error {
         let lock = &self.request.lock;
         let busy = failure.is_timeout() || matches!(failure, Failure::Refused(Refusal::Busy));
         let mut holders = Vec::new();
         if matches!(failure, Failure::Refused(Refusal::Unexplained)) {
-            return self.error(why_not(session, place, self.first()), holders);
+            return self.error(why_not(session, within, self.first()), holders);
         }
-        match place {
+        match within {
             _ if matches!(failure, Failure::Lost(_)) => {}
-            Place::CallersTransaction => {
+            Within::CallersTransaction => {
                 let free = S::REPLIES == Replies::Rows;
                 let undone;
                 if busy && self.request.names_holders(free) {
@@ -214,14 +214,14 @@ impl<'r> Attempt<'r> {
             _ if busy && self.request.names_holders(true) => {
                 holders = inspect::holders_of(session, self.first(), lock);
             }
-            Place::Session | Place::OwnTransaction | Place::OneMessage => {
+            Within::Session | Within::OwnTransaction | Within::OneMessage => {
                 // A driver may return before the server has released what the message held: the next
                 // answer comes after that. And in a raw transaction that was aborted nothing answers.
                 let unknown = failure.may_be_aborted_transaction();
-                let must_settle = match place {
-                    Place::OwnTransaction => false,
+                let must_settle = match within {
+                    Within::OwnTransaction => false,
                     // It may hold some of several keys.
-                    Place::OneMessage if lock.keys().len() > 1 => true,
+                    Within::OneMessage if lock.keys().len() > 1 => true,
                     _ => matches!(failure, Failure::Sql { .. }),
                 };
                 if unknown || must_settle {
@@ -244,10 +244,10 @@ impl<'r> Attempt<'r> {
 
 /// Asks why the server refused the lock. No answer is one too: the refusal came as an error, which has
 /// aborted a raw transaction of the caller's.
-fn why_not<S: Session>(session: &mut S, place: Place, first: &str) -> Failure {
-    let question = sql::why_not(place == Place::Session);
-    let lines = match place {
-        Place::CallersTransaction => match ask::lines_after_undo(session, &question) {
+fn why_not<S: Session>(session: &mut S, within: Within, first: &str) -> Failure {
+    let question = sql::why_not(within == Within::Session);
+    let lines = match within {
+        Within::CallersTransaction => match ask::lines_after_undo(session, &question) {
             (Ok(()), lines) => Ok(lines),
             (Err(failure), _) => return failure.without_transaction(session.in_transaction()),
         },

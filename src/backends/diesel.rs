@@ -203,7 +203,7 @@ impl From<Error> for DieselError {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Failure {
+    fn failure_of(text: &str) -> Failure {
         let text = Box::new(text.to_owned());
         of_error(DieselError::DatabaseError(DatabaseErrorKind::Unknown, text))
     }
@@ -216,7 +216,7 @@ mod tests {
             ("statement timeout", failure::CANCELED),
             ("lock timeout", failure::TIMEOUT),
         ] {
-            let failure = told(&format!("canceling statement due to {reason}"));
+            let failure = failure_of(&format!("canceling statement due to {reason}"));
             let Failure::Sql { sqlstate, .. } = &failure else {
                 panic!("{failure:?}")
             };

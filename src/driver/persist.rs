@@ -26,7 +26,7 @@ pub(crate) fn end_session<S: Session>(session: &mut S) {
 /// Sends what has to come through again, if it failed.
 pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     match while_canceled(&mut send) {
-        Err(failure) if failure.may_pass() => while_canceled(send),
+        Err(failure) if failure.is_transient() => while_canceled(send),
         done => done,
     }
 }

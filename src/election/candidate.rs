@@ -41,8 +41,8 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) saw_a_holder: bool,
-    /// Its settings were accepted, so a later error does not come from them.
-    pub(super) stood: bool,
+    /// A later error does not come from the settings.
+    pub(super) settings_accepted: bool,
 }
 
 /// How a candidacy ends.
@@ -115,14 +115,14 @@ impl Stand<'_> {
                 .name_holders(false);
             match lock.acquire() {
                 Ok(guard) => {
-                    memory.stood = true;
+                    memory.settings_accepted = true;
                     return self.have_the_lock(guard, sight, memory);
                 }
                 Err(Error::Timeout { .. } | Error::Canceled { .. }) => {}
                 Err(error) => return Err(error),
             }
             drop(lock);
-            memory.stood = true;
+            memory.settings_accepted = true;
             memory.saw_a_holder = true;
             if self.candidate.tries {
                 return Ok(End::Busy);

@@ -30,7 +30,7 @@ pub(super) fn run<C, E>(
         let outcome = match attempt(connect, candidate, office, &mut memory) {
             Ok(End::Served) => return,
             Ok(End::Busy) => Ok(None),
-            Err(error) if memory.stood && !candidate.tries && may_pass(&error) => {
+            Err(error) if memory.settings_accepted && !candidate.tries && is_transient(&error) => {
                 if !matches!(error, Error::Checkout { .. }) {
                     pause = PAUSES[0];
                 }
@@ -66,7 +66,7 @@ where
 }
 
 /// Whether another connection may do better.
-fn may_pass(error: &Error) -> bool {
+fn is_transient(error: &Error) -> bool {
     matches!(
         error,
         Error::Checkout { .. }

@@ -6,7 +6,7 @@ use super::held::held_of;
 use super::permit::Permit;
 use crate::acquire::{as_client, begin};
 use crate::ask;
-use crate::attempt::{Attempt, Place};
+use crate::attempt::{Attempt, Within};
 use crate::driver::{Acquire, Failure, Refusal, Replies, Session, SessionHandle, while_canceled};
 use crate::error::Error;
 use crate::guard::LockGuard;
@@ -60,7 +60,7 @@ fn on_session<S: Session>(
         client: sql::Client::Own,
     };
     let mut tried = false;
-    attempt.in_slices(session, Place::Session, |session, time, label| {
+    attempt.in_slices(session, Within::Session, |session, time, label| {
         // The timeout can end between two slices: then there is one more attempt, and no wait.
         if !std::mem::replace(&mut tried, true) || time == WaitTime::No {
             match asked.attempt(session, label) {
@@ -87,7 +87,7 @@ impl Asked<'_> {
     /// Takes a slot if there is room.
     fn attempt<S: Session>(&mut self, session: &mut S, label: &str) -> Result<u32, Failure> {
         for _ in 0..RACES {
-            let told = self.send(|slots, client| {
+            let reply = self.send(|slots, client| {
                 let acquire = [label, &slots.attempt(client, S::REPLIES)].concat();
                 match S::REPLIES {
                     Replies::Rows => session.query(&acquire),
@@ -95,9 +95,9 @@ impl Asked<'_> {
                 }
             })?;
             if S::REPLIES == Replies::Rows {
-                return self.taken(session, told.first());
+                return self.taken(session, reply.first());
             }
-            match told.first().and_then(|free| self.place_of(free)) {
+            match reply.first().and_then(|free| self.place_of(free)) {
                 None => return self.taken(session, self.order.first().map(number).as_ref()),
                 Some(free) => self.order.swap(0, free),
             }
@@ -112,7 +112,7 @@ impl Asked<'_> {
         time: WaitTime,
         label: &str,
     ) -> Result<u32, Failure> {
-        let mut told = self.send(|slots, client| {
+        let mut reply = self.send(|slots, client| {
             let acquire = [label, &slots.wait(time, client, S::REPLIES)].concat();
             match S::REPLIES {
                 Replies::Rows => session.query(&acquire),
@@ -122,7 +122,7 @@ impl Asked<'_> {
         if S::REPLIES == Replies::Errors {
             // The session holds a slot from here on.
             let asked = while_canceled(|| {
-                told = ask::lines(session, "", sql::semaphore::TAKEN)?;
+                reply = ask::lines(session, "", sql::semaphore::TAKEN)?;
                 Ok(())
             });
             if let Err(failure) = asked {
@@ -130,7 +130,7 @@ impl Asked<'_> {
                 return Err(failure);
             }
         }
-        self.taken(session, told.first())
+        self.taken(session, reply.first())
     }
 
     fn send(
@@ -145,21 +145,21 @@ impl Asked<'_> {
             queue: self.slots.queue(),
         };
         as_client(&mut self.client, |client| {
-            let told = send(&slots, client)?;
-            match told.first().and_then(|line| Refusal::read(line)) {
+            let reply = send(&slots, client)?;
+            match reply.first().and_then(|line| Refusal::read(line)) {
                 Some(refusal) => Err(Failure::Refused(refusal)),
-                None => Ok(told),
+                None => Ok(reply),
             }
         })
     }
 
-    fn place_of(&self, told: &str) -> Option<usize> {
-        self.order.iter().position(|key| number(key) == told)
+    fn place_of(&self, reply: &str) -> Option<usize> {
+        self.order.iter().position(|key| number(key) == reply)
     }
 
     /// Which slot the session has taken. If nobody can tell, the session is ended.
-    fn taken<S: Session>(&self, session: &mut S, told: Option<&String>) -> Result<u32, Failure> {
-        let key = told.and_then(|number| self.place_of(number));
+    fn taken<S: Session>(&self, session: &mut S, reply: Option<&String>) -> Result<u32, Failure> {
+        let key = reply.and_then(|number| self.place_of(number));
         let slot = key.and_then(|place| self.slots.slot_of(&self.order[place]));
         slot.ok_or_else(|| {
             session.terminate();

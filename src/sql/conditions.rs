@@ -137,8 +137,8 @@ pub(super) fn is_timed(time: WaitTime) -> bool {
 /// the server's clock may jump.
 pub(super) fn timeout(time: WaitTime, first: bool) -> Option<String> {
     let millis = match time {
-        WaitTime::No | WaitTime::Place(None) => return None,
-        WaitTime::Place(Some(millis)) | WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) => {
+        WaitTime::No | WaitTime::InPlace(None) => return None,
+        WaitTime::InPlace(Some(millis)) | WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) => {
             millis
         }
     };

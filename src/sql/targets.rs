@@ -97,7 +97,7 @@ fn order(order: &Order) -> String {
 fn timeout(time: WaitTime) -> Option<i32> {
     match time {
         WaitTime::No => Some(1),
-        WaitTime::Place(limit) => limit,
+        WaitTime::InPlace(limit) => limit,
         WaitTime::Slice(limit) | WaitTime::OwnSlice(limit) => Some(limit),
     }
 }
@@ -167,7 +167,7 @@ mod tests {
     fn no_dollar_of_the_callers_is_left_in_a_block() {
         let row = Row::new(("$pglock$", "$$"), "$1", "$pglock$; DROP TABLE seat");
         let lock = LockInfo::new(row.into(), Mode::Exclusive);
-        let sql = acquire(&lock, WaitTime::Place(None), None, false, Replies::Errors).unwrap();
+        let sql = acquire(&lock, WaitTime::InPlace(None), None, false, Replies::Errors).unwrap();
         assert_eq!(sql.matches('$').count(), 4, "{sql}");
     }
 }

@@ -3,8 +3,8 @@ use crate::request::Request;
 
 const TIMES: [WaitTime; 5] = [
     WaitTime::No,
-    WaitTime::Place(None),
-    WaitTime::Place(Some(7)),
+    WaitTime::InPlace(None),
+    WaitTime::InPlace(Some(7)),
     WaitTime::Slice(700),
     WaitTime::OwnSlice(700),
 ];
@@ -23,7 +23,7 @@ fn statements(lock: &LockInfo) -> Vec<String> {
         statements.push(release(lock, replies));
         statements.push(roll_back_and_release(lock, replies));
         statements.push(held_by_session(lock, replies));
-        statements.push(change_mode(lock, WaitTime::Place(Some(7)), replies));
+        statements.push(change_mode(lock, WaitTime::InPlace(Some(7)), replies));
     }
     statements.extend(of_a_semaphore(lock, 0));
     statements

@@ -95,8 +95,8 @@ impl Slots {
         }
     }
 
-    /// The keys of the slots that are meant: the one that is held, or all.
-    pub(crate) fn meant(&self) -> &[Key] {
+    /// The keys that are claimed: that of the slot that is held, or all.
+    pub(crate) fn claimed(&self) -> &[Key] {
         let taken = self.taken.and_then(|slot| usize::try_from(slot).ok());
         match taken.and_then(|slot| self.keys.get(slot)) {
             Some(key) => std::slice::from_ref(key),
@@ -152,6 +152,6 @@ mod tests {
         assert_eq!(slots.to_string(), r#"semaphore "mail\n" (3 slots)"#);
         let one = Slots::new("x", 1).with_taken(0);
         assert_eq!(one.to_string(), r#"slot 0 of semaphore "x" (1 slot)"#);
-        assert_eq!(one.meant(), one.keys());
+        assert_eq!(one.claimed(), one.keys());
     }
 }
