@@ -119,9 +119,9 @@ fn depth(connection: &mut PgConnection) -> u32 {
 }
 
 fn failure(connection: &mut PgConnection, error: DieselError) -> Failure {
-    // libpq's own texts, unlike most of the server's, end with a newline, and tell of a lost
-    // connection. diesel does not see that if a last notice, as of a crash, was read after a failed
-    // write. A lost connection has lost the next message too.
+    // libpq's own texts, unlike most of the server's, end with a newline, and say that the connection
+    // is lost. diesel misses that if it read a last notice, such as of a crash, after a failed write.
+    // On a lost connection the next message fails too.
     let may_be_libpqs =
         matches!(&error, DieselError::DatabaseError(_, server) if server.message().ends_with('\n'));
     if is_lost(&error)
@@ -159,9 +159,9 @@ fn of_error(error: DieselError) -> Failure {
     }
 }
 
-/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text,
-/// in the server's language: where that is another one, it stays an unknown error. A lock timeout
-/// can come after the block if a cancel came in it.
+/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text in
+/// the server's language. If that is not English, it stays an unknown error. A lock timeout can come
+/// after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
     if message == "deadlock detected" {
         return Some(failure::DEADLOCK);
@@ -185,8 +185,8 @@ impl From<DieselError> for Error {
     }
 }
 
-/// For bodies that return diesel's error: ours travels in it, and `From` in the other direction
-/// takes it out again.
+/// For bodies that return diesel's error: it carries ours, and `From` in the other direction takes
+/// ours out again.
 impl From<Error> for DieselError {
     fn from(error: Error) -> Self {
         match error {
@@ -210,7 +210,7 @@ mod tests {
 
     /// Chance decides whether a cancel meets the block: only the soak provokes this for real.
     #[test]
-    fn an_interrupt_outside_the_block_is_told() {
+    fn an_interrupt_outside_the_block_is_recognised() {
         for (reason, expected) in [
             ("user request", failure::CANCELED),
             ("statement timeout", failure::CANCELED),

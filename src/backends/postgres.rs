@@ -95,7 +95,7 @@ impl Session for Client {
     }
 }
 
-/// A cancel can hit the driver's own ROLLBACK, and it would leave an aborted transaction behind.
+/// A cancel can hit the driver's own ROLLBACK, which then leaves an aborted transaction behind.
 fn roll_back(client: &mut Client) -> Result<(), Failure> {
     insist(|| client.send("ROLLBACK"))
 }
@@ -125,7 +125,7 @@ impl Session for Transaction<'_> {
         };
         let ended = ended.map_err(failure);
         if ended.is_err() {
-            // The driver thinks it done, and would leave the caller's transaction aborted.
+            // The driver takes the savepoint for ended, and would leave the caller's transaction aborted.
             let undone = insist(|| self.send(&sql::undo_body(opening.name)));
             if finish == Finish::Rollback {
                 return Ok(Transacted {
@@ -141,15 +141,15 @@ impl Session for Transaction<'_> {
 fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {
     let messages = messages(client, sql)?;
     let texts = messages.iter().filter_map(|message| match message {
-        // A row may have no column, or one that is not in UTF-8: those of the caller's statements.
+        // A row of the caller's statements may have no column, or one that is not UTF-8.
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
         _ => None,
     });
     Ok(texts.collect())
 }
 
-/// All that the reply to a message says. One in which no statement is completed is not its reply: as when
-/// the end of another comes twice.
+/// Returns all messages of the reply. A reply that completes no statement belongs to another message:
+/// the server has ended an earlier reply twice.
 pub(crate) fn messages(
     client: &mut impl GenericClient,
     sql: &str,
@@ -167,7 +167,7 @@ pub(crate) fn messages(
     }
 }
 
-/// What is left of it without the first and the last statements.
+/// Removes the replies to the first and the last statements, which are pglock's own.
 pub(crate) fn without_ours(
     mut messages: Vec<SimpleQueryMessage>,
     (before, after): (usize, usize),
@@ -184,7 +184,7 @@ pub(crate) fn without_ours(
     messages
 }
 
-/// Which statement of a block failed: as it ran, or when it was parsed.
+/// The statement of a block that failed, as it ran or when it was parsed.
 fn context(server: &DbError) -> String {
     let parsed = match server.position() {
         Some(ErrorPosition::Internal { query, .. }) => query,

@@ -58,7 +58,7 @@ where
     }
 }
 
-/// A pool gives its connection away as it is.
+/// A guard owns the connection that the pool gives it.
 macro_rules! owned {
     ($($backend:ty),*) => {$(
         impl<M> OwnedBackend for $backend
@@ -115,10 +115,10 @@ where
     checked_out.map_err(|source| Error::Checkout { lock, source })
 }
 
-/// Waits for a connection that is being opened, but for none that others use.
+/// Waits for a connection that is being opened, but not for one that is in use.
 ///
-/// Another thread can get the one that is opened, and the pool does not say so. So an opening that
-/// takes longer than usual is looked after; to ask the pool again would open one more.
+/// Another thread can get the one that is opened, and the pool does not say so. So if an opening takes
+/// longer than usual, this looks again from time to time; asking the pool again would open one more.
 fn attempt<M: ManageConnection>(pool: &Pool<M>) -> Result<PooledConnection<M>, BoxError> {
     const USUAL: Duration = Duration::from_millis(50);
     const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
@@ -148,7 +148,7 @@ fn attempt<M: ManageConnection>(pool: &Pool<M>) -> Result<PooledConnection<M>, B
     }
     match pool.get_timeout(Duration::ZERO) {
         Ok(connection) => Ok(connection),
-        // The pool gives the reason of a failure once: one of the two has it.
+        // The pool gives the reason of a failure only once: one of the two errors has it.
         Err(last) if last.to_string().len() > first.to_string().len() => Err(last.into()),
         Err(_) => Err(first.into()),
     }

@@ -11,7 +11,7 @@ use crate::failure::{
 use crate::request::LockInfo;
 
 impl Error {
-    /// A timeout, with the names of those who held the lock.
+    /// Adds to a timeout who held the lock.
     pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
         if let Self::Timeout { holders, .. } = &mut self {
             *holders = claims;
@@ -37,7 +37,7 @@ impl Error {
                 Refusal::SharedSession => Self::SharedSession { lock },
                 Refusal::Unexplained => Self::Database {
                     lock,
-                    source: "the server refuses the lock, and does not say why".into(),
+                    source: "the server refused the lock, and did not say why".into(),
                 },
                 Refusal::NotPostgres => Self::NotPostgres { lock },
             },
@@ -87,7 +87,7 @@ impl Error {
     }
 }
 
-/// For bodies that are generic over the driver, and send SQL by
+/// For bodies that are generic over the driver, and send SQL with
 /// [`Session::send`](crate::driver::Session::send).
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {

@@ -1,4 +1,4 @@
-//! What can go wrong, told apart.
+//! What can go wrong, as variants.
 
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ pub enum Error {
         /// The timeout that was set on the lock; zero for an attempt that does not wait. `None`:
         /// the lock had none, and the session's own `lock_timeout` ended the wait.
         timeout: Option<Duration>,
-        /// Who held the lock when the wait had ended, ten at most. Empty where that was not asked
-        /// (see [`Lock::name_holders`](crate::Lock::name_holders)), and if they had let go.
+        /// Who held the lock when the wait had ended, ten at most. Empty if pglock did not ask (see
+        /// [`Lock::name_holders`](crate::Lock::name_holders)), or if they had released it by then.
         holders: Vec<Claim>,
         /// The driver's error, unless the server simply said no.
         source: Option<BoxError>,
@@ -93,8 +93,8 @@ pub enum Error {
     /// At its release the lock was found not to be held: the section, or its end, ran unprotected.
     ///
     /// The connection broke, the body gave the lock away (`pg_advisory_unlock_all`, `DISCARD ALL`),
-    /// or a pooler in transaction mode ran lock and unlock on different servers. A cancel that hits
-    /// the release itself can, seldom, be taken for it.
+    /// or a pooler in transaction mode ran lock and unlock on different servers. Rarely, a cancel
+    /// that hits the release itself looks the same.
     #[error(
         "the lock {lock} was lost before its release: the section may have run unprotected; check its work (the connection broke, the body released the lock, or a pooler in transaction mode moved the session)"
     )]
@@ -105,16 +105,16 @@ pub enum Error {
         source: Option<BoxError>,
     },
 
-    /// A lock that is to be released by pglock was asked for inside a transaction that is not
-    /// pglock's: it would be released before the COMMIT. A raw `BEGIN`, unknown to the driver, counts.
+    /// A transaction of the caller's is open, and pglock would release the lock before its COMMIT. A
+    /// raw `BEGIN`, which the driver has not seen, counts too.
     #[error("{}", in_transaction_text(.lock))]
     InTransaction {
         /// The lock that was not acquired.
         lock: LockInfo,
     },
 
-    /// A lock cannot become shared while a transaction is open: one of the transaction's stays as it is
-    /// until the transaction ends, and one of the session's would let others in before the COMMIT.
+    /// A lock cannot become shared while a transaction is open: a transaction lock keeps its mode
+    /// until the transaction ends, and a session lock would let others in before the COMMIT.
     #[error(
         "cannot downgrade {lock} while a transaction is open: others would be let in before its COMMIT; end the transaction first"
     )]
@@ -123,7 +123,7 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// A transaction lock was asked for outside a transaction: it would be gone at once.
+    /// A transaction lock was asked for outside a transaction: it would be released at once.
     #[error(
         "cannot acquire {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
     )]
@@ -134,7 +134,7 @@ pub enum Error {
 
     /// The scope that was set contradicts the way the lock is used.
     #[error(
-        "cannot acquire {lock} for the session and run in a transaction of it: leave the scope out, or use run"
+        "cannot acquire {lock} for the session by a method that runs in a transaction: do not set the scope, or use run"
     )]
     WrongScope {
         /// The lock that was not acquired.
@@ -163,7 +163,7 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// No row matches, or the one that did was deleted while its lock was waited for.
+    /// No row matches, or the one that did was deleted during the wait.
     #[error("cannot acquire {lock}: there is no such row")]
     NoSuchRow {
         /// The lock that was not acquired.
@@ -222,11 +222,11 @@ pub enum Error {
         source: Option<BoxError>,
     },
 
-    /// The body returned Ok, but its work was not committed: an SQL error that it had swallowed, or
+    /// The body returned Ok, but its work was not committed: the body had swallowed an SQL error, or
     /// the COMMIT itself failed.
     #[error("the work under {lock} was not committed but rolled back")]
     NotCommitted {
-        /// The lock; it went with the transaction.
+        /// The lock; it was released with the transaction.
         lock: LockInfo,
         /// Whether another transaction was in the way (SQLSTATE 40001 or 40P01), so that the same
         /// work may succeed later.
@@ -235,8 +235,9 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// The server refused the release, as where this role may not call `pg_advisory_unlock`: the
-    /// session was ended, which frees the lock. The section ran protected to its end.
+    /// The server refused the release, for example because this role may not call
+    /// `pg_advisory_unlock`. pglock ended the session, which frees the lock. The section was protected
+    /// to its end.
     #[error("cannot release {lock}: its session was ended instead, so it is free")]
     ReleaseFailed {
         /// The lock; it is free.
@@ -262,9 +263,9 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// A lease that no term can be held for.
+    /// The lease of an election is too short or too long.
     #[error(
-        "cannot hold {lock} for terms with a lease of {lease:?}: it must be from 1 s to 24 days, and the server's own idle_session_timeout, where it is shorter, must not be below that either"
+        "cannot hold {lock} with a lease of {lease:?}: a lease must be from 1 s to 24 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
     Lease {
         /// The election's lock.
@@ -303,9 +304,9 @@ pub enum Error {
     },
 
     /// This thread holds the lock already, or one with a key in common, on another connection of
-    /// the same `QueuedPool`: it could come to wait for itself, for ever.
+    /// the same `QueuedPool`: it could end up waiting for itself, for ever.
     #[error(
-        "this thread could come to wait for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
+        "this thread could end up waiting for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
     )]
     AlreadyHeld {
         /// The lock that was not acquired. What the thread holds, it still holds.
@@ -325,7 +326,7 @@ pub enum Error {
     Slots {
         /// The semaphore.
         lock: LockInfo,
-        /// How many it was to have.
+        /// The number of slots that was asked for.
         count: u32,
     },
 
@@ -356,7 +357,7 @@ pub enum Error {
     /// names. The body did not run.
     #[error("cannot read the id {id:?} of {lock} as the type that the body names")]
     UnreadableId {
-        /// The lock; it went with the transaction.
+        /// The lock; it was released with the transaction.
         lock: LockInfo,
         /// The id, as PostgreSQL writes it.
         id: String,
@@ -373,7 +374,7 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// A look at the locks, or an end to a session that has one, failed: see
+    /// A look at the locks, or the attempt to end a session that holds one, failed: see
     /// [`inspect`](crate::inspect).
     #[error("cannot inspect the locks of the database")]
     Inspect {
@@ -394,7 +395,7 @@ impl Error {
     }
 
     /// Whether somebody else was in the way, so that the same call may succeed later: a timeout,
-    /// a deadlock, a row that has changed, or a COMMIT that another transaction was in the way of.
+    /// a deadlock, a row that has changed, or a COMMIT that failed because of another transaction.
     #[must_use]
     pub fn is_contention(&self) -> bool {
         matches!(

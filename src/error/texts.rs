@@ -1,4 +1,4 @@
-//! The texts of errors that depend on what they hold.
+//! The error texts that depend on the fields of the error.
 
 use std::time::Duration;
 

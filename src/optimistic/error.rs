@@ -7,7 +7,7 @@ use crate::failure::BoxError;
 /// Why a save or a delete failed.
 ///
 /// The row is unchanged, except after [`Error::UnusableVersion`], which says that it was saved, and
-/// after an [`Error::Database`] that lost the connection, when nobody knows.
+/// after an [`Error::Database`] that lost the connection: then nobody knows.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -106,7 +106,7 @@ pub enum Error {
         table: String,
     },
 
-    /// A name contains a NUL byte, which no name in PostgreSQL can. Nothing was sent.
+    /// A name contains a NUL byte, which PostgreSQL does not allow. Nothing was sent.
     #[error("a name in the save of {table} contains a NUL byte")]
     NulByte {
         /// The table, as SQL names it.

@@ -76,8 +76,8 @@ fn jittered(pause: Duration) -> Duration {
 /// An error that knows whether it is a conflict: what the closure of [`retry`] returns.
 ///
 /// [`optimistic::Error`](Error), [`pglock::Error`](crate::Error), `anyhow::Error` and `Box<dyn Error +
-/// Send + Sync>` do. The last three find a conflict among their sources too, and a serialization
-/// failure (SQLSTATE 40001) of a driver is one.
+/// Send + Sync>` implement it. The last three look for a conflict among their sources too, and a
+/// driver's serialization failure (SQLSTATE 40001) is one.
 ///
 /// Implement it for an error of your own:
 ///
@@ -100,7 +100,7 @@ fn jittered(pause: Duration) -> Duration {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say whether it is a conflict",
-    note = "implement `pglock::optimistic::MayConflict` for an error of your own; `optimistic::Error`, `pglock::Error`, `anyhow::Error` and `Box<dyn Error + Send + Sync>` have it"
+    note = "implement `pglock::optimistic::MayConflict` for an error of your own; `optimistic::Error`, `pglock::Error`, `anyhow::Error` and `Box<dyn Error + Send + Sync>` implement it"
 )]
 pub trait MayConflict {
     /// Returns whether somebody else was faster, so that doing the same work again may succeed.
@@ -140,7 +140,7 @@ fn is_conflict(error: &(dyn StdError + 'static)) -> bool {
     }
 }
 
-/// Of a driver.
+/// Whether a driver's error is a serialization failure.
 fn is_serialization_failure(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "postgres")]
     if let Some(error) = error.downcast_ref() {
@@ -150,7 +150,7 @@ fn is_serialization_failure(error: &(dyn StdError + 'static)) -> bool {
     if let Some(error) = error.downcast_ref() {
         return super::diesel::is_serialization_failure(error);
     }
-    let _ = error; // without a driver there is none
+    let _ = error; // without a driver there is no such error
     false
 }
 

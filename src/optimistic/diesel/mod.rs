@@ -145,7 +145,7 @@ where
     ///
     /// # Errors
     ///
-    /// As of [`update`](RowAtVersion::update), except for [`Error::NoChanges`],
+    /// Those of [`update`](RowAtVersion::update), except for [`Error::NoChanges`],
     /// [`Error::LastVersion`] and [`Error::UnusableVersion`].
     pub fn delete(self, conn: &mut PgConnection) -> Result<(), Error> {
         self.save(conn, Kind::<()>::Delete)?;
