@@ -1,5 +1,5 @@
-//! What pglock needs of a driver, for those who bring another: [`Session`] is one connection, and
-//! [`LockBackend`] the place that it is found in.
+//! What pglock needs from a driver, for those who add one: [`Session`] is one connection, and
+//! [`LockBackend`] is where a lock finds it.
 //!
 //! A driver is one type that implements both, as `postgres::Client` does. `tests/third_driver` in the
 //! repository is one over `tokio-postgres`, written from this page alone.
@@ -9,15 +9,16 @@
 //! - Send each text as **one message of the [simple query protocol]**. Several statements in it are
 //!   one implicit transaction, and `now() = statement_timestamp()` holds in it; pglock relies on both.
 //! - Wait for the end of the reply, and report an error by [`Failure::from_error`], with the server's
-//!   SQLSTATE and its primary message. An error without those, as of a socket, is [`Failure::Lost`].
-//!   When the server ends a session it says why, as its last error. Where the driver keeps that error
-//!   apart from "the connection is closed", report it instead: it becomes the source of pglock's.
+//!   SQLSTATE and its primary message. An error without those, such as a socket's, is [`Failure::Lost`].
+//!   When the server ends a session, its last error says why. If the driver then only says that the
+//!   connection is closed, but has kept that error, report the error: it becomes the source of pglock's.
 //! - Open transactions as [`Session::transact`] says.
 //!
-//! The session and its transaction can be one type, as with diesel, or two: then the transaction is a
-//! session, a [`LockBackend`] and a [`TransactionBackend`] too, and its own
-//! `transact` makes a savepoint.
+//! The session and its transaction can be one type, as with diesel, or two. With two, the transaction
+//! is a [`Session`] and a [`LockBackend`] too, and its own `transact` makes a savepoint. What can be in
+//! a transaction is also a [`TransactionBackend`].
 //!
+#![doc = include_str!("example.md")]
 //! # How to check it
 //!
 //! The conformance suite in the repository, `tests/conformance`, runs on any driver: implement the
@@ -41,7 +42,7 @@ use crate::stop::StopToken;
 mod persist;
 mod transaction;
 
-/// Where a lock finds the session that it is held on: a connection is its own, a pool checks one
+/// Where a lock finds the session that holds it. A connection is its own session; a pool checks one
 /// out for as long as the lock is held.
 ///
 /// Implemented for `postgres::Client` and `postgres::Transaction` (feature `postgres`),
@@ -50,7 +51,7 @@ mod transaction;
 ///
 /// # Implementing it
 ///
-/// For a wrapper around a connection, hand on to what is inside:
+/// A wrapper around a connection passes on the connection inside:
 ///
 /// ```
 /// # #[cfg(feature = "postgres")] {
@@ -70,10 +71,11 @@ mod transaction;
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no connection or pool that pglock can take a lock on",
+    message = "`{Self}` is not a connection or pool that pglock can acquire a lock on",
     label = "pglock finds no session here",
     note = "switch on the cargo feature of your driver: `postgres` for postgres::Client and Transaction, `diesel` for diesel::PgConnection, `r2d2` (beside the driver's) for pools and pooled connections",
-    note = "to pass a connection that is behind a smart pointer of your own, dereference it: `&mut *conn`"
+    note = "to pass a connection that is behind a smart pointer of your own, dereference it: `&mut *conn`",
+    note = "for another type of your own, pass the connection inside, or implement `pglock::LockBackend`: its documentation shows how"
 )]
 pub trait LockBackend {
     /// The connection on which the lock is held, and which the body gets.
@@ -89,18 +91,17 @@ pub trait LockBackend {
     ///
     /// # Errors
     ///
-    /// When there is none to be had. The lock reports it as
-    /// [`Error::Checkout`].
+    /// If there is none. The lock reports it as [`Error::Checkout`].
     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError>;
 
-    /// Finds the session for an acquire. Calls [`session`](LockBackend::session), unless the backend
-    /// bounds the way to it by the timeout, or lets its threads wait for each other before they take
-    /// a session.
+    /// Finds the session for an acquire. Defaults to [`session`](LockBackend::session). A pool limits
+    /// its checkout by the lock's timeout here, and a `QueuedPool` lets threads wait for each other
+    /// before they take a session.
     ///
     /// # Errors
     ///
-    /// [`Error::Checkout`] when there is none, and [`Error::Timeout`], [`Error::Stopped`] and
-    /// [`Error::AlreadyHeld`] where threads wait.
+    /// [`Error::Checkout`] if there is none, and where threads wait, [`Error::Timeout`],
+    /// [`Error::Stopped`] and [`Error::AlreadyHeld`].
     fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
         let lock = acquire.lock.clone();
         self.session()
@@ -110,8 +111,35 @@ pub trait LockBackend {
 
 /// A backend that a guard can own, by [`Lock::into_guard`](crate::Lock::into_guard): a connection, a
 /// pooled one, or a pool. Every [`Session`] is one.
+///
+/// ```
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::driver::{Acquire, BoxError, Owned, OwnedBackend};
+/// use pglock::{Error, LockBackend};
+/// use postgres::Client;
+///
+/// struct Database { client: Client }
+///
+/// # impl LockBackend for Database {
+/// #     type Session = Client;
+/// #     type Handle<'a> = &'a mut Client;
+/// #
+/// #     fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+/// #         Ok(&mut self.client)
+/// #     }
+/// # }
+/// #
+/// impl OwnedBackend for Database {
+///     type Owned = Owned<Client>;
+///
+///     fn into_session_for(self, acquire: &Acquire<'_>) -> Result<Owned<Client>, Error> {
+///         self.client.into_session_for(acquire)
+///     }
+/// }
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is nothing that a guard can own",
+    message = "a guard cannot own `{Self}`",
     note = "a guard owns a connection, a pooled connection, or one from a pool; for a borrowed connection use `acquire`"
 )]
 pub trait OwnedBackend: LockBackend + Sized {
@@ -155,20 +183,20 @@ impl<S> DerefMut for Owned<S> {
 
 impl<S: Session> SessionHandle for Owned<S> {}
 
-/// What a session is wanted for.
+/// The acquire that a session is for.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Acquire<'a> {
     /// The lock.
     pub lock: &'a LockInfo,
-    /// The transaction's for the forms that run in a transaction, and where it was insisted on; else
-    /// the session's.
+    /// The transaction's in the forms that run in a transaction, and where the caller has set it;
+    /// else the session's.
     pub scope: Scope,
-    /// The lock's timeout, which bounds the way to the session too; zero for a single attempt.
+    /// The lock's timeout, which limits the wait for a session too; zero for a single attempt.
     pub timeout: Option<Duration>,
     /// What ends the wait.
     pub stop: Option<&'a StopToken>,
-    /// Whether the lock lasts for one message, so that threads are better off in the server's queue
+    /// Whether the lock lasts for one message only: threads then wait better in the server's queue
     /// than in one of this process.
     pub one_message: bool,
 }
@@ -204,20 +232,20 @@ impl<S: Session> SessionHandle for &mut S {}
 /// Where threads hand locks to each other: the queued pool's own.
 #[doc(hidden)]
 pub trait QueuePlace {
-    /// Whether the session came with the lock, which another thread handed over. Who asks answers
-    /// for its release from then on.
+    /// Whether the session came with the lock, which another thread handed over. If so, the caller
+    /// must release it from then on.
     fn takes_over(&mut self) -> bool;
 
     /// Offers the session lock to the next thread, at the end of a section that went well. `true`:
-    /// the lock is that thread's now, and not to be released.
+    /// that thread has the lock now, and the caller must not release it.
     fn hand_over(&mut self, lock: &LockInfo) -> bool;
 }
 
-/// A backend that can stand in a transaction which the caller opened, so that
-/// [`transaction_lock`](crate::transaction_lock) makes sense on it.
+/// A backend that can be in a transaction which the caller opened, so that
+/// [`transaction_lock`](crate::transaction_lock) works on it.
 ///
-/// `postgres::Client` is none: while its transaction is open, only the `postgres::Transaction` can
-/// be reached. A pool is none: it would lock on another connection.
+/// `postgres::Client` is not one: while its transaction is open, only the `postgres::Transaction` can
+/// be used. A pool is not one either: it would lock on another connection.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be inside a transaction that its caller opened",
     note = "pass the transaction itself (`client.transaction()?`), or use with_transaction_lock, which opens one"
@@ -226,15 +254,15 @@ pub trait TransactionBackend: LockBackend {}
 
 impl<B: TransactionBackend + ?Sized> TransactionBackend for &mut B {}
 
-/// One connection to PostgreSQL, as a driver offers it, and a backend of its own: what a body gets
-/// can be locked on again, also in code that is generic over it.
+/// One connection to PostgreSQL, as a driver offers it. It is a backend too: a body can lock again on
+/// the connection that it gets, also in generic code.
 ///
-/// See the [module](crate::driver) for what is expected of an implementation.
+/// The [module](crate::driver) says what an implementation must do, and has an example.
 pub trait Session: LockBackend<Session = Self> + Sized {
     /// What the body of a transaction gets: the driver's own type for it.
     type Transaction<'t>: Session + TransactionBackend;
 
-    /// How the reply to a message can say something. Defaults to [`Replies::Rows`].
+    /// What the driver shows of a reply. Defaults to [`Replies::Rows`].
     const REPLIES: Replies = Replies::Rows;
 
     /// Whether a transaction is open, as far as the driver knows.
@@ -246,9 +274,8 @@ pub trait Session: LockBackend<Session = Self> + Sized {
         false
     }
 
-    /// Looks whether the other side has closed the connection, and why. It does not ask the server,
-    /// and may drop notifications that have come. Defaults to what [`is_broken`](Session::is_broken)
-    /// knows.
+    /// Looks whether the server has closed the connection, and returns why. It sends nothing, and may
+    /// drop notifications that have come. Defaults to [`is_broken`](Session::is_broken).
     ///
     /// The keeper of an [election](crate::election)'s term looks some fifty times a second, so that a
     /// term ends as soon as its connection does.
@@ -264,12 +291,12 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// # Errors
     ///
-    /// [`Failure::Lost`] when the connection is gone, [`Failure::Sql`] or [`Failure::Refused`] for an
-    /// error of the server's, as [`Failure::from_error`] tells it.
+    /// [`Failure::Lost`] when the connection is gone. An error from the server is [`Failure::Sql`] or
+    /// [`Failure::Refused`]: [`Failure::from_error`] decides.
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure>;
 
-    /// Sends a text as one message. Defaults to [`query`](Session::query), for a refusal comes in a
-    /// row; with [`Replies::Errors`] it must be implemented, and one comes as an error.
+    /// Sends a text as one message. Defaults to [`query`](Session::query), and finds a refusal in its
+    /// rows. With [`Replies::Errors`] a refusal comes as an error: implement this method then.
     ///
     /// # Errors
     ///
@@ -284,34 +311,34 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// A transaction begins in one of two ways:
     ///
     /// - in one message by [`send`](Session::send), [`Opening::before_begin`] and then `BEGIN`, with a
-    ///   semicolon in between. When it fails, no transaction of pglock's is open: return the failure
-    ///   and send nothing, for there may be one of the caller's, by a raw `BEGIN`.
-    /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). When that fails,
-    ///   ROLLBACK, except when [`Failure::is_in_transaction`]: then the transaction is the caller's, who
-    ///   began it by a raw `BEGIN` of which the driver does not know.
+    ///   semicolon in between. If it fails, this call has opened nothing: return the failure, and send
+    ///   nothing, because the caller may have a transaction open by a raw `BEGIN`.
+    /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). If that fails,
+    ///   send ROLLBACK, except when [`Failure::is_in_transaction`]: then the transaction is the
+    ///   caller's, by a raw `BEGIN` that the driver has not seen.
     ///
-    /// After `body`, [`Finish::Commit`] means to send [`Opening::commit`], which holds the COMMIT; when
-    /// it fails, ROLLBACK. [`Finish::Rollback`] means ROLLBACK, and so does a panic. In a savepoint
-    /// there is nothing of pglock's to send: RELEASE it, or roll back to it and RELEASE it, also when
-    /// the RELEASE fails. A cancel can hit a ROLLBACK: send it again, and again while it fails with
+    /// After `body`, [`Finish::Commit`] means: send [`Opening::commit`], which contains the COMMIT, and
+    /// ROLLBACK if it fails. [`Finish::Rollback`] means ROLLBACK, and so does a panic. A savepoint
+    /// needs nothing from the opening: RELEASE it, or roll back to it and RELEASE it, also if the
+    /// first RELEASE fails. A cancel can hit a ROLLBACK: repeat it while it fails with
     /// [`Failure::Sql`], within reason.
     ///
     /// [`Transacted::ended`] is the failure of the COMMIT or the RELEASE, else that of the ROLLBACK.
     ///
     /// # Errors
     ///
-    /// What kept `body` from running; nothing is open then that was not before. How the transaction
-    /// ended is in [`Transacted`].
+    /// What kept `body` from running. This call has then left nothing open. How the transaction ended
+    /// is in [`Transacted`].
     fn transact<R>(
         &mut self,
         opening: &Opening<'_>,
         body: impl FnOnce(&mut Self::Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure>;
 
-    /// Ends the session on the server, such that a pool does not take the connection back. An
-    /// implementation for a pooled driver whose pool looks at more than the connection marks it.
+    /// Ends the session on the server, so that a pool does not take the connection back. Implement it
+    /// if the driver's pool looks at a mark on the connection: end the session, and set the mark.
     fn terminate(&mut self) {
         end_session(self);
-        let _ = self.send(""); // lets a driver see the end of the connection, on which its pool decides
+        let _ = self.send(""); // shows the driver that the connection has ended: its pool looks at that
     }
 }

@@ -1,4 +1,4 @@
-//! Messages that have to come through.
+//! Messages that are sent again until they succeed, within reason.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::Session;
 use crate::failure::Failure;
 use crate::sql;
 
-/// How often a request is sent that has to come through.
+/// How often such a message is sent at most.
 const ATTEMPTS: usize = 100;
 
 pub(crate) fn end_session<S: Session>(session: &mut S) {
@@ -14,7 +14,7 @@ pub(crate) fn end_session<S: Session>(session: &mut S) {
         if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
             return;
         }
-        // Not even its own role may end it.
+        // The session's own role may not end it.
         let _ = session.send(sql::LET_SESSION_END);
         std::thread::sleep(Duration::from_millis(5));
         if matches!(session.send(""), Err(Failure::Lost(_))) {
@@ -23,7 +23,7 @@ pub(crate) fn end_session<S: Session>(session: &mut S) {
     }
 }
 
-/// Sends what has to come through again, if it failed.
+/// Sends a message once more if it may succeed then.
 pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     match while_canceled(&mut send) {
         Err(failure) if failure.is_transient() => while_canceled(send),
@@ -31,7 +31,7 @@ pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<()
     }
 }
 
-/// Sends it again and again while it is cancelled: cancels can come in a row.
+/// Sends a message again for as long as it is cancelled: several cancels can come in a row.
 pub(crate) fn while_canceled(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     let mut done = send();
     for _ in 1..ATTEMPTS {

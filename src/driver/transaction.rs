@@ -1,10 +1,10 @@
-//! How a transaction of pglock's begins and ends.
+//! How a transaction that pglock opens begins and ends.
 
 use crate::failure::{Failure, Replies};
 use crate::request::{LockInfo, WaitTime};
 use crate::sql;
 
-/// What a transaction of pglock's begins and ends with.
+/// What to send at the beginning and at the end of a transaction that pglock opens.
 #[derive(Debug)]
 pub struct Opening<'a> {
     pub(crate) entry: Entry<'a>,
@@ -13,23 +13,23 @@ pub struct Opening<'a> {
     pub(crate) label: &'a str,
 }
 
-/// What a transaction of pglock's must have before anything else.
+/// What a transaction must acquire or check before anything else.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Entry<'a> {
-    /// A lock, which it waits for.
+    /// A lock, and the wait for it.
     Lock(&'a LockInfo, WaitTime),
     /// A term of an election that is not over.
     Fence(&'a sql::election::Fence),
 }
 
 impl Opening<'_> {
-    /// What acquires the lock, to be sent in front of `BEGIN` in the same message.
+    /// Returns what acquires the lock, to be sent before `BEGIN` in the same message.
     #[must_use]
     pub fn before_begin(&self) -> String {
         self.acquire(true)
     }
 
-    /// What acquires the lock, to be sent after the BEGIN.
+    /// Returns what acquires the lock, to be sent after the `BEGIN`.
     #[must_use]
     pub fn after_begin(&self) -> String {
         self.acquire(false)
@@ -46,7 +46,7 @@ impl Opening<'_> {
         [self.label, sql::first(bounded || !before_begin), &acquire].concat()
     }
 
-    /// What commits: it fails if the transaction has been aborted, or is not ours any more.
+    /// Returns what commits. It fails if the transaction has been aborted, or is no longer pglock's.
     #[must_use]
     pub fn commit(&self) -> String {
         sql::commit(self.name)
@@ -62,7 +62,7 @@ pub enum Finish {
     Rollback,
 }
 
-/// What became of a body and of its transaction.
+/// What a body returned, and how its transaction ended.
 #[derive(Debug)]
 pub struct Transacted<R> {
     /// What the body returned.
