@@ -21,6 +21,26 @@ impl<H: SessionHandle> LockGuard<H> {
     /// If a section around this one also holds the lock exclusively, on the same connection, others
     /// stay out until that section ends.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, LockGuard, Mode};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut lock = Lock::new(&mut client, "doc:downgrade");
+    /// let mut guard = lock.acquire()?;
+    /// guard.batch_execute("SELECT 'write'")?;
+    /// LockGuard::downgrade(&mut guard)?;
+    /// assert_eq!(LockGuard::mode(&guard), Mode::Shared);
+    /// guard.batch_execute("SELECT 'read on, beside others'")?;
+    /// LockGuard::release(guard)?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// After any of them except [`Error::LockLost`], the lock is held as before.
@@ -58,6 +78,26 @@ impl<H: SessionHandle> LockGuard<H> {
     ///
     /// In a transaction the exclusive lock is a transaction lock, and stays until the transaction
     /// ends.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, LockGuard};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut lock = Lock::new(&mut client, "doc:upgrade").shared();
+    /// let mut guard = lock.acquire()?;
+    /// guard.batch_execute("SELECT 'read'")?;
+    /// if LockGuard::try_upgrade(&mut guard)? {
+    ///     guard.batch_execute("SELECT 'write'")?;
+    /// }
+    /// LockGuard::release(guard)?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -24,6 +24,24 @@ use crate::telemetry::{Hold, Outcome};
 /// even in a pool. A transaction lock stays until its transaction ends, and releasing the guard
 /// does nothing.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{Lock, LockGuard};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let mut lock = Lock::new(&mut client, "doc:guard");
+/// let mut guard = lock.acquire()?;
+/// guard.batch_execute("SELECT 'the work'")?; // on the connection
+/// assert!(LockGuard::is_held(&mut guard)?);
+/// LockGuard::release(guard)?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Misuse does not compile: using the connection beside a live guard,
 ///
 /// ```compile_fail,E0499

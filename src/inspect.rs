@@ -59,6 +59,22 @@ where
 /// The sessions that wait for a key, the longest wait first (since PostgreSQL 14; before, in no
 /// particular order). One round trip, or two with diesel.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::inspect;
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// for waiter in inspect::waiters(&mut client, "doc:waiters")? {
+///     println!("{waiter} has waited for {:?}, behind {:?}", waiter.waiting_for, waiter.blocked_by);
+/// }
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// As [`holders`].
@@ -71,6 +87,23 @@ where
 
 /// All advisory locks of the current database, including those of other programs: ordered by key,
 /// and for each key its holders before its waiters. One round trip, or two with diesel.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::inspect;
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// for claim in inspect::locks(&mut client)? {
+///     let verb = if claim.granted { "holds" } else { "waits for" };
+///     println!("{claim} {verb} {}", claim.key);
+/// }
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -86,6 +119,25 @@ where
 /// waiter gets [`Error::Canceled`]; an idle holder goes on holding.
 ///
 /// Returns whether the signal was sent.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use std::time::Duration;
+/// use pglock::inspect;
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// for waiter in inspect::waiters(&mut client, "doc:cancel")? {
+///     if waiter.waiting_for > Some(Duration::from_secs(60)) {
+///         inspect::cancel(&mut client, &waiter)?;
+///     }
+/// }
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -104,6 +156,28 @@ where
 /// back, and all its locks are free.
 ///
 /// Returns whether the signal was sent; the session ends soon after.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{Lock, inspect};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let mut stuck = Client::connect(&url, NoTls)?;
+/// let mut lock = Lock::new(&mut stuck, "doc:terminate");
+/// let guard = lock.acquire()?;
+/// for holder in inspect::holders(&mut client, "doc:terminate")? {
+///     assert!(inspect::terminate(&mut client, &holder)?);
+/// }
+/// // The lock is free as soon as the session has ended.
+/// Lock::new(&mut client, "doc:terminate").run(|_| Ok::<_, pglock::Error>(()))?;
+/// # drop(guard);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

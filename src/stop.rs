@@ -68,6 +68,17 @@ impl StopToken {
     }
 
     /// Sleeps until the token is stopped, or for that long. Returns whether it is stopped.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use pglock::StopToken;
+    ///
+    /// let shutdown = StopToken::new();
+    /// # shutdown.stop();
+    /// while !shutdown.wait_timeout(Duration::from_secs(1)) {
+    ///     println!("one more round");
+    /// }
+    /// ```
     #[must_use]
     pub fn wait_timeout(&self, time: Duration) -> bool {
         let deadline = Instant::now().checked_add(time);

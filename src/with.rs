@@ -134,6 +134,25 @@ where
 ///
 /// It never waits.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let sold = pglock::try_with_transaction_lock(&mut client, "doc:seat:12C", |tx| {
+///     tx.batch_execute("SELECT 'sell the seat'")
+///         .map_err(pglock::Error::from)
+/// })?;
+/// if sold.is_none() {
+///     println!("somebody else is at this seat");
+/// }
+/// # assert!(sold.is_some());
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// Those of [`Lock::try_run_in_transaction`].
@@ -190,6 +209,22 @@ where
 /// Acquires a [`transaction_lock`] if it is free, and returns `false` if another session holds it.
 ///
 /// It never waits.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let mut tx = client.transaction()?;
+/// if pglock::try_transaction_lock(&mut tx, "doc:seat:12D")? {
+///     tx.batch_execute("SELECT 'sell the seat'")?;
+/// }
+/// tx.commit()?; // releases the lock
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

@@ -33,6 +33,15 @@ mod with_advisory_lock;
 pub use with_advisory_lock::WithAdvisoryLock;
 
 /// A library, or a range of its versions, by how it makes keys from names.
+///
+/// ```
+/// use pglock::compat::Scheme;
+///
+/// let scheme: Scheme = "sqlx".parse()?;
+/// assert_eq!(scheme, Scheme::Sqlx);
+/// assert_eq!(scheme.to_string(), "sqlx");
+/// # Ok::<_, pglock::compat::UnknownScheme>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scheme {

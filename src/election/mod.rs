@@ -79,6 +79,24 @@ type Run = dyn Fn(&Candidate, &Arc<Office>) + Send + Sync;
 
 /// An election in which this process can stand. It elects one leader among all that stand under
 /// the same name in the same database.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::election::{Election, Term};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut conn = Client::connect(&url, NoTls)?;
+/// let election = Election::new(move || Client::connect(&url, NoTls), "doc:election");
+/// election.run(|term: &Term| {
+///     println!("elected, with token {}", term.token());
+///     term.fenced(&mut conn, |tx| anyhow::Ok(tx.batch_execute("SELECT 'the work'")?))
+/// })?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use = "an election does nothing until it is run or campaigned in"]
 pub struct Election {
@@ -141,6 +159,26 @@ impl Election {
 
     /// Lets a token stop the election: a campaign ends with [`Error::Stopped`] within a second, and a
     /// term [is over](Term::is_over) for its leader, who still holds the lock until it resigns.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::StopToken;
+    /// use pglock::election::Election;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let shutdown = StopToken::new();
+    /// let election = Election::new(move || Client::connect(&url, NoTls), "doc:stop-on").stop_on(&shutdown);
+    /// election.run(|term| {
+    ///     shutdown.stop(); // such as from a thread that handles signals
+    ///     assert!(term.is_over());
+    ///     Ok::<_, pglock::Error>(())
+    /// })?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stop_on(mut self, token: &StopToken) -> Self {
         self.stop = Some(token.clone());
         self
@@ -188,6 +226,23 @@ impl Election {
     /// Campaigns without waiting. Returns `None` if somebody leads, or may still lead.
     ///
     /// It takes some 50 ms, in which a leader would notice that its connection broke.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::election::Election;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let election = Election::new(move || Client::connect(&url, NoTls), "doc:try-campaign");
+    /// match election.try_campaign()? {
+    ///     Some(term) => term.resign()?, // after the work of a leader
+    ///     None => println!("somebody else leads"),
+    /// }
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -390,6 +390,24 @@ pub enum Error {
 impl Error {
     /// Wraps an error of a body that returns `Result<_, pglock::Error>`. The drivers' errors
     /// convert with `?` alone.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Error, with_lock};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let result = with_lock(&mut client, "doc:body", |conn| {
+    ///     let n: i32 = conn.query_one("SELECT 42", &[])?.get(0);
+    ///     u8::try_from(n - 43).map_err(Error::body)
+    /// });
+    /// assert!(matches!(result, Err(Error::Body(_))));
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body(error: impl Into<BoxError>) -> Self {
         Self::Body(error.into())
     }

@@ -123,6 +123,13 @@ impl Key {
     /// A `bigint` appears there as its high and low half with `objsubid` 1, a pair as its two
     /// numbers with `objsubid` 2, all of them unsigned.
     ///
+    /// ```
+    /// use pglock::Key;
+    ///
+    /// assert_eq!(Key::from(42).pg_locks(), (0, 42, 1));
+    /// assert_eq!(Key::from((7, 42)).pg_locks(), (7, 42, 2));
+    /// ```
+    ///
     /// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
     #[must_use]
     pub fn pg_locks(&self) -> (u32, u32, u16) {

@@ -138,6 +138,25 @@ impl<B> Lock<B> {
     ///
     /// The driver does not see a raw `BEGIN`; [`Scope::Transaction`] takes the lock in it all the
     /// same.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, Scope};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// client.batch_execute("BEGIN")?;
+    /// Lock::new(&mut client, "doc:scope").scope(Scope::Transaction).run(|conn| {
+    ///     conn.batch_execute("SELECT 'the work'")?;
+    ///     Ok::<_, pglock::Error>(())
+    /// })?;
+    /// client.batch_execute("COMMIT")?; // releases the lock
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn scope(mut self, scope: Scope) -> Self {
         self.request.scope = Some(scope);
         self
@@ -205,6 +224,28 @@ impl<B, T> Lock<B, T> {
     /// panic always rolls back.
     ///
     /// Inside a transaction of the caller's, this applies to a savepoint around the body.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::Lock;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// # client.batch_execute("CREATE TEMP TABLE attempt (who text)")?;
+    /// let refused = Lock::new(&mut client, "doc:rollback-on-error")
+    ///     .rollback_on_error(false)
+    ///     .run_in_transaction(|tx| {
+    ///         tx.execute("INSERT INTO attempt VALUES ('ada')", &[])?;
+    ///         Err::<(), _>(anyhow::anyhow!("wrong password"))
+    ///     });
+    /// assert!(refused.is_err());
+    /// assert_eq!(client.query("SELECT FROM attempt", &[])?.len(), 1); // committed
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn rollback_on_error(mut self, rollback: bool) -> Self {
         self.request.rollback_on_error = rollback;
         self
@@ -253,6 +294,26 @@ impl<B, T> Lock<B, T> {
     /// it](crate::LockGuard::is_held) carry its name in a comment: escaped, and cut to 64
     /// characters. Then `pg_stat_activity`, the server's log and [`inspect`](crate::inspect) show
     /// it. Defaults to `false`, because names can be private.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, inspect};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut other = Client::connect(&url, NoTls)?;
+    /// Lock::new(&mut client, "doc:labelled").labelled(true).run(|_| {
+    ///     let locks = inspect::locks(&mut other)?;
+    ///     let name = Some(r#""doc:labelled""#.to_owned()); // as errors show it
+    ///     assert!(locks.iter().any(|claim| claim.label == name));
+    ///     Ok::<_, pglock::Error>(())
+    /// })?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn labelled(mut self, label: bool) -> Self {
         self.request.labelled = label;
         self

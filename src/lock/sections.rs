@@ -28,6 +28,26 @@ impl<B: LockBackend> Lock<B> {
     /// Runs the body only if the lock is free, or becomes free within the timeout, if one is set.
     /// Returns `None` otherwise.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use std::time::Duration;
+    /// use pglock::Lock;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut lock = Lock::new(&mut client, "doc:try-run").timeout(Duration::from_millis(100));
+    /// let done = lock.try_run(|conn| anyhow::Ok(conn.batch_execute("SELECT 'the work'")?))?;
+    /// if done.is_none() {
+    ///     println!("somebody else had it for all of the 100 ms");
+    /// }
+    /// # assert!(done.is_some());
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`run`](Lock::run), except the timeout.
@@ -49,6 +69,31 @@ impl<B: LockBackend> Lock<B> {
     /// The handler is called when this lock was not acquired in time, and only then: a timeout inside
     /// the body is an error of the body. It gets the [`Error::Timeout`], which says who holds the lock.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use std::time::Duration;
+    /// use pglock::{Lock, with_lock};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut other = Client::connect(&url, NoTls)?;
+    /// let answer = with_lock(&mut other, "doc:run-or-else", |_| {
+    ///     // On this connection the lock is busy.
+    ///     Lock::new(&mut client, "doc:run-or-else")
+    ///         .timeout(Duration::from_millis(20))
+    ///         .run_or_else(
+    ///             |_| anyhow::Ok("done".to_owned()),
+    ///             |busy| Ok(format!("please try again: {busy}")),
+    ///         )
+    /// })?;
+    /// assert!(answer.starts_with("please try again: timed out after 20ms"), "{answer}");
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`run`](Lock::run), and those of the handler.
@@ -68,6 +113,23 @@ impl<B: LockBackend> Lock<B> {
     }
 
     /// Acquires the lock and returns a guard, for sections that do not fit in a closure.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, LockGuard};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut lock = Lock::new(&mut client, "doc:acquire"); // the guard borrows it
+    /// let mut guard = lock.acquire()?;
+    /// guard.batch_execute("SELECT 'the work'")?;
+    /// LockGuard::release(guard)?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -135,6 +197,24 @@ impl<B: LockBackend> Lock<B> {
 
     /// Returns a guard if the lock is free, or becomes free within the timeout, if one is set.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::{Lock, LockGuard};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut lock = Lock::new(&mut client, "doc:try-acquire");
+    /// if let Some(mut guard) = lock.try_acquire()? {
+    ///     guard.batch_execute("SELECT 'the work'")?;
+    ///     LockGuard::release(guard)?;
+    /// }
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`acquire`](Lock::acquire), except the timeout.
@@ -155,6 +235,28 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///
     /// Inside a transaction of the caller's, the lock is taken for that transaction, and a
     /// savepoint stands in for the transaction. Three round trips with both.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use std::time::Duration;
+    /// use pglock::Lock;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// # client.batch_execute("CREATE TEMP TABLE seat (name text, buyer text); INSERT INTO seat VALUES ('12A')")?;
+    /// let sold = Lock::new(&mut client, "doc:in-transaction")
+    ///     .timeout(Duration::from_secs(2))
+    ///     .run_in_transaction(|tx| {
+    ///         let sql = "UPDATE seat SET buyer = $1 WHERE name = '12A' AND buyer IS NULL";
+    ///         anyhow::Ok(tx.execute(sql, &[&"ada"])?)
+    ///     })?;
+    /// assert_eq!(sold, 1);
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -162,6 +162,25 @@ impl<B: LockBackend> Semaphore<B> {
     /// Runs the body only if a slot is free, or becomes free within the timeout, if one is set.
     /// Returns `None` otherwise.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::Semaphore;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// let mut api = Semaphore::new(&mut client, "doc:try-room", 3);
+    /// let sent = api.try_run(|conn| anyhow::Ok(conn.batch_execute("SELECT 'send a mail'")?))?;
+    /// if sent.is_none() {
+    ///     println!("three others are sending");
+    /// }
+    /// # assert!(sent.is_some());
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`run`](Semaphore::run), except the timeout.

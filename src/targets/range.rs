@@ -23,6 +23,14 @@ use crate::request::Mode;
 /// If two ranges overlap, one of them has a node that covers numbers of the other: exclusive ranges
 /// meet there. A shared range has every node that contains one of its numbers, so it meets whatever
 /// an exclusive one covers.
+///
+/// ```
+/// use pglock::{Lock, Target};
+///
+/// let lock = Lock::range((), "room:7", 24..27); // errors give this too: `lock_info`
+/// let Target::Range(range) = lock.lock_info().target() else { unreachable!() };
+/// assert_eq!((range.key().name(), range.numbers()), (Some("room:7"), 24..27));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     key: Key,
