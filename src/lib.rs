@@ -53,10 +53,12 @@
 //! # Errors and their type
 //!
 //! A body returns `Result<T, E>` for any `E: From<pglock::Error>`: anyhow, a boxed error, your own
-//! enum with `#[from]`, [`Error`] itself, or `diesel::result::Error`. A closure that ends in a bare
-//! `Ok(())` does not say which. If `?` follows the call, nothing else does either, and the compiler
-//! reports E0283, "type annotations needed". Name the type in the closure's last line:
-//! `anyhow::Ok(())`, or `Ok::<_, MyError>(())`.
+//! enum with `#[from]`, [`Error`] itself, or `diesel::result::Error`. `postgres::Error` is not one, as
+//! it cannot carry another error: return [`Error`], into which `?` converts it.
+//!
+//! A closure that ends in a bare `Ok(())` does not name its error type. If `?` follows the call,
+//! nothing else does either, and the compiler reports E0283, "type annotations needed". Name the type
+//! in the closure's last line: `anyhow::Ok(())`, or `Ok::<_, MyError>(())`.
 //!
 //! # From async code
 //!

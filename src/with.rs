@@ -40,6 +40,8 @@ use crate::targets::IntoTarget;
 /// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
 /// `Ok::<_, MyError>(())`.
 ///
+/// With a pool that you have by reference, pass `&mut pool.clone()`, which is the same pool.
+///
 /// # Errors
 ///
 /// Those of [`Lock::run`].
