@@ -262,7 +262,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// What the body of a transaction gets: the driver's own type for it.
     type Transaction<'t>: Session + TransactionBackend;
 
-    /// What the driver shows of a reply. Defaults to [`Replies::Rows`].
+    /// How the driver returns a reply. Defaults to [`Replies::Rows`].
     const REPLIES: Replies = Replies::Rows;
 
     /// Whether a transaction is open, as far as the driver knows.

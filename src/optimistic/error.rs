@@ -8,6 +8,21 @@ use crate::failure::BoxError;
 ///
 /// The row is unchanged, except after [`Error::UnusableVersion`], which says that it was saved, and
 /// after an [`Error::Database`] that lost the connection: then nobody knows.
+///
+/// ```
+/// use pglock::optimistic::Error;
+///
+/// fn answer(error: &Error) -> &'static str {
+///     match error {
+///         Error::Conflict { .. } => "somebody else has changed it: please look again",
+///         Error::NotFound { .. } => "somebody else has deleted it",
+///         _ => "sorry, that did not work",
+///     }
+/// }
+///
+/// let deleted = Error::NotFound { table: "seat".to_owned(), expected: 7 };
+/// assert_eq!(answer(&deleted), "somebody else has deleted it");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
