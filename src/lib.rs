@@ -54,7 +54,8 @@
 //!
 //! A body returns `Result<T, E>` for any `E: From<pglock::Error>`: anyhow, a boxed error, your own
 //! enum with `#[from]`, [`Error`] itself, or `diesel::result::Error`. `postgres::Error` is not one, as
-//! it cannot carry another error: return [`Error`], into which `?` converts it.
+//! it cannot carry another error: return [`Error`], into which `?` converts it. diesel's error
+//! carries pglock's, and `pglock::Error::from` takes it out again.
 //!
 //! A closure that ends in a bare `Ok(())` does not name its error type. If `?` follows the call,
 //! nothing else does either, and the compiler reports E0283, "type annotations needed". Name the type

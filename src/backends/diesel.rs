@@ -187,6 +187,25 @@ impl From<DieselError> for Error {
 
 /// For bodies that return diesel's error: it carries ours, and `From` in the other direction takes
 /// ours out again.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use diesel::{Connection, PgConnection, QueryResult, RunQueryDsl};
+/// use pglock::{Error, Lock};
+///
+/// # let mut conn = PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+/// let sold: QueryResult<usize> = Lock::new(&mut conn, "doc:diesel-error")
+///     .timeout(Duration::from_secs(2))
+///     .run(|conn| diesel::sql_query("SELECT 'sell'").execute(conn));
+/// match sold.map_err(Error::from) {
+///     Ok(_) => println!("sold"),
+///     Err(busy @ Error::Timeout { .. }) => println!("please try again: {busy}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 impl From<Error> for DieselError {
     fn from(error: Error) -> Self {
         match error {
