@@ -135,7 +135,7 @@ pub use semaphore::{Permit, Semaphore};
 pub use sql::literal;
 pub use stop::StopToken;
 pub use targets::{
-    FirstFree, IntoTarget, KeyRange, Row, Slots, Table, TableMode, TableName, Target,
+    FirstFree, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode, TableName, Target,
 };
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

@@ -12,6 +12,7 @@ use crate::stop::StopToken;
 use crate::targets::{IntoTarget, KeyRange, Target};
 
 mod sections;
+mod transactions;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///

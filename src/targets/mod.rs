@@ -66,6 +66,21 @@ pub trait IntoTarget {
     fn into_target(self) -> Self::Target;
 }
 
+/// A target whose lock can be held by a session, and not only by a transaction: a [`Key`].
+#[diagnostic::on_unimplemented(
+    message = "a `{Self}` is locked for a transaction, not for a session",
+    note = "use `run_in_transaction`, `with_transaction_lock` or `transaction_lock`"
+)]
+pub trait SessionTarget: sealed::Sealed {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Key {}
+
+impl SessionTarget for Key {}
+
 // Without this, the compiler talks about `From` instead of locks.
 #[diagnostic::do_not_recommend]
 impl<K: IntoKey> IntoTarget for K {

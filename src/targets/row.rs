@@ -32,7 +32,7 @@ use super::{Columns, TableName};
 ///
 /// A row lock ends with its transaction, so the forms that could outlive one do not compile:
 ///
-/// ```compile_fail,E0599
+/// ```compile_fail,E0277
 /// # fn sell(client: &mut postgres::Client) -> Result<(), pglock::Error> {
 /// pglock::Lock::new(client, pglock::Row::new("seat", "id", 42)).run(|conn| Ok(()))
 /// # }
