@@ -223,6 +223,11 @@ pub(crate) struct KillArgs {
     #[command(flatten)]
     pub(crate) key: KeyArgs,
 
+    /// The sessions that hold a slot of the semaphore of that name, which has N slots
+    #[arg(long, value_name = "N", value_parser = slots(),
+          conflicts_with_all = ["int", "pair", "namespace", "scheme"])]
+    pub(crate) slots: Option<u32>,
+
     /// Only cancel the session's running statement
     #[arg(long, conflicts_with = "terminate")]
     pub(crate) cancel: bool,
@@ -268,6 +273,12 @@ impl RunArgs {
 }
 
 impl WhoArgs {
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.key.wanted(self.slots)
+    }
+}
+
+impl KillArgs {
     pub(crate) fn wanted(&self) -> Wanted {
         self.key.wanted(self.slots)
     }

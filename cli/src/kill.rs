@@ -2,38 +2,44 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
+use pglock::Error;
 use pglock::inspect::{self, Claim};
-use pglock::{Error, Key};
 
 use crate::args::KillArgs;
 use crate::connection::connect;
 use crate::exit::{Failure, NOBODY, UNAVAILABLE, USAGE, chain};
 use crate::output::{print, prompt, say};
 use crate::prepared;
+use crate::wanted::Wanted;
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
-    let key = args.key.key();
+    let wanted = args.wanted();
     let mut connection = connect(url, "pglock kill")?;
-    let holders = inspect::holders(&mut connection, &key)?;
+    let mut holders = wanted.claims(&mut connection)?;
+    holders.retain(|claim| wanted.is_held_by(claim));
     if holders.is_empty() {
-        return Err(Failure::new(NOBODY, format_args!("nobody holds {key}")));
+        return Err(Failure::new(NOBODY, format_args!("nobody holds {wanted}")));
     }
     let mut code = 0;
     let (holders, prepared): (Vec<_>, Vec<_>) = holders.iter().partition(|h| h.pid.is_some());
-    if !prepared.is_empty() && prepared::explain(&mut connection, &key)? {
-        code = UNAVAILABLE;
+    let mut keys: Vec<_> = prepared.iter().map(|claim| &claim.key).collect();
+    keys.dedup();
+    for key in keys {
+        if prepared::explain(&mut connection, key)? {
+            code = UNAVAILABLE;
+        }
     }
     if holders.is_empty() {
         return match code {
             0 => Err(Failure::new(
                 NOBODY,
-                format_args!("nobody holds {key} any more"),
+                format_args!("nobody holds {wanted} any more"),
             )),
             code => Ok(code),
         };
     }
     let verb = if args.cancel { "cancel" } else { "end" };
-    if !args.yes && !confirmed(&key, &holders, verb)? {
+    if !args.yes && !confirmed(&wanted, &holders, verb)? {
         return Ok(code);
     }
     for holder in holders {
@@ -51,9 +57,9 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-fn confirmed(key: &Key, holders: &[&Claim], verb: &str) -> Result<bool, Failure> {
+fn confirmed(wanted: &Wanted, holders: &[&Claim], verb: &str) -> Result<bool, Failure> {
     for holder in holders {
-        prompt(format_args!("{key} is held by {holder}\n"));
+        prompt(format_args!("{wanted} is held by {holder}\n"));
     }
     if !io::stdin().is_terminal() {
         let message = format!("add --yes to {verb} them without a question");

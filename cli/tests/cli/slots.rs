@@ -125,6 +125,20 @@ fn slots_are_shown_as_such() {
 }
 
 #[test]
+fn those_who_hold_a_slot_are_ended() {
+    let (name, mut oracle) = (unique_name("cli"), Oracle::new());
+    let kill = ["kill", &name, "--slots", "3", "--yes"];
+    assert_fails(&kill, 1, "nobody holds semaphore");
+    let runs = [start(&name).0, start(&name).0];
+    let ended = stdout(&kill);
+    assert_eq!(ended.matches("ended pid ").count(), 2, "{ended}");
+    for run in runs {
+        assert_eq!(run.end().0.code(), Some(76));
+    }
+    assert_eq!(held(&mut oracle, &Slots::new(&name, 3)), [false; 3]);
+}
+
+#[test]
 fn what_slots_do_not_go_with_is_refused() {
     for (options, message) in [
         (&["--slots", "0"][..], "1..=1000"),
