@@ -202,17 +202,15 @@ where
         let release = sql::release(&lock, replies);
         let failure = match insist(|| session.send(&release)) {
             Ok(()) => return Ok(()),
-            Err(failure @ Failure::Lost(_)) => {
-                return Err(Error::LockLost {
-                    lock,
-                    source: failure.into_source(),
-                });
-            }
+            Err(Failure::Refused(_)) => why_not_released(session),
             Err(failure) => failure,
         };
-        // If the lock is not held, the ROLLBACK changes nothing, and the release fails again.
-        let was_open =
-            matches!(failure, Failure::Refused(_)) || failure.may_be_aborted_transaction();
+        if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
+            let source = failure.into_source();
+            return Err(Error::LockLost { lock, source });
+        }
+        let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
+            || failure.may_be_aborted_transaction();
         let release = sql::roll_back_and_release(&lock, replies);
         match insist(|| session.send(&release)) {
             Ok(()) if was_open => Err(Error::TransactionLeftOpen {
@@ -224,11 +222,26 @@ where
                 session.terminate();
                 Err(Error::ReleaseFailed { lock, source })
             }
-            Err(failure) => Err(Error::LockLost {
-                lock,
-                source: failure.into_source(),
-            }),
+            Err(failure) => {
+                let source = failure.into_source();
+                Err(Error::LockLost { lock, source })
+            }
         }
+    }
+}
+
+/// Asks why the server refused a release. No answer is one too: the refusal came as an error, which has
+/// aborted the transaction that is open.
+fn why_not_released<S: Session>(session: &mut S) -> Failure {
+    match insist(|| ask::lines(session, "", &sql::why_not_released())) {
+        Ok(lines) => Failure::Refused(
+            lines
+                .first()
+                .and_then(|line| Refusal::read(line))
+                .unwrap_or(Refusal::NotHeld),
+        ),
+        Err(lost @ Failure::Lost(_)) => lost,
+        Err(_) => Failure::Refused(Refusal::InTransaction),
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn end_session<S: Session>(session: &mut S) {
 }
 
 /// Sends a message once more if it may succeed then.
-pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn insist<T>(mut send: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     match while_canceled(&mut send) {
         Err(failure) if failure.is_transient() => while_canceled(send),
         done => done,
@@ -32,7 +32,9 @@ pub(crate) fn insist(mut send: impl FnMut() -> Result<(), Failure>) -> Result<()
 }
 
 /// Sends a message again for as long as it is cancelled: several cancels can come in a row.
-pub(crate) fn while_canceled(mut send: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+pub(crate) fn while_canceled<T>(
+    mut send: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let mut done = send();
     for _ in 1..ATTEMPTS {
         match &done {

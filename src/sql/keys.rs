@@ -6,7 +6,8 @@
 //! no lock for the session, and released none, and can be sent again.
 //!
 //! Every section pays for these statements, and their length counts: the server takes longer to parse
-//! and plan them than to lock. So they do not say why they refuse; [`why_not`] asks.
+//! and plan them than to lock. So they do not say why they refuse; [`why_not`] and
+//! [`why_not_released`] ask.
 
 use super::conditions::{Conditions, all_released, is_timed};
 use super::{advisory_rows, carry, in_savepoint, named, raise};
@@ -138,8 +139,6 @@ fn may_bear(lock: &LockInfo) -> String {
 }
 
 /// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
-///
-/// After a refusal, [`roll_back_and_release`] shows why: if it works, a transaction was open.
 pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);

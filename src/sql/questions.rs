@@ -1,5 +1,5 @@
-//! Questions about a lock on keys: why it was refused, whether it is held, and whether it makes sense to
-//! wait on.
+//! Questions about a lock on keys: why it or its release was refused, whether it is held, and whether it
+//! makes sense to wait on.
 
 use super::conditions::{Conditions, setting_millis};
 use super::keys::{IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, STALE_SNAPSHOT, answer};
@@ -19,6 +19,11 @@ pub(crate) fn why_not(for_session: bool) -> String {
             "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {STALE_SNAPSHOT} ELSE 'in transaction' END AS line"
         ),
     }
+}
+
+/// Why a release was refused.
+pub(crate) fn why_not_released() -> String {
+    format!("SELECT CASE {OPEN_TRANSACTION} ELSE 'not held' END AS line")
 }
 
 /// Whether this session holds the lock: it releases each key and takes it again, while the message holds
