@@ -46,6 +46,24 @@ use crate::targets::Target;
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{inspect, with_lock};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let holders = with_lock(&mut client, "doc:holders", |conn| {
+///     inspect::holders(conn, "doc:holders")
+/// })?;
+/// println!("held by {}", holders[0]);
+/// # assert_eq!(holders.len(), 1);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.

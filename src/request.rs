@@ -9,6 +9,17 @@ use crate::stop::StopToken;
 use crate::targets::{Table, TableMode, Target};
 
 /// Whether a lock keeps everybody out, or only those who want it exclusively.
+///
+/// ```
+/// use pglock::{Lock, Mode};
+///
+/// # let client = ();
+/// # let writes = false;
+/// // Where the caller decides; else `Lock::shared` is shorter.
+/// let mode = if writes { Mode::Exclusive } else { Mode::Shared };
+/// let lock = Lock::new(client, "catalogue").mode(mode);
+/// assert_eq!(lock.lock_info().to_string(), "\"catalogue\" (shared)");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// One holder at a time. The default.
@@ -19,6 +30,23 @@ pub enum Mode {
 }
 
 /// How long a lock is held.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{Error, Lock, Scope};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// // Insists on a lock that outlives the transactions inside it: refused where one is open already.
+/// let mut transaction = client.transaction()?;
+/// let mut lock = Lock::new(&mut transaction, "doc:scope").scope(Scope::Session);
+/// assert!(matches!(lock.acquire(), Err(Error::InTransaction { .. })));
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Until it is released, or its connection ends. The default outside a transaction.
