@@ -66,6 +66,11 @@ impl Refusal {
             .into_iter()
             .find(|refusal| text.starts_with(refusal.word()))
     }
+
+    /// Reads the refusal in the first line of a reply, where there is one.
+    pub(crate) fn in_reply(lines: &[String]) -> Option<Self> {
+        lines.first().and_then(|line| Self::read(line))
+    }
 }
 
 impl fmt::Display for Refusal {

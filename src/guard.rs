@@ -234,12 +234,7 @@ where
 /// aborted the transaction that is open.
 fn why_not_released<S: Session>(session: &mut S) -> Failure {
     match insist(|| ask::lines(session, "", &sql::why_not_released())) {
-        Ok(lines) => Failure::Refused(
-            lines
-                .first()
-                .and_then(|line| Refusal::read(line))
-                .unwrap_or(Refusal::NotHeld),
-        ),
+        Ok(lines) => Failure::Refused(Refusal::in_reply(&lines).unwrap_or(Refusal::NotHeld)),
         Err(lost @ Failure::Lost(_)) => lost,
         Err(_) => Failure::Refused(Refusal::InTransaction),
     }

@@ -232,11 +232,14 @@ fn line(
 
 /// In microseconds.
 fn at(sorted: &[Duration], share: f64) -> String {
-    let last = sorted.len().saturating_sub(1);
-    let time = sorted.get((last as f64 * share) as usize);
-    time.map_or_else(String::new, |time| {
+    quantile(sorted, share).map_or_else(String::new, |time| {
         format!("{:.1} µs", time.as_secs_f64() * 1e6)
     })
+}
+
+fn quantile(sorted: &[Duration], share: f64) -> Option<Duration> {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * share) as usize).copied()
 }
 
 fn share(table: &mut Table, case: Case, time: Duration) {

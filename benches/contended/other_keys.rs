@@ -10,7 +10,7 @@ use postgres::Client;
 
 use crate::support::table::Table;
 use crate::support::{Bound, measures, verdict};
-use crate::{STATEMENT, at, pool};
+use crate::{STATEMENT, at, pool, quantile};
 
 const CONNECTIONS: usize = 8;
 const HOT_THREADS: usize = 64;
@@ -31,8 +31,8 @@ impl Times {
     }
 
     /// In seconds, of sorted times.
-    fn at(&self, share: f64) -> f64 {
-        self.cold[(self.cold.len() as f64 * share) as usize].as_secs_f64()
+    fn p99(&self) -> f64 {
+        quantile(&self.cold, 0.99).expect("a section").as_secs_f64()
     }
 }
 
@@ -79,7 +79,7 @@ pub fn report(rounds: u32, time: Duration) {
             verdict(&what, ratio, Bound::AtLeast(bound));
         };
         compare("mean", Times::mean, 100.0);
-        compare("p99", |times| times.at(0.99), 50.0);
+        compare("p99", Times::p99, 50.0);
     }
 }
 

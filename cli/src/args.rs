@@ -10,7 +10,6 @@ use pglock::Slots;
 
 use crate::key_args::KeyArgs;
 use crate::times::{lease, pause, time};
-use crate::wanted::Wanted;
 
 const AFTER: &str = "\
 Connection:
@@ -264,22 +263,4 @@ pub(crate) struct KeyNameArgs {
 
 fn slots() -> RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..=i64::from(Slots::MAX))
-}
-
-impl RunArgs {
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.key.wanted(self.slots)
-    }
-}
-
-impl WhoArgs {
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.key.wanted(self.slots)
-    }
-}
-
-impl KillArgs {
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.key.wanted(self.slots)
-    }
 }

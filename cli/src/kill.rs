@@ -13,10 +13,9 @@ use crate::prepared;
 use crate::wanted::Wanted;
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
-    let wanted = args.wanted();
+    let wanted = args.key.wanted(args.slots);
     let mut connection = connect(url, "pglock kill")?;
-    let mut holders = wanted.claims(&mut connection)?;
-    holders.retain(|claim| wanted.is_held_by(claim));
+    let holders = wanted.holders(&mut connection)?;
     if holders.is_empty() {
         return Err(Failure::new(NOBODY, format_args!("nobody holds {wanted}")));
     }

@@ -50,7 +50,7 @@ fn acquire(connection: PgConnection, args: &RunArgs, signals: &Signals) -> Resul
         true => Some(Duration::ZERO),
         false => args.timeout,
     };
-    if let Wanted::Slots(slots) = args.wanted() {
+    if let Wanted::Slots(slots) = args.key.wanted(args.slots) {
         let semaphore = Semaphore::new(connection, slots.name(), slots.count())
             .labelled(true)
             .stop_on(&signals.stop);
@@ -98,7 +98,7 @@ fn application(command: &[OsString]) -> String {
 
 /// Who holds a lock that was only tried: that error does not say it.
 fn in_the_way(url: &str, args: &RunArgs) -> String {
-    let wanted = args.wanted();
+    let wanted = args.key.wanted(args.slots);
     let claims = connect(url, "pglock")
         .map(|mut connection| wanted.claims(&mut connection).unwrap_or_default());
     let mut claims = claims.unwrap_or_default();

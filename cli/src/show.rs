@@ -62,7 +62,7 @@ fn place(connection: &mut PgConnection) -> Result<Place, Failure> {
 }
 
 pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
-    let (wanted, mut names) = (args.wanted(), Names::default());
+    let (wanted, mut names) = (args.key.wanted(args.slots), Names::default());
     let mut connection = connect(url, "pglock who")?;
     let claims = wanted.claims(&mut connection)?;
     if let Wanted::Slots(slots) = &wanted {

@@ -32,6 +32,16 @@ impl Wanted {
         Ok(claims)
     }
 
+    /// Who holds it.
+    pub(crate) fn holders(&self, connection: &mut PgConnection) -> Result<Vec<Claim>, Error> {
+        if let Self::Key(key) = self {
+            return inspect::holders(connection, key);
+        }
+        let mut claims = self.claims(connection)?;
+        claims.retain(|claim| self.is_held_by(claim));
+        Ok(claims)
+    }
+
     /// Whether a claim holds it. The key of the queue for slots does not count.
     pub(crate) fn is_held_by(&self, claim: &Claim) -> bool {
         let counts = match self {

@@ -254,12 +254,7 @@ fn why_not<S: Session>(session: &mut S, within: Within, first: &str) -> Failure 
         _ => ask::lines(session, first, &question),
     };
     match lines {
-        Ok(lines) => Failure::Refused(
-            lines
-                .first()
-                .and_then(|line| Refusal::read(line))
-                .unwrap_or(Refusal::Unexplained),
-        ),
+        Ok(lines) => Failure::Refused(Refusal::in_reply(&lines).unwrap_or(Refusal::Unexplained)),
         Err(failure) if failure.may_be_aborted_transaction() => {
             Failure::Refused(Refusal::InTransaction)
         }

@@ -146,7 +146,7 @@ impl Asked<'_> {
         };
         as_client(&mut self.client, |client| {
             let reply = send(&slots, client)?;
-            match reply.first().and_then(|line| Refusal::read(line)) {
+            match Refusal::in_reply(&reply) {
                 Some(refusal) => Err(Failure::Refused(refusal)),
                 None => Ok(reply),
             }

@@ -146,6 +146,11 @@ pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
     answer(&conditions, REFUSED, replies)
 }
 
+/// Why a lock of the session's is not given up: a transaction is open, or the lock is not held.
+pub(super) fn why_not_held() -> String {
+    format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END")
+}
+
 /// Rolls back whatever is open, aborted or not, then releases.
 pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String {
     format!("ROLLBACK; {}", release(lock, replies))
@@ -172,7 +177,7 @@ pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> 
         }
     };
     conditions.exchanges(lock, &changed);
-    let why = format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END");
+    let why = why_not_held();
     // Not in a block, at whose end a cancel can hit: a driver without an SQLSTATE knows a timeout by
     // the server's text.
     answer(&conditions, &why, replies)

@@ -2,7 +2,9 @@
 //! makes sense to wait on.
 
 use super::conditions::{Conditions, setting_millis};
-use super::keys::{IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, STALE_SNAPSHOT, answer};
+use super::keys::{
+    IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, STALE_SNAPSHOT, answer, why_not_held,
+};
 use super::{advisory_rows, is_in_the_way};
 use crate::failure::Replies;
 use crate::request::{LockInfo, Mode};
@@ -23,7 +25,7 @@ pub(crate) fn why_not(for_session: bool) -> String {
 
 /// Why a release was refused.
 pub(crate) fn why_not_released() -> String {
-    format!("SELECT CASE {OPEN_TRANSACTION} ELSE 'not held' END AS line")
+    format!("SELECT {} AS line", why_not_held())
 }
 
 /// Whether this session holds the lock: it releases each key and takes it again, while the message holds
