@@ -3,8 +3,7 @@
 //! Every statement has a snapshot of its own, so those after the lock see what the last holder
 //! committed. A refusal must be an error, or the statements would run without the lock.
 
-use super::conditions::Conditions;
-use super::{IDLE, carry, keys, raise, savepoint, targets};
+use super::{IDLE, carry, keys, ours, raise, savepoint, targets};
 use crate::failure::Replies;
 use crate::request::{LockInfo, WaitTime};
 
@@ -35,7 +34,10 @@ impl Message<'_> {
             false => Default::default(),
         };
         let check = match self.name {
-            Some(name) => format!("; {}", still_there(name)),
+            Some(name) => {
+                let trace = ours::trace(self.lock);
+                format!("; {}", ours::still_ours(ours::MESSAGE, name, &trace))
+            }
             None => String::new(),
         };
         let acquire = self.acquire(time, exact);
@@ -53,7 +55,7 @@ impl Message<'_> {
     }
 
     fn acquire(&self, time: WaitTime, exact: bool) -> String {
-        let named = self.name.map(named);
+        let named = self.name.map(|name| ours::named(ours::MESSAGE, name));
         let replies = match exact {
             true => Replies::Errors,
             false => Replies::Rows,
@@ -71,19 +73,6 @@ impl Message<'_> {
             false => raise(&conditions, &why),
         }
     }
-}
-
-/// Not the setting of [`super::named`]: a transaction of pglock's may be around the message.
-fn named(name: &str) -> String {
-    format!("set_config('pglock.message', '{name}', true)")
-}
-
-fn still_there(name: &str) -> String {
-    let mut ours = Conditions::new();
-    ours.and(&[&format!(
-        "current_setting('pglock.message', true) = '{name}'"
-    )]);
-    raise(&ours, "'not held'")
 }
 
 /// Whether no transaction is open: `true` or `false`.

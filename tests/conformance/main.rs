@@ -20,6 +20,7 @@ mod ranges;
 mod sections;
 mod slices;
 mod transactions;
+mod truth;
 mod waiting;
 
 use harness::*;
@@ -137,6 +138,10 @@ macro_rules! outside_a_transaction {
                 a_token_ends_the_wait,
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
+            }
+            truth::{
+                a_reset_in_the_body_loses_nothing,
+                a_reset_hides_no_end_of_the_transaction,
             }
         }
     };

@@ -19,6 +19,7 @@ mod outside;
 mod queued;
 mod rows;
 mod texts;
+mod truth;
 mod waiting;
 
 use harness::*;
@@ -79,6 +80,10 @@ macro_rules! outside_a_transaction {
                 words_in_strings_and_blocks_do_no_harm,
                 any_text_ends_where_it_ends,
                 a_nul_is_refused,
+            }
+            truth::{
+                a_reset_in_the_text_loses_nothing,
+                a_reset_hides_no_end_of_the_transaction,
             }
             waiting::{
                 nothing_runs_while_the_lock_is_held,
