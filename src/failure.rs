@@ -109,13 +109,17 @@ pub enum Failure {
         /// The driver's error.
         source: BoxError,
     },
-    /// The connection is gone.
+    /// The connection is gone: it does not answer any more.
     Lost(BoxError),
 }
 
 impl Failure {
     /// Classifies an error of the server's, for a driver to report. A refusal that came as an error
     /// is recognised by its text, and so is an SQLSTATE in that text.
+    ///
+    /// It is never [`Lost`](Failure::Lost): an SQLSTATE does not say that, since any statement can fail
+    /// with any of them, and a foreign server's error has that of *its* lost connection. What ends a
+    /// session has the severity FATAL or PANIC.
     pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         let mark = mark();
@@ -124,13 +128,10 @@ impl Failure {
             return Self::Refused(refusal);
         }
         let carried = marked.and_then(state_at_start);
-        match carried.or(sqlstate) {
-            Some(state) if is_connection_loss(state) => Self::Lost(source),
-            state => Self::Sql {
-                sqlstate: state.map(str::to_owned),
-                marked: carried.is_some(),
-                source,
-            },
+        Self::Sql {
+            sqlstate: carried.or(sqlstate).map(str::to_owned),
+            marked: carried.is_some(),
+            source,
         }
     }
 
@@ -254,16 +255,6 @@ fn state_at_start(text: &str) -> Option<&str> {
     is_state.then_some(state)
 }
 
-/// Whether an error ends its session: connection exceptions, shutdowns, and three timeouts (session
-/// idle, transaction idle, transaction too long).
-fn is_connection_loss(sqlstate: &str) -> bool {
-    sqlstate.starts_with("08")
-        || matches!(
-            sqlstate,
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04"
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,10 +264,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_the_session_is_a_lost_connection() {
-        for state in ["08006", "57P01", "57P05", "25P03", "25P04"] {
-            let failure = failure_of(Some(state), "terminating connection");
-            assert!(matches!(failure, Failure::Lost(_)), "{state}: {failure:?}");
+    fn an_sqlstate_alone_loses_no_connection() {
+        let carried = format!("{}08006 could not connect", mark());
+        for (state, message) in [
+            (Some("08006"), "gone"),
+            (Some("57P01"), "gone"),
+            (None, &carried),
+        ] {
+            let failure = failure_of(state, message);
+            assert!(matches!(failure, Failure::Sql { .. }), "{failure:?}");
         }
     }
 

@@ -314,17 +314,13 @@ fn settled<S: Session>(
 
 /// Cleans up after a message that failed in its text or after it, and returns the error.
 fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
-    let failure = match failure {
-        // An unreachable foreign server has an SQLSTATE like it.
-        Failure::Lost(source) if session.is_broken() || session.send("").is_err() => {
-            return Error::ConnectionLost {
-                lock: message.lock.clone(),
-                committing: !message.inside,
-                source,
-            };
-        }
-        failure => failure,
-    };
+    if let Failure::Lost(source) = failure {
+        return Error::ConnectionLost {
+            lock: message.lock.clone(),
+            committing: !message.inside,
+            source,
+        };
+    }
     let left = match message.inside {
         true => ask::undo(session),
         false => insist(|| session.send("SELECT 1")),

@@ -142,6 +142,7 @@ macro_rules! outside_a_transaction {
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
+                an_error_like_a_lost_connection_loses_none,
             }
         }
     };
@@ -181,6 +182,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            truth::{
+                an_error_like_a_lost_connection_leaves_the_transaction_usable,
             }
         }
     };

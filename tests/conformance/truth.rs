@@ -1,9 +1,9 @@
 //! What is told is what happened.
 
-use pglock::{Error, IntoTarget, Lock, Row, Table as Whole};
+use pglock::{Error, IntoTarget, Lock, Row, Table as Whole, transaction_lock};
 
-use crate::harness::{Harness, sql};
-use crate::oracle::{Oracle, Table, unique_key};
+use crate::harness::{Harness, InTransaction, holds, on, sql};
+use crate::oracle::{Oracle, Table, unique_key, unique_name};
 
 /// Runs a text in the body of a transaction that locks the target.
 fn in_body<H: Harness>(target: impl IntoTarget, text: &str) -> Result<(), Error> {
@@ -62,4 +62,99 @@ pub fn a_reset_hides_no_end_of_the_transaction<H: Harness>() {
             assert_eq!(table.rows(), rows + 1, "{target}: {end}");
         }
     });
+}
+
+/// A table, and what makes it fail as if a connection were lost: to read the view, and to commit after an
+/// insert. A foreign server's errors do so, and any trigger's can.
+struct FarAway {
+    table: Table,
+    fails: String,
+}
+
+impl FarAway {
+    fn new(state: &str) -> Self {
+        let (table, fails) = (Table::new(), unique_name("far"));
+        connect_and(&format!(
+            "{insert}; CREATE FUNCTION {fails}() RETURNS boolean LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE 'far away' USING ERRCODE = '{state}'; END $$; \
+             CREATE VIEW {fails} AS SELECT n FROM {table} WHERE {fails}(); \
+             CREATE FUNCTION {fails}_at_commit() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM {fails}(); RETURN NULL; END $$; \
+             CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW EXECUTE FUNCTION {fails}_at_commit()",
+            insert = table.insert(),
+            table = table.name,
+        ));
+        Self { table, fails }
+    }
+
+    /// A row that cannot be locked.
+    fn row(&self) -> Row {
+        Row::new(self.fails.as_str(), "n", 1)
+    }
+}
+
+impl Drop for FarAway {
+    fn drop(&mut self) {
+        connect_and(&format!(
+            "DROP VIEW {0}; DROP FUNCTION {0}, {0}_at_commit CASCADE",
+            self.fails
+        ));
+    }
+}
+
+/// Connection exceptions, and those with which the server ends a session.
+const LIKE_A_LOST_CONNECTION: [&str; 6] = ["08000", "08001", "08006", "08P01", "57P01", "25P03"];
+
+const THIS: &str = "coalesce(current_setting('pglock_test.session', true), '') = 'this'";
+
+pub fn an_error_like_a_lost_connection_loses_none<H: Harness>() {
+    for state in LIKE_A_LOST_CONNECTION {
+        let (far, key, mut oracle) = (FarAway::new(state), unique_key(), Oracle::new());
+        H::with(|backend| {
+            on(backend, "SET pglock_test.session = 'this'").unwrap();
+            let mut row = Lock::new(&mut *backend, far.row());
+            let refused = row.run_in_transaction(|_| Ok::<_, Error>(()));
+            assert!(
+                matches!(refused, Err(Error::Database { .. })),
+                "{state}: {refused:?}"
+            );
+            // A driver that does not show an error's context cannot tell whose it is.
+            let refused = row.batch_execute("SELECT 1");
+            assert!(
+                matches!(refused, Err(Error::Database { .. } | Error::Body(_))),
+                "{state}: {refused:?}"
+            );
+            let insert = far.table.insert();
+            let mut lock = Lock::new(&mut *backend, &key);
+            let undone = lock.run_in_transaction(|tx| sql(tx, &insert));
+            assert!(
+                matches!(undone, Err(Error::NotCommitted { .. })),
+                "{state}: {undone:?}"
+            );
+            oracle.assert_free(&key);
+            let body = lock.run(|conn| sql(conn, &insert));
+            assert!(matches!(body, Err(Error::Body(_))), "{state}: {body:?}");
+            let text = lock.batch_execute(&insert);
+            assert!(matches!(text, Err(Error::Body(_))), "{state}: {text:?}");
+            oracle.assert_free(&key);
+            assert!(holds(backend, THIS), "{state}: another connection");
+        });
+        assert_eq!(far.table.rows(), 1, "{state}");
+    }
+}
+
+pub fn an_error_like_a_lost_connection_leaves_the_transaction_usable<H: InTransaction>() {
+    for state in LIKE_A_LOST_CONNECTION {
+        let (far, table) = (FarAway::new(state), Table::new());
+        H::with(|backend| {
+            on(backend, &table.insert()).unwrap();
+            let refused = transaction_lock(backend, far.row());
+            assert!(
+                matches!(refused, Err(Error::Database { .. })),
+                "{state}: {refused:?}"
+            );
+            on(backend, &table.assert_rows(1)).unwrap();
+        });
+    }
 }
