@@ -33,17 +33,24 @@ pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String
     }
 }
 
-/// At most 64 characters of a text, none of which ends a comment or is missing from an encoding.
+/// The longest label, in bytes.
+const LONGEST: usize = 128;
+
+/// The beginning of a text, in printable ASCII. Comments nest in PostgreSQL, so that a `/` or a `*` at its
+/// end would begin another one with the comment's own end: there is none of either.
 fn comment(text: &str) -> String {
     let mut shown = String::new();
     for character in text.chars() {
-        match character {
-            ' '..='~' => shown.push(character),
-            _ => shown.extend(character.escape_unicode()),
+        let character = match character {
+            ' '..=')' | '+'..='.' | '0'..='~' => character.to_string(),
+            _ => character.escape_unicode().to_string(),
+        };
+        if shown.len() + character.len() > LONGEST {
+            break;
         }
+        shown += &character;
     }
-    shown.truncate(64); // each is one byte
-    shown.replace("/*", "/ *").replace("*/", "* /")
+    shown
 }
 
 /// What the question between two slices learns.
@@ -73,25 +80,49 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Key;
+    use crate::request::Mode;
+
+    /// Of the whole comment, not only of what is in it.
+    fn is_a_comment(name: &str) -> bool {
+        let lock = LockInfo::new(Key::from(name.to_owned()).into(), Mode::Exclusive);
+        [None, Some(Duration::MAX)].iter().all(|waited| {
+            let label = label(Some(&lock), *waited);
+            let inside = label.strip_prefix("/*pglock ");
+            let inside = inside.and_then(|label| label.strip_suffix("*/ "));
+            inside.is_some_and(|inside| {
+                let harmless = |c: char| matches!(c, ' '..='~') && !matches!(c, '*' | '/');
+                inside.len() < 2 * LONGEST && inside.chars().all(harmless)
+            })
+        })
+    }
 
     #[test]
-    fn no_name_ends_a_comment() {
-        for name in [
-            "*/ DROP TABLE seat",
-            "/*/",
-            "*/*",
-            "/*",
-            "**//",
-            "\0\n\u{1F512}é",
-        ] {
-            let text = comment(name);
-            assert!(!text.contains("*/") && !text.contains("/*"), "{text}");
-            assert!(
-                text.bytes().all(|byte| (b' '..127).contains(&byte)),
-                "{text}"
-            );
+    fn no_character_ends_or_begins_a_comment() {
+        for character in '\0'..=char::MAX {
+            assert!(is_a_comment(&character.to_string()), "{character:?}");
         }
-        assert!(comment(&"*/".repeat(99)).len() <= 128);
+        for length in 0..2 * LONGEST {
+            for end in ["/", "*", "/*", "*/", "*/*", "\\", "\u{1F512}"] {
+                let name = "a".repeat(length) + end;
+                assert!(is_a_comment(&name), "{name:?}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_ends_or_begins_a_comment(any: String, ends in "a{0,140}[*/\\\\\"é]{1,9}") {
+            proptest::prop_assert!(is_a_comment(&any));
+            proptest::prop_assert!(is_a_comment(&ends));
+        }
+    }
+
+    #[test]
+    fn a_name_is_cut_between_two_characters() {
+        assert_eq!(comment("a/b*c é"), r"a\u{2f}b\u{2a}c \u{e9}");
+        let long = "x".repeat(LONGEST - 1) + "é";
+        assert_eq!(comment(&long), "x".repeat(LONGEST - 1));
     }
 
     #[test]

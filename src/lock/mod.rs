@@ -292,7 +292,7 @@ impl<B, T> Lock<B, T> {
     }
 
     /// Sets whether the statements that acquire the lock and [ask about
-    /// it](crate::LockGuard::is_held) carry its name in a comment: escaped, and cut to 64
+    /// it](crate::LockGuard::is_held) carry its name in a comment: escaped, and cut to 128
     /// characters. Then `pg_stat_activity`, the server's log and [`inspect`](crate::inspect) show
     /// it. Defaults to `false`, because names can be private.
     ///

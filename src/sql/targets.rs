@@ -1,7 +1,8 @@
 //! Rows and tables. Their names and values are the caller's texts, so each of them is quoted here.
 
 use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
-use super::{block, carried, literal};
+use super::literal::{executed, literal_inside};
+use super::{block, carried};
 use crate::failure::{Replies, mark};
 use crate::request::{LockInfo, Mode, WaitTime};
 use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
@@ -29,7 +30,7 @@ pub(super) fn acquire(
         Target::Keys(_) | Target::Range(_) | Target::Slots(_) => return None,
     };
     // The mark shows in an error's context, where the driver has that.
-    let statement = literal(format!("/*{}*/ {statement}", mark()));
+    let statement = executed(&format!("/*{}*/ {statement}", mark()));
     let execute = format!("EXECUTE {statement}{then}; ");
     let locked = match timeout(time) {
         None => execute,
@@ -139,7 +140,7 @@ fn conditions(columns: &Columns) -> String {
 }
 
 fn condition((column, value): &(String, String)) -> String {
-    format!("{} = {}", identifier(column), literal(value))
+    format!("{} = {}", identifier(column), literal_inside(value))
 }
 
 pub(super) fn table_name(name: &TableName) -> String {
@@ -160,7 +161,10 @@ mod tests {
     #[test]
     fn texts_stay_texts() {
         assert_eq!(identifier(r#"a".b\"#), r#""a"".b\""#);
-        assert_eq!(literal(r"it's $tag$ \'"), r"E'it''s \x24tag\x24 \\'''");
+        assert_eq!(
+            literal_inside("it's $tag$ \\é"),
+            r"E'it\x27s \x24tag\x24 \x5cé'"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod counts;
 mod harness;
 mod inside;
 mod inspecting;
+mod labels;
 mod modes;
 mod ranges;
 mod sections;
@@ -102,6 +103,10 @@ macro_rules! outside_a_transaction {
                 a_timeout_names_the_holder,
                 a_table_in_front_of_the_view_hides_nothing,
             }
+            labels::{
+                a_label_swallows_nothing,
+                nothing_runs_without_the_lock_behind_a_label,
+            }
             modes::{
                 a_downgraded_lock_is_shared_and_never_free,
                 a_shared_lock_is_upgraded_if_nobody_else_shares,
@@ -167,6 +172,9 @@ macro_rules! inside_a_transaction {
             inspecting::{
                 a_timeout_in_a_transaction_names_the_holder,
                 a_table_in_front_of_the_view_hides_nothing_in_a_transaction,
+            }
+            labels::{
+                a_label_swallows_nothing_in_a_transaction,
             }
             modes::{
                 a_transactions_lock_is_upgraded_and_never_downgraded,

@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 
-use pglock::{Lock, literal};
+use pglock::{Error, Lock, LockBackend, literal};
 use postgres::Client;
 use postgres::SimpleQueryMessage::Row;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::of_statements;
+use crate::harness::{DieselConnection, Harness, PostgresClient, on};
 use crate::oracle::{Table, connect, unique_key};
 
 fn comes_out(client: &mut Client, text: &str) -> Option<String> {
@@ -81,24 +81,90 @@ fn a_literal_is_of_the_type_that_is_needed() {
         .unwrap();
 }
 
-/// Nothing runs.
-#[test]
-fn what_the_encoding_does_not_have_is_an_error() {
-    let (key, table) = (unique_key(), Table::new());
-    let mut client = connect();
-    let text = format!("{}; SELECT {}", table.insert(), literal("\u{1F512}"));
-    client
-        .batch_execute("SET client_encoding = 'SQL_ASCII'")
-        .unwrap();
-    // The bytes are UTF-8, whatever encoding the session has.
-    Lock::new(&mut client, &key).batch_execute(&text).unwrap();
-    client
-        .batch_execute("SET client_encoding = 'EUC_JP'")
-        .unwrap();
-    of_statements(
-        Lock::new(&mut client, &key)
-            .batch_execute(&text)
-            .unwrap_err(),
+/// Those in which a character may have a byte of ASCII in it, such as a backslash.
+const UNSAFE: [&str; 5] = ["SJIS", "BIG5", "GBK", "GB18030", "UHC"];
+
+/// Fails unless a text arrives, byte by byte.
+fn arrives<B: LockBackend>(backend: &mut B, text: &str) -> Result<(), Error> {
+    let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let check = format!(
+        "SELECT 1 / (encode(convert_to({}, 'UTF8'), 'hex') = '{bytes}')::int",
+        literal(text)
     );
-    assert_eq!(table.rows(), 1);
+    Lock::new(backend, unique_key()).batch_execute(&check)
+}
+
+fn set<B: LockBackend>(backend: &mut B, encoding: &str, standard: &str) {
+    let settings = format!(
+        "SET backslash_quote = on; SET escape_string_warning = on; \
+         SET client_encoding = '{encoding}'; SET standard_conforming_strings = {standard}"
+    );
+    on(backend, &settings).unwrap();
+}
+
+/// In SJIS, the last byte of the first character and the backslash are one character.
+pub fn what_a_value_says_does_not_run<H: Harness>() {
+    let table = Table::new();
+    let value = format!("\u{101}\\'; {}; --", table.insert());
+    H::with(|backend| {
+        for encoding in UNSAFE {
+            set(backend, encoding, "on");
+            let select = format!("SELECT {}", literal(&value));
+            let result = Lock::new(&mut *backend, unique_key()).batch_execute(&select);
+            assert_eq!(table.rows(), 0, "{encoding}: {result:?}");
+        }
+    });
+}
+
+fn every_character_arrives<H: Harness>() {
+    let rare = ('\u{10000}'..=char::MAX).step_by(61);
+    let all: Vec<_> = ('\u{1}'..='\u{ffff}').chain(rare).collect();
+    H::with(|backend| {
+        for encoding in UNSAFE {
+            set(backend, encoding, "on");
+            // The backslash and the quote are what a first byte may swallow.
+            for text in all.chunks(10_000) {
+                let text: String = text.iter().flat_map(|c| [*c, '\\', *c, '\'']).collect();
+                arrives(backend, &text).unwrap_or_else(|error| panic!("{encoding}: {error}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn every_character_arrives_in_every_encoding() {
+    every_character_arrives::<PostgresClient>();
+    every_character_arrives::<DieselConnection>();
+}
+
+pub fn no_text_leaves_its_literal<H: Harness>() {
+    let texts = prop_oneof![
+        "([^\0]|['\\\\$]){0,8}",
+        "[^\0]{0,3}\\\\?'; SELECT 1 / 0; --"
+    ];
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::with_cases(60)
+    });
+    H::with(|backend| {
+        for (encoding, standard) in UNSAFE.iter().flat_map(|e| [(e, "on"), (e, "off")]) {
+            set(backend, encoding, standard);
+            let backend = RefCell::new(&mut *backend);
+            let result = runner.run(&texts, |text| {
+                let arrived = arrives(*backend.borrow_mut(), &text);
+                prop_assert!(arrived.is_ok(), "{encoding}: {:?}", arrived);
+                Ok(())
+            });
+            result.unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_the_clients_encoding_does_not_have_arrives_too() {
+    let mut client = connect();
+    for encoding in ["SQL_ASCII", "LATIN1", "EUC_JP"] {
+        set(&mut client, encoding, "on");
+        arrives(&mut client, "\u{1F512}\u{e9}").unwrap();
+    }
 }

@@ -96,6 +96,10 @@ macro_rules! outside_a_transaction {
                 a_row_that_is_locked_times_out,
                 a_deadlock_is_told_and_nothing_runs,
             }
+            literals::{
+                what_a_value_says_does_not_run,
+                no_text_leaves_its_literal,
+            }
         }
     };
 }

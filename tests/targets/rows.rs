@@ -288,6 +288,7 @@ pub fn hostile_names_and_values_are_just_texts<H: Harness>() {
         r"\'; \x24 \\",
         "🔒%I%L$1",
         "E''",
+        "\u{101}\\' = \u{e9}",
     ];
     H::with(|backend| {
         for text in texts {
@@ -304,9 +305,15 @@ pub fn hostile_names_and_values_are_just_texts<H: Harness>() {
             let insert = format!("INSERT INTO {schema}.{table} VALUES ($1)");
             client.execute(&insert, &[&text]).unwrap();
 
-            for standard in ["on", "off"] {
-                let set = format!("SET standard_conforming_strings = {standard}");
-                on(backend, &set).unwrap();
+            let settings = [
+                "SET standard_conforming_strings = off",
+                "SET standard_conforming_strings = on",
+                "SET backslash_quote = on; SET client_encoding = 'SJIS'",
+                "SET client_encoding = 'GB18030'",
+                "SET client_encoding = 'UTF8'",
+            ];
+            for set in settings {
+                on(backend, set).unwrap();
                 let row = Row::new((schema.as_str(), name.as_str()), text, text);
                 let nowait = format!("SELECT FROM {schema}.{table} FOR UPDATE NOWAIT");
                 with_transaction_lock(backend, &row, |_| {
