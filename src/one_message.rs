@@ -263,12 +263,12 @@ fn one_message<B: LockBackend + ?Sized, R>(
     Ok((done?, message.statements_around()))
 }
 
-/// Whether a message failed before its text began. The text itself cannot fail for lack of a
-/// transaction: an earlier error ends the message.
+/// Whether a message is known to have failed before its text began. An SQLSTATE does not show that: the
+/// text can fail with any. Whether the acquire found no transaction, [`after`] finds out.
 fn is_of_acquire(failure: &Failure) -> bool {
     match failure {
         Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
-        failure => failure.is_marked() || failure.is_without_transaction(),
+        failure => failure.is_marked(),
     }
 }
 
@@ -325,8 +325,13 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         true => ask::undo(session),
         false => insist(|| session.send("SELECT 1")),
     };
+    // The text could not have ended the transaction: so it was not open when the savepoint was to be set.
+    let none_open = message.inside
+        && left.is_err()
+        && message.name.is_none()
+        && failure.may_be_without_transaction();
     // The server answers once it has released the lock, unless a transaction is aborted: by the
-    // text, or one of the caller's before it.
+    // text, or one of the caller's before it. In the latter it says no more than that, each time.
     let aborted = match &left {
         Err(_) if message.inside => session.send("SELECT 1").err(),
         Err(_) | Ok(()) => left.err(),
@@ -334,7 +339,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
     let before = aborted
         .as_ref()
         .is_some_and(|left| failure.says_the_same(left));
-    if before {
+    if before || none_open {
         let lock = message.lock.clone();
         return Error::acquire(lock, None, failure.without_transaction(true));
     }
