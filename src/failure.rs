@@ -184,6 +184,11 @@ impl Failure {
         self.has_state(CANCELED)
     }
 
+    /// Whether an earlier error is known to have aborted the transaction.
+    pub(crate) fn is_aborted_transaction(&self) -> bool {
+        self.has_state(IN_FAILED_TRANSACTION)
+    }
+
     /// Whether the message failed, or may have failed if the driver gives no SQLSTATE, because an
     /// earlier error had aborted the transaction.
     pub(crate) fn may_be_aborted_transaction(&self) -> bool {
