@@ -153,17 +153,12 @@ impl Failure {
         matches!(self, Self::Refused(Refusal::InTransaction)) || self.has_state(ACTIVE_TRANSACTION)
     }
 
-    /// Whether two messages failed in the same words, if the driver gives no SQLSTATE.
+    /// Whether two messages failed in the same words.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (
-                Self::Sql {
-                    sqlstate: None,
-                    source,
-                    ..
-                },
-                Self::Sql { source: other, .. },
-            ) => source.to_string() == other.to_string(),
+            (Self::Sql { source, .. }, Self::Sql { source: other, .. }) => {
+                words(&**source) == words(&**other)
+            }
             _ => false,
         }
     }
@@ -172,9 +167,9 @@ impl Failure {
         matches!(self, Self::Refused(_) | Self::Sql { marked: true, .. })
     }
 
-    /// Whether the message found no transaction, or an aborted one.
-    pub(crate) fn is_without_transaction(&self) -> bool {
-        self.has_state(NO_TRANSACTION) || self.has_state(IN_FAILED_TRANSACTION)
+    /// Whether the message found no transaction, as far as its SQLSTATE shows.
+    pub(crate) fn may_be_without_transaction(&self) -> bool {
+        self.has_state(NO_TRANSACTION)
     }
 
     fn has_state(&self, state: &str) -> bool {
@@ -187,6 +182,11 @@ impl Failure {
 
     pub(crate) fn is_canceled(&self) -> bool {
         self.has_state(CANCELED)
+    }
+
+    /// Whether an earlier error is known to have aborted the transaction.
+    pub(crate) fn is_aborted_transaction(&self) -> bool {
+        self.has_state(IN_FAILED_TRANSACTION)
     }
 
     /// Whether the message failed, or may have failed if the driver gives no SQLSTATE, because an
@@ -243,6 +243,13 @@ pub(crate) const OUT_OF_MEMORY: &str = "53200";
 pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
+
+/// What an error and its causes say: some drivers' own text is the same for all errors of the server.
+fn words(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect()
+}
 
 /// Reads the SQLSTATE that a `DO` block puts in front of an error's text. Its form is checked,
 /// because the text of a syntax error may quote ours.

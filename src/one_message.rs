@@ -9,7 +9,7 @@ use crate::driver::{Failure, LockBackend, Refusal, Replies, Session, insist};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::process;
-use crate::request::{Request, Scope, WaitTime};
+use crate::request::{LockInfo, Request, Scope, WaitTime};
 use crate::sql::{self, Message};
 use crate::telemetry::Outcome;
 
@@ -63,7 +63,8 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// `END`, `ROLLBACK`, `ABORT`, `PREPARE`, even in a string), pglock checks whether it did.
     /// Outside a transaction the check costs a second round trip. If the text ended the
     /// transaction, the error is [`Error::LockLost`]: what came after the end is rolled back, and
-    /// what came before it is committed or rolled back as the text says.
+    /// what came before it is committed or rolled back as the text says. It is `LockLost` too if the text
+    /// committed and then failed; the error's source says with what.
     ///
     /// # Inside a transaction
     ///
@@ -94,6 +95,8 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///   left one open, which is rolled back.
     /// - [`Error::ConnectionLost`]: the connection broke. Outside a transaction, it is not known
     ///   whether the statements were committed.
+    /// - [`Error::CommitUnknown`]: the check behind a text with one of the words above was cancelled, a
+    ///   hundred times.
     pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
         one_message(&mut self.backend, &self.request, sql, send)?;
         Ok(())
@@ -257,18 +260,19 @@ fn one_message<B: LockBackend + ?Sized, R>(
     waiting.acquired().end(match &done {
         Ok(_) if message.inside => Outcome::Kept,
         Ok(_) => Outcome::Released,
+        Err(Error::CommitUnknown { .. }) => Outcome::Released,
         Err(Error::LockLost { .. } | Error::ConnectionLost { .. }) => Outcome::Lost,
         Err(_) => Outcome::RolledBack,
     });
     Ok((done?, message.statements_around()))
 }
 
-/// Whether a message failed before its text began. The text itself cannot fail for lack of a
-/// transaction: an earlier error ends the message.
+/// Whether a message is known to have failed before its text began. An SQLSTATE does not show that: the
+/// text can fail with any. Whether the acquire found no transaction, [`after`] finds out.
 fn is_of_acquire(failure: &Failure) -> bool {
     match failure {
         Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
-        failure => failure.is_marked() || failure.is_without_transaction(),
+        failure => failure.is_marked(),
     }
 }
 
@@ -292,24 +296,33 @@ fn settled<S: Session>(
     if message.inside || message.name.is_none() {
         return Ok(());
     }
-    let lock = || request.lock.clone();
-    let source = match ask::lines(session, "", &sql::idle()) {
-        Ok(lines) if lines.first().is_none_or(|idle| idle == "true") => return Ok(()),
-        Ok(_) => None,
-        Err(Failure::Lost(source)) => {
-            return Err(Error::ConnectionLost {
-                lock: lock(),
-                committing: true,
-                source,
-            });
+    let lock = request.lock.clone();
+    let source = match ask::whether(session, &sql::idle()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => None,
+        Err(failure) if failure.is_aborted_transaction() => failure.into_source(),
+        Err(failure) => {
+            let _ = insist(|| session.send("ROLLBACK"));
+            return Err(unknown(lock, failure));
         }
-        Err(failure) => failure.into_source(),
     };
     let _ = insist(|| session.send("ROLLBACK"));
-    Err(Error::TransactionLeftOpen {
-        lock: lock(),
-        source,
-    })
+    Err(Error::TransactionLeftOpen { lock, source })
+}
+
+/// What to say where the last question was not answered.
+fn unknown(lock: LockInfo, failure: Failure) -> Error {
+    match failure {
+        Failure::Lost(source) => Error::ConnectionLost {
+            lock,
+            committing: true,
+            source,
+        },
+        failure => Error::CommitUnknown {
+            lock,
+            source: failure.into_source().unwrap_or_else(|| "a refusal".into()),
+        },
+    }
 }
 
 /// Cleans up after a message that failed in its text or after it, and returns the error.
@@ -325,8 +338,11 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         true => ask::undo(session),
         false => insist(|| session.send("SELECT 1")),
     };
+    let undo_failed = message.inside && left.is_err();
+    // The text could not have ended the transaction: so it was not open when the savepoint was to be set.
+    let none_open = undo_failed && message.name.is_none() && failure.may_be_without_transaction();
     // The server answers once it has released the lock, unless a transaction is aborted: by the
-    // text, or one of the caller's before it.
+    // text, or one of the caller's before it. In the latter it says no more than that, each time.
     let aborted = match &left {
         Err(_) if message.inside => session.send("SELECT 1").err(),
         Err(_) | Ok(()) => left.err(),
@@ -334,7 +350,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
     let before = aborted
         .as_ref()
         .is_some_and(|left| failure.says_the_same(left));
-    if before {
+    if before || none_open {
         let lock = message.lock.clone();
         return Error::acquire(lock, None, failure.without_transaction(true));
     }
@@ -350,11 +366,20 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
     if aborted.is_some() && !message.inside {
         let _ = insist(|| session.send("ROLLBACK"));
     }
-    match failure {
-        Failure::Refused(_) => Error::LockLost {
-            lock: message.lock.clone(),
-            source: None,
+    let lock = message.lock.clone();
+    let ended = match message.name {
+        _ if matches!(failure, Failure::Refused(_)) => Ok(true),
+        None => Ok(false),
+        Some(_) if message.inside => Ok(undo_failed && aborted.is_none()),
+        Some(name) => ask::whether(session, &sql::was_committed(name)),
+    };
+    match ended {
+        Ok(false) => failure.into(),
+        // The text has ended the transaction: what came before that is as the text says.
+        Ok(true) => Error::LockLost {
+            lock,
+            source: failure.into_source(),
         },
-        failure => failure.into(),
+        Err(unanswered) => unknown(lock, unanswered),
     }
 }

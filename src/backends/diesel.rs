@@ -167,12 +167,16 @@ fn of_error(error: DieselError) -> Failure {
     }
 }
 
-/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text in
-/// the server's language. If that is not English, it stays an unknown error. A lock timeout can come
+/// What fails outside a block, which would carry its SQLSTATE, leaves only a text in the server's language:
+/// a cancel that hits before or after it, and everything in an aborted transaction. If that is not English, it stays an unknown error. A lock timeout can come
 /// after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
-    if message == "deadlock detected" {
-        return Some(failure::DEADLOCK);
+    const ABORTED: &str =
+        "current transaction is aborted, commands ignored until end of transaction block";
+    match message {
+        "deadlock detected" => return Some(failure::DEADLOCK),
+        ABORTED => return Some(failure::IN_FAILED_TRANSACTION),
+        _ => {}
     }
     match message.strip_prefix("canceling statement due to ")? {
         "user request" | "statement timeout" => Some(failure::CANCELED),

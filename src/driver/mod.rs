@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use self::transaction::{Finish, Opening, Transacted};
 pub use crate::failure::{BoxError, Failure, Refusal, Replies};
 
-pub(crate) use self::persist::{end_session, insist, while_canceled};
+pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 pub(crate) use self::transaction::Entry;
 use crate::error::Error;
 use crate::request::{LockInfo, Scope};

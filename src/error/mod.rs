@@ -235,6 +235,18 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// The server did not say how a text had ended that contains a word like COMMIT: each question was
+    /// cancelled, or failed otherwise. See [`Lock::batch_execute`](crate::Lock::batch_execute).
+    #[error(
+        "whether the work under {lock} was committed is not known: the server did not answer; look before doing it again"
+    )]
+    CommitUnknown {
+        /// The lock; it was released with the transaction.
+        lock: LockInfo,
+        /// The driver's error: why the last question failed.
+        source: BoxError,
+    },
+
     /// The server refused the release, for example because this role may not call
     /// `pg_advisory_unlock`. pglock ended the session, which frees the lock. The section was protected
     /// to its end.
@@ -456,6 +468,7 @@ impl Error {
             | Self::LockTableFull { lock, .. }
             | Self::TransactionLeftOpen { lock, .. }
             | Self::NotCommitted { lock, .. }
+            | Self::CommitUnknown { lock, .. }
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }
             | Self::TermOver { lock }

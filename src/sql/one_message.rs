@@ -55,7 +55,7 @@ impl Message<'_> {
     }
 
     fn acquire(&self, time: WaitTime, exact: bool) -> String {
-        let named = self.name.map(|name| ours::named(ours::MESSAGE, name));
+        let named = self.name.map(ours::named_message);
         let replies = match exact {
             true => Replies::Errors,
             false => Replies::Rows,

@@ -13,10 +13,23 @@ use crate::targets::{TableName, Target};
 pub(super) const TRANSACTION: &str = "pglock.transaction";
 /// Where a message has it: a transaction of pglock's may be around the message.
 pub(super) const MESSAGE: &str = "pglock.message";
+/// Where the session has the name of a message whose transaction was committed.
+const COMMITTED: &str = "pglock.committed";
 
 /// Gives the transaction a name, which ends with it.
 pub(super) fn named(setting: &str, name: &str) -> String {
     format!("set_config('{setting}', '{name}', true)")
+}
+
+/// The same for a message. Its name stays with the session if, and only if, the transaction commits.
+pub(super) fn named_message(name: &str) -> String {
+    let named = named(MESSAGE, name);
+    format!("{named} || set_config('{COMMITTED}', '{name}', false)")
+}
+
+/// Whether the transaction in which a message got its name was committed: `true` or `false`.
+pub(crate) fn was_committed(name: &str) -> String {
+    format!("SELECT (coalesce(current_setting('{COMMITTED}', true), '') = '{name}')::text AS line")
 }
 
 /// Fails with `not held` where the transaction does not have the name. `trace` is a condition that shows

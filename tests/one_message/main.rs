@@ -84,6 +84,10 @@ macro_rules! outside_a_transaction {
             truth::{
                 a_reset_in_the_text_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
+                an_error_of_the_text_is_never_the_acquires,
+                a_question_that_is_canceled_is_asked_again,
+                without_an_answer_nothing_is_claimed,
+                a_text_that_commits_and_then_fails_is_told,
             }
             waiting::{
                 nothing_runs_while_the_lock_is_held,
@@ -114,6 +118,10 @@ macro_rules! inside_a_transaction {
                 a_lock_timeout_of_the_statements_is_theirs,
                 a_commit_in_the_text_is_told,
                 an_aborted_transaction_is_told,
+            }
+            truth::{
+                an_error_of_the_text_in_a_transaction_is_never_the_acquires,
+                a_text_that_ends_the_transaction_and_then_fails_is_told,
             }
         }
     };
