@@ -1,18 +1,22 @@
 //! Acquiring a lock: in which scope, and for what.
 
-use crate::attempt::{Attempt, Within};
+use std::cell::Cell;
+
 use crate::driver::{
-    Acquire, Entry, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session,
-    SessionHandle, Transacted,
+    Acquire, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session, SessionHandle,
+    Transacted,
 };
 use crate::error::Error;
+use crate::failure::answer;
 use crate::guard::LockGuard;
+use crate::prepared::{self, Sent};
 use crate::process;
-use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql;
+use crate::request::{Request, Scope, WaitTime};
+use crate::sql::{self, Client, Inside, Named, Situation, Statement, Wait};
 use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
+use crate::wait::{self, Attempt, Within, explained};
 
 /// Acquires the lock on the session that `find` returns, and returns the guard.
 pub(crate) fn guard<H: SessionHandle>(
@@ -21,11 +25,13 @@ pub(crate) fn guard<H: SessionHandle>(
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
+    prepared::recall(&mut handle);
     let (scope, hold) = if handle.place().is_some_and(QueuePlace::takes_over) {
         (Scope::Session, waiting.acquired())
     } else {
         on_session(&mut *handle, &mut attempt, waiting)?
     };
+    prepared::keep(&mut handle, false);
     Ok(LockGuard::new(handle, request, scope, hold))
 }
 
@@ -65,6 +71,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         begin(request, Scope::Transaction, false, |acquire| {
             backend.session_for(acquire)
         })?;
+    prepared::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -72,45 +79,38 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         (_, hold) = on_session(session, &mut attempt, waiting)?;
     }
     let mut work = Some((find, body));
-    let name = process::unique_word();
-    let mut once = |session: &mut B::Session, time, label: &str| {
-        let opening = Opening {
-            entry: Entry::Lock(lock, time),
-            name: &name,
-            replies: <B::Session as Session>::REPLIES,
-            label,
+    let mut run = |transaction: &mut <B::Session as Session>::Transaction<'_>| {
+        let (find, body) = work.take().expect("a driver runs the body once");
+        let result = match find(transaction) {
+            Ok(Some(found)) => {
+                if let Some(waiting) = waiting.take() {
+                    hold = waiting.acquired();
+                }
+                hold.inside().run(|| body(transaction, found)).map(Some)
+            }
+            Ok(None) => {
+                if let Some(waiting) = waiting.take() {
+                    waiting.found_nothing();
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         };
-        session.transact(&opening, |transaction| {
-            let (find, body) = work.take().expect("a driver runs the body once");
-            let result = match find(transaction) {
-                Ok(Some(found)) => {
-                    if let Some(waiting) = waiting.take() {
-                        hold = waiting.acquired();
-                    }
-                    hold.inside().run(|| body(transaction, found)).map(Some)
-                }
-                Ok(None) => {
-                    if let Some(waiting) = waiting.take() {
-                        waiting.found_nothing();
-                    }
-                    Ok(None)
-                }
-                Err(error) => Err(error.into()),
-            };
-            let finish = if result.is_ok() || !request.rollback_on_error {
-                Finish::Commit
-            } else {
-                Finish::Rollback
-            };
-            ((result, finish), finish)
-        })
+        let finish = if result.is_ok() || !request.rollback_on_error {
+            Finish::Commit
+        } else {
+            Finish::Rollback
+        };
+        ((result, finish), finish)
     };
     let ended = if inside {
-        once(session, WaitTime::No, "")
-            .map_err(|failure| Error::acquire(lock.clone(), None, failure))
+        let opening = Opening::new(String::new(), String::new());
+        let done = session.transact(&opening, run);
+        done.map_err(|failure| Error::acquire(lock.clone(), None, failure))
     } else {
-        attempt.in_slices(session, Within::OwnTransaction, once)
+        in_own_transaction(session, &mut attempt, &mut run)
     };
+    prepared::keep(&mut handle, true);
     let Transacted {
         result: (result, finish),
         ended,
@@ -126,13 +126,199 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     hold.end(match (&ended, finish) {
         _ if inside => Outcome::Kept,
         (Ok(()), Finish::Commit) => Outcome::Released,
-        (Ok(()), Finish::Rollback) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
+        (Ok(()), Finish::Rollback | Finish::Leave) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
         (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
     });
     Ok(result.and_then(|value| match ended {
         Ok(()) => Ok(value),
         Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
     }))
+}
+
+/// How a lock is acquired at the beginning of a transaction.
+struct Entry<'a> {
+    /// Goes in front of all.
+    before: &'a str,
+    /// Waits quietly, in front of a BEGIN or behind it.
+    wait: Option<&'a str>,
+    acquire: &'a Statement,
+    commit: &'a str,
+}
+
+/// Begins a transaction with the lock, anew with each slice.
+fn in_own_transaction<S: Session, R>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    run: &mut impl FnMut(&mut S::Transaction<'_>) -> (R, Finish),
+) -> Result<Transacted<R>, Error> {
+    let lock = &attempt.request.lock;
+    let name = process::unique_word();
+    let named = Some(Named::Transaction(&name));
+    let commit = sql::commit(&name, &sql::trace(lock));
+    let mut client = Client::Own;
+    let mut slice = None;
+    let wait = Wait::new(lock);
+    loop {
+        attempt.go_on()?;
+        let time = match slice {
+            None => attempt.first_wait(wait::SLICE),
+            Some(slice) => match attempt.later_wait(slice) {
+                Some(millis) => WaitTime::Slice(millis),
+                None => WaitTime::No,
+            },
+        };
+        let quiet = match (slice, time) {
+            (Some(_), WaitTime::Slice(millis)) => Some(wait.in_queue(millis)),
+            _ => None,
+        };
+        let label = attempt.label();
+        let block = sql::acquire_target(lock, time, named.map(Named::text).as_deref(), true, S::HAS_SQLSTATE);
+        let done = if let Some(block) = block {
+            let before = [&label, attempt.first(), &*block].concat();
+            targeted(session, before, &commit, run, || {
+                let named = named.map(Named::text);
+                let text = sql::acquire_target(lock, time, named.as_deref(), false, S::HAS_SQLSTATE);
+                [&label, sql::FIRST, &*text.unwrap_or_default()].concat()
+            })
+        } else {
+            let waits = if quiet.is_some() { WaitTime::No } else { time };
+            let acquire = |inside| sql::acquire_in_transaction(lock, waits, inside, client, named);
+            let entry = Entry {
+                before: &[&label, attempt.first()].concat(),
+                wait: quiet.as_deref(),
+                acquire: &acquire(Inside::Own),
+                commit: &commit,
+            };
+            // Quietly: an acquire that does not wait says in a row that the lock is not free.
+            let early = !S::HAS_SQLSTATE && waits == WaitTime::No && quiet.is_none();
+            match early.then(|| look(session, &acquire(Inside::Message))) {
+                Some(Err(failure)) => Err(failure),
+                _ => begin_with(session, &entry, acquire(Inside::Message), run),
+            }
+        };
+        let failure = match done {
+            Ok(transacted) => return Ok(transacted),
+            Err(Failure::Refused(Refusal::Stranger)) => {
+                client = Client::Other;
+                continue;
+            }
+            Err(failure) => explained(session, lock, time, attempt.waited(), failure),
+        };
+        let more = match &failure {
+            Failure::Refused(Refusal::Busy) => quiet.is_some() && !attempt.is_over(),
+            failure => attempt.goes_on(failure, time),
+        };
+        if !more {
+            return Err(attempt.failed(session, Within::OwnTransaction, failure));
+        }
+        if slice.is_none() {
+            let question = session.message(attempt.first(), &Situation::question());
+            let situation = question.ok().and_then(|lines| Situation::read(&lines));
+            attempt.situation = situation;
+        }
+        match attempt.slice_in() {
+            Ok(length) => slice = Some(length),
+            Err(ended) => return Err(attempt.failed(session, Within::OwnTransaction, ended)),
+        }
+    }
+}
+
+/// Asks whether a lock is free, in a message of its own. Between this and the acquire another may get it.
+fn look<S: Session>(session: &mut S, acquire: &Statement) -> Result<(), Failure> {
+    answer(session.prepared("", acquire))
+}
+
+/// One attempt to begin a transaction with a lock.
+fn begin_with<S: Session, R>(
+    session: &mut S,
+    entry: &Entry<'_>,
+    in_front: Statement,
+    run: &mut impl FnMut(&mut S::Transaction<'_>) -> (R, Finish),
+) -> Result<Transacted<R>, Failure> {
+    let raising = in_front.raising();
+    let sent = Sent::new(session, &raising);
+    let front = match entry.wait {
+        Some(wait) => [entry.before, wait.trim_end_matches("; ")].concat(),
+        None => [entry.before, &sent.text].concat(),
+    };
+    let opening = Opening::new(front, entry.commit.to_owned());
+    let here = prepared::address_of(session);
+    let again = Cell::new(false);
+    let done = session.transact(&opening, |transaction| {
+        prepared::in_transaction(here, transaction);
+        let acquired = match (entry.wait, opening.was_sent()) {
+            (None, true) => Ok(()),
+            (Some(_), true) => answer(transaction.query(&entry.acquire.text())),
+            (wait, false) => {
+                let before = [sql::FIRST, wait.unwrap_or_default()].concat();
+                let before = entry.before.replace(sql::FIRST, "") + &before;
+                inside(transaction, &before, entry.acquire, &again)
+            }
+        };
+        match acquired {
+            Ok(()) => {
+                let (result, finish) = run(transaction);
+                (Ok(result), finish)
+            }
+            Err(failure) if failure.is_in_transaction() => (Err(failure), Finish::Leave),
+            Err(failure) => (Err(failure), Finish::Rollback),
+        }
+    });
+    let gone = match entry.wait {
+        None if opening.was_sent() => sent.is_gone(&done),
+        _ => again.get(),
+    };
+    if gone {
+        return begin_with(session, entry, raising, run);
+    }
+    let Transacted { result, ended } = done?;
+    Ok(Transacted {
+        result: result?,
+        ended,
+    })
+}
+
+/// Acquires behind the BEGIN. If the session does not have the statement, the transaction must begin anew.
+fn inside<S: Session>(
+    transaction: &mut S,
+    before: &str,
+    acquire: &Statement,
+    again: &Cell<bool>,
+) -> Result<(), Failure> {
+    let sent = Sent::new(transaction, acquire);
+    let lines = transaction.query(&[before, &sent.text].concat());
+    again.set(sent.is_gone(&lines));
+    answer(lines)
+}
+
+/// One attempt to begin a transaction with a lock on rows or a table.
+fn targeted<S: Session, R>(
+    session: &mut S,
+    in_front: String,
+    commit: &str,
+    run: &mut impl FnMut(&mut S::Transaction<'_>) -> (R, Finish),
+    behind: impl FnOnce() -> String,
+) -> Result<Transacted<R>, Failure> {
+    let opening = Opening::new(in_front, commit.to_owned());
+    let done = session.transact(&opening, |transaction| {
+        let acquired = match opening.was_sent() {
+            true => Ok(()),
+            false => transaction.send(&behind()),
+        };
+        match acquired {
+            Ok(()) => {
+                let (result, finish) = run(transaction);
+                (Ok(result), finish)
+            }
+            Err(failure) if failure.is_in_transaction() => (Err(failure), Finish::Leave),
+            Err(failure) => (Err(failure), Finish::Rollback),
+        }
+    });
+    let Transacted { result, ended } = done?;
+    Ok(Transacted {
+        result: result?,
+        ended,
+    })
 }
 
 /// Checks the target, starts the clock of the timeout, and finds the session.
@@ -194,20 +380,8 @@ fn on_session<S: Session>(
         _ if in_transaction && request.scope == Some(Scope::Session) => {
             Err(Error::InTransaction { lock: lock.clone() })
         }
-        Scope::Session => {
-            let mut client = sql::Client::Own;
-            attempt.in_slices(session, Within::Session, |session, time, label| {
-                for_session(session, lock, time, label, &mut client)
-            })
-        }
-        Scope::Transaction => attempt.in_slices(
-            session,
-            Within::CallersTransaction,
-            |session, time, label| {
-                let acquire = sql::acquire_in_transaction(lock, time, S::REPLIES);
-                session.send(&[label, &acquire].concat())
-            },
-        ),
+        Scope::Session => wait::session::acquire(session, attempt, lock),
+        Scope::Transaction => wait::transaction::acquire(session, attempt, lock),
     };
     match acquired {
         Ok(()) => Ok((scope, waiting.acquired())),
@@ -215,40 +389,5 @@ fn on_session<S: Session>(
             waiting.failed(&error);
             Err(error)
         }
-    }
-}
-
-/// Sends the statements that acquire a lock for the session.
-fn for_session<S: Session>(
-    session: &mut S,
-    lock: &LockInfo,
-    time: WaitTime,
-    label: &str,
-    client: &mut sql::Client,
-) -> Result<(), Failure> {
-    as_client(client, |client| {
-        let acquire = sql::acquire_for_session(lock, time, client, S::REPLIES);
-        session.send(&[label, &acquire].concat())
-    })
-}
-
-/// Sends a message. If the session bears another process's number, sends it once more, in the form
-/// that looks at what the session holds.
-pub(crate) fn as_client<R>(
-    client: &mut sql::Client,
-    mut send: impl FnMut(sql::Client) -> Result<R, Failure>,
-) -> Result<R, Failure> {
-    match send(*client) {
-        Err(Failure::Refused(Refusal::Unexplained)) if *client == sql::Client::Own => {
-            *client = sql::Client::Other;
-            match send(*client) {
-                // The refusal came as an error, and has aborted a raw transaction of the caller's.
-                Err(failure) if failure.may_be_aborted_transaction() => {
-                    Err(Failure::Refused(Refusal::InTransaction))
-                }
-                done => done,
-            }
-        }
-        done => done,
     }
 }

@@ -1,14 +1,15 @@
 //! A lock that changes its mode while it is held.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::attempt::{Attempt, Within};
 use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
+use crate::failure::answer;
 use crate::guard::LockGuard;
 use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
 use crate::sql;
 use crate::targets::Target;
+use crate::wait::{self, Attempt, explained};
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
 /// PostgreSQL 17, the server lets no attempt go past other waiters without a wait.
@@ -135,7 +136,11 @@ impl<H: SessionHandle> LockGuard<H> {
         if self.in_transaction() {
             return Err(Error::InTransaction { lock });
         }
+        let start = Instant::now();
         self.change().map_err(|failure| {
+            let wanted = lock.clone().with_mode(Mode::Exclusive);
+            let waited = start.elapsed();
+            let failure = explained(&mut *self.handle, &wanted, UPGRADE, waited, failure);
             if matches!(failure, Failure::Sql { .. }) {
                 // A driver may return before the server has released what the message acquired.
                 let _ = insist(|| self.handle.send("SELECT 1"));
@@ -152,11 +157,8 @@ impl<H: SessionHandle> LockGuard<H> {
             name_holders: Some(false),
             ..Request::new(lock.target().clone())
         };
-        let session = &mut *self.handle;
-        Attempt::begin(&request).in_slices(session, Within::CallersTransaction, |session, _, _| {
-            let replies = <H::Target as Session>::REPLIES;
-            session.send(&sql::acquire_in_transaction(lock, UPGRADE, replies))
-        })
+        let mut attempt = Attempt::begin(&request);
+        wait::transaction::acquire(&mut *self.handle, &mut attempt, lock)
     }
 
     fn in_transaction(&mut self) -> bool {
@@ -164,9 +166,8 @@ impl<H: SessionHandle> LockGuard<H> {
     }
 
     fn change(&mut self) -> Result<(), Failure> {
-        let replies = <H::Target as Session>::REPLIES;
-        self.handle
-            .send(&sql::change_mode(&self.lock, UPGRADE, replies))
+        let change = sql::change_mode(&self.lock, UPGRADE);
+        answer(self.handle.prepared("", &change))
     }
 }
 

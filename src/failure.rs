@@ -28,12 +28,14 @@ pub enum Refusal {
     SharedSession,
     /// The server is not PostgreSQL, and grants the lock to everybody.
     NotPostgres,
-    /// The reason is not known yet, and must be asked for.
-    Unexplained,
+    /// The session bears another number than this process's, and must be looked at.
+    Stranger,
+    /// Others stand in line for the lock.
+    Line,
 }
 
 impl Refusal {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
@@ -42,7 +44,8 @@ impl Refusal {
         Self::NoSuchRow,
         Self::SharedSession,
         Self::NotPostgres,
-        Self::Unexplained,
+        Self::Stranger,
+        Self::Line,
     ];
 
     const fn word(self) -> &'static str {
@@ -55,7 +58,8 @@ impl Refusal {
             Self::NoSuchRow => "no such row",
             Self::SharedSession => "shared session",
             Self::NotPostgres => "not postgres",
-            Self::Unexplained => "refused",
+            Self::Stranger => "stranger",
+            Self::Line => "line",
         }
     }
 
@@ -67,9 +71,13 @@ impl Refusal {
             .find(|refusal| text.starts_with(refusal.word()))
     }
 
-    /// Reads the refusal in the first line of a reply, where there is one.
-    pub(crate) fn in_reply(lines: &[String]) -> Option<Self> {
-        lines.first().and_then(|line| Self::read(line))
+}
+
+/// Whether a statement did its work: then it has no row.
+pub(crate) fn answer(reply: Result<Vec<String>, Failure>) -> Result<(), Failure> {
+    match reply?.iter().find_map(|line| Refusal::read(line)) {
+        Some(refusal) => Err(Failure::Refused(refusal)),
+        None => Ok(()),
     }
 }
 
@@ -77,15 +85,6 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
-}
-
-/// How a driver returns the reply to a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replies {
-    /// In rows, and in errors with an SQLSTATE.
-    Rows,
-    /// The message succeeds or fails, with a text: see [`Failure::from_error`].
-    Errors,
 }
 
 /// Marks pglock's own words in the text of an error. Nobody else can write the mark: it contains a
@@ -172,6 +171,61 @@ impl Failure {
         self.has_state(NO_TRANSACTION)
     }
 
+    /// A timeout that pglock itself has kept.
+    pub(crate) fn timed_out(why: &str) -> Self {
+        Self::from_error(Some(TIMEOUT), "", why)
+    }
+
+    /// A cancel that pglock itself has kept.
+    pub(crate) fn canceled(why: &str) -> Self {
+        Self::from_error(Some(CANCELED), "", why)
+    }
+
+    /// A deadlock that the server cannot see.
+    pub(crate) fn deadlock(why: &str) -> Self {
+        Self::from_error(Some(DEADLOCK), "", why)
+    }
+
+    /// Whether it is an error of which nothing is known.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Sql { sqlstate: None, .. })
+    }
+
+    pub(crate) fn with_state(self, state: &str) -> Self {
+        match self {
+            Self::Sql { marked, source, .. } => Self::Sql {
+                sqlstate: Some(state.to_owned()),
+                marked,
+                source,
+            },
+            failure => failure,
+        }
+    }
+
+    /// Whether a session does not have the prepared statement of this name.
+    pub(crate) fn is_missing(&self, name: &str) -> bool {
+        match self {
+            Self::Sql {
+                sqlstate: None,
+                source,
+                ..
+            } => source.to_string().contains(name),
+            failure => failure.has_state(NO_STATEMENT),
+        }
+    }
+
+    /// Whether a block of PL/pgSQL cannot be run: there is no such language, or not for this user.
+    pub(crate) fn is_without_blocks(&self) -> bool {
+        match self {
+            Self::Sql {
+                sqlstate: None,
+                source,
+                ..
+            } => source.to_string().contains("plpgsql"),
+            failure => failure.has_state("42704") || failure.has_state("42501"),
+        }
+    }
+
     fn has_state(&self, state: &str) -> bool {
         matches!(self, Self::Sql { sqlstate, .. } if sqlstate.as_deref() == Some(state))
     }
@@ -241,6 +295,7 @@ pub(crate) const DEADLOCK: &str = "40P01";
 pub(crate) const CANCELED: &str = "57014";
 pub(crate) const OUT_OF_MEMORY: &str = "53200";
 pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
+pub(crate) const NO_STATEMENT: &str = "26000";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 

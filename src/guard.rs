@@ -3,13 +3,14 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::ask;
-use crate::attempt::label;
-use crate::driver::{Failure, Refusal, Replies, Session, SessionHandle, insist};
+use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
+use crate::failure::answer;
+use crate::prepared;
 use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::sql;
 use crate::telemetry::{Hold, Outcome};
+use crate::wait::label;
 
 /// A lock that is held, and the connection that it is held on.
 ///
@@ -124,35 +125,29 @@ where
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let replies = <H::Target as Session>::REPLIES;
-        let question = match guard.scope {
-            Scope::Session => sql::held_by_session(&guard.lock, replies),
-            Scope::Transaction => sql::held(&guard.lock, replies),
-        };
         let label = label(guard.labelled.then_some(&guard.lock), None);
         let session = &mut *guard.handle;
-        let in_transaction = session.in_transaction();
-        let question = match in_transaction {
-            true => sql::in_savepoint(&question),
-            false => question,
-        };
-        let reply = session.send(&[label, question].concat());
-        let mut failure = match reply {
-            Ok(()) => return Ok(true),
-            Err(Failure::Lost(_)) => return Ok(false),
-            Err(failure) => failure,
-        };
-        let refused = matches!(failure, Failure::Refused(Refusal::NotHeld));
-        // A refusal that came in a row is no error, so the savepoint has been released.
-        if in_transaction && !(refused && replies == Replies::Rows) {
-            let undone = ask::undo(session);
-            if !refused && undone.is_err() {
-                failure = failure.without_transaction(true);
+        let reply = match guard.scope {
+            Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
+            Scope::Transaction => {
+                let held = session.query(&[&label, &*sql::held(&guard.lock)].concat());
+                held.and_then(|held| match held.first().is_some_and(|held| held == "true") {
+                    true => Ok(()),
+                    false => Err(Failure::Refused(Refusal::NotHeld)),
+                })
             }
-        }
-        match failure {
-            Failure::Refused(Refusal::NotHeld) => Ok(false),
-            failure => Err(Error::acquire(guard.lock.clone(), None, failure)),
+        };
+        match reply {
+            Ok(()) => Ok(true),
+            Err(Failure::Lost(_) | Failure::Refused(Refusal::NotHeld)) => Ok(false),
+            Err(failure) => {
+                let in_transaction = session.in_transaction();
+                let failure = match in_transaction {
+                    true => failure.without_transaction(true),
+                    false => failure,
+                };
+                Err(Error::acquire(guard.lock.clone(), None, failure))
+            }
         }
     }
 
@@ -183,7 +178,9 @@ where
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
         }
+        prepared::recall(&mut self.handle);
         let ended = self.unlock();
+        prepared::keep(&mut self.handle, true);
         self.hold.end(match &ended {
             Ok(()) if self.scope == Scope::Transaction => Outcome::Kept,
             Ok(()) => Outcome::Released,
@@ -197,12 +194,10 @@ where
         if self.scope == Scope::Transaction {
             return Ok(());
         }
-        let replies = <H::Target as Session>::REPLIES;
         let (session, lock) = (&mut *self.handle, self.lock.clone());
-        let release = sql::release(&lock, replies);
-        let failure = match insist(|| session.send(&release)) {
+        let release = sql::release(&lock);
+        let failure = match insist(|| answer(session.prepared("", &release))) {
             Ok(()) => return Ok(()),
-            Err(Failure::Refused(_)) => why_not_released(session),
             Err(failure) => failure,
         };
         if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
@@ -211,8 +206,9 @@ where
         }
         let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
             || failure.may_be_aborted_transaction();
-        let release = sql::roll_back_and_release(&lock, replies);
-        match insist(|| session.send(&release)) {
+        let rolled_back = insist(|| session.send("ROLLBACK"));
+        let released = rolled_back.and_then(|()| insist(|| answer(session.prepared("", &release))));
+        match released {
             Ok(()) if was_open => Err(Error::TransactionLeftOpen {
                 lock,
                 source: failure.into_source(),
@@ -227,16 +223,6 @@ where
                 Err(Error::LockLost { lock, source })
             }
         }
-    }
-}
-
-/// Asks why the server refused a release. No answer is one too: the refusal came as an error, which has
-/// aborted the transaction that is open.
-fn why_not_released<S: Session>(session: &mut S) -> Failure {
-    match insist(|| ask::lines(session, "", &sql::why_not_released())) {
-        Ok(lines) => Failure::Refused(Refusal::in_reply(&lines).unwrap_or(Refusal::NotHeld)),
-        Err(lost @ Failure::Lost(_)) => lost,
-        Err(_) => Failure::Refused(Refusal::InTransaction),
     }
 }
 

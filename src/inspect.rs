@@ -35,7 +35,6 @@
 //! [Predefined Roles]: https://www.postgresql.org/docs/current/predefined-roles.html
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
-use crate::ask;
 pub use crate::claim::Claim;
 use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
@@ -243,21 +242,18 @@ where
     })
 }
 
-/// The sessions that hold a lock, ten at most. If asking fails it returns none: the failure must
-/// not replace the error that the holders explain. One round trip.
-pub(crate) fn holders_of<S: Session>(session: &mut S, first: &str, lock: &LockInfo) -> Vec<Claim> {
-    let lines = ask::lines(session, first, &holders_query(lock));
-    read_holders(&lines.unwrap_or_default(), lock)
-}
-
-/// The same after a statement has failed behind a savepoint: rolls back to the savepoint first. One
-/// message with a driver that reads rows, three with another.
-pub(crate) fn undo_and_holders<S: Session>(
+/// The sessions that hold a lock, ten at most, asked behind these statements; and what became of the
+/// statements. If asking fails there are none: the failure must not replace the error that the holders
+/// explain.
+pub(crate) fn holders_after<S: Session>(
     session: &mut S,
+    statements: &str,
     lock: &LockInfo,
 ) -> (Result<(), Failure>, Vec<Claim>) {
-    let (undone, lines) = ask::lines_after_undo(session, &holders_query(lock));
-    (undone, read_holders(&lines, lock))
+    match session.message(statements, &holders_query(lock)) {
+        Ok(lines) => (Ok(()), read_holders(&lines, lock)),
+        Err(_) => (session.send(statements), Vec::new()),
+    }
 }
 
 /// Enough for an error's text.

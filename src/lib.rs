@@ -89,8 +89,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
-mod ask;
-mod attempt;
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
@@ -111,6 +109,7 @@ mod key;
 mod lock;
 mod one_message;
 pub mod optimistic;
+mod prepared;
 mod process;
 #[cfg(feature = "r2d2")]
 mod queued;
@@ -120,6 +119,7 @@ mod sql;
 mod stop;
 mod targets;
 mod telemetry;
+mod wait;
 mod with;
 
 #[cfg(feature = "macros")]

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::acquire::begin;
-use crate::ask;
-use crate::attempt::Within;
-use crate::driver::{Failure, LockBackend, Refusal, Replies, Session, insist};
+use crate::driver::{Failure, LockBackend, Refusal, Session, insist, until_answered};
 use crate::error::Error;
+use crate::failure::answer;
 use crate::lock::Lock;
+use crate::prepared;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message};
+use crate::sql::{self, Message, Situation, Statement, UNDO, Wait};
 use crate::telemetry::Outcome;
+use crate::wait::{self, Attempt, SLICE, Within, explained};
 
 /// A section in one message.
 impl<B: LockBackend, L> Lock<B, L> {
@@ -182,12 +183,9 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
 #[cfg(feature = "postgres")]
 use crate::backends::postgres as backends;
 
-/// Sends the message. With `query`, since `send` could take a row of the text's for a refusal.
+/// Sends the message.
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
-    match S::REPLIES {
-        Replies::Rows => session.query(sql).map(drop),
-        Replies::Errors => session.send(sql),
-    }
+    session.send(sql)
 }
 
 /// Sends the message until it is answered. Returns the answer, and how many statements of ours
@@ -208,47 +206,26 @@ fn one_message<B: LockBackend + ?Sized, R>(
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, true, |acquire| {
         backend.session_for(acquire)
     })?;
-    let session = &mut *handle;
     let name = sql::may_end_transaction(text).then(process::unique_word);
     let message = Message {
         lock,
         text,
-        inside: session.in_transaction(),
+        inside: handle.in_transaction(),
         bounded: request.timeout.is_some(),
         name: name.as_deref(),
     };
-    let within = match message.inside {
-        true => Within::CallersTransaction,
-        false => Within::OneMessage,
+    prepared::recall(&mut handle);
+    let session = &mut *handle;
+    let mut sending = Sending {
+        message: &message,
+        exact: request.keep_place,
+        send: &mut send,
     };
-    // A wait that is not sliced can end in more ways, so it uses the exact form from the start.
-    let mut exact = <B::Session as Session>::REPLIES == Replies::Errors || request.keep_place;
-    let sent = attempt.in_slices(session, within, |session, time, label| {
-        let mut once = |session: &mut B::Session, time, exact| {
-            let sent = send(session, &message.text(time, exact, label));
-            match sent {
-                Err(failure) if is_of_acquire(&failure) => Err(failure),
-                sent => Ok(sent),
-            }
-        };
-        let start = Instant::now();
-        match once(session, time, exact)? {
-            Err(failure) if !exact && may_end_slice(&failure, time, start.elapsed()) => {
-                exact = true;
-                if message.inside {
-                    ask::undo(session)?;
-                }
-                match once(session, WaitTime::No, exact) {
-                    Err(Failure::Refused(Refusal::Busy)) => Err(failure),
-                    sent => sent,
-                }
-            }
-            sent => Ok(sent),
-        }
-    });
-    let sent = match sent {
+    let sent = sending.until_answered(session, &mut attempt);
+    let (sent, around) = match sent {
         Ok(sent) => sent,
         Err(error) => {
+            prepared::keep(&mut handle, true);
             waiting.failed(&error);
             return Err(error);
         }
@@ -257,6 +234,7 @@ fn one_message<B: LockBackend + ?Sized, R>(
         Ok(reply) => settled(session, request, &message).map(|()| reply),
         Err(failure) => Err(after(session, &message, failure)),
     };
+    prepared::keep(&mut handle, true);
     waiting.acquired().end(match &done {
         Ok(_) if message.inside => Outcome::Kept,
         Ok(_) => Outcome::Released,
@@ -264,7 +242,176 @@ fn one_message<B: LockBackend + ?Sized, R>(
         Err(Error::LockLost { .. } | Error::ConnectionLost { .. }) => Outcome::Lost,
         Err(_) => Outcome::RolledBack,
     });
-    Ok((done?, message.statements_around()))
+    Ok((done?, around))
+}
+
+/// What comes of a message that got past its acquire: the reply, or why the text failed; and how many
+/// statements of ours stand before and after the text.
+type Answered<R> = (Result<R, Failure>, (usize, usize));
+
+/// A message that is sent until it is answered.
+struct Sending<'m, F> {
+    message: &'m Message<'m>,
+    /// In a form that tells the errors of the acquire from those of the text, which costs the server more
+    /// than the lock. A wait that is not sliced can end in more ways, so it is exact from the start.
+    exact: bool,
+    send: &'m mut F,
+}
+
+impl<F> Sending<'_, F> {
+    fn until_answered<S: Session, R>(
+        &mut self,
+        session: &mut S,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<Answered<R>, Error>
+    where
+        F: FnMut(&mut S, &str) -> Result<R, Failure>,
+    {
+        attempt.go_on()?;
+        let (within, slice) = match self.message.inside {
+            true => (Within::CallersSavepoint, attempt.long_slice()),
+            false => (Within::OneMessage, SLICE),
+        };
+        let mut time = attempt.first_wait(slice);
+        loop {
+            let before = match self.message.inside {
+                true => attempt.label(),
+                false => attempt.label() + attempt.first(),
+            };
+            let failure = match self.answered(session, time, &before) {
+                Ok(answered) => return Ok(answered),
+                Err(failure) => failure,
+            };
+            if !attempt.goes_on(&failure, time) {
+                return Err(attempt.failed(session, within, failure));
+            }
+            self.exact = true;
+            time = match self.message.inside {
+                true => {
+                    let undone = insist(|| session.send(UNDO));
+                    undone.map_err(|failure| attempt.failed(session, within, failure))?;
+                    wait::transaction::acquire(session, attempt, self.message.lock)?;
+                    WaitTime::No
+                }
+                false => self.wait(session, attempt)?,
+            };
+        }
+    }
+
+    /// Waits, quietly, until the lock can be had, and says how the next message is to wait. It may find
+    /// others there first: then its own end is an error, so it waits longer than a slice.
+    fn wait<S: Session>(
+        &self,
+        session: &mut S,
+        attempt: &mut Attempt<'_>,
+    ) -> Result<WaitTime, Error> {
+        let wait = Wait::new(self.message.lock);
+        let failed = |attempt: &Attempt<'_>, session: &mut S, failure| {
+            Err(attempt.failed(session, Within::OneMessage, failure))
+        };
+        let question = session.message(attempt.first(), &Situation::question());
+        let situation = question.ok().and_then(|lines| Situation::read(&lines));
+        attempt.situation = situation;
+        loop {
+            attempt.go_on()?;
+            let slice = match attempt.slice_in() {
+                Ok(slice) => slice,
+                Err(failure) => return failed(attempt, session, failure),
+            };
+            let Some(millis) = attempt.later_wait(slice) else {
+                let over = Failure::timed_out("the timeout of the lock is over");
+                return failed(attempt, session, over);
+            };
+            let start = Instant::now();
+            let text = [&attempt.label(), attempt.first(), &wait.in_queue(millis)].concat();
+            match session.send(&text) {
+                Ok(()) if start.elapsed() >= Duration::from_millis(u64::from(millis.unsigned_abs())) => {}
+                Ok(()) => {
+                    let limit = attempt.later_wait(attempt.long_slice());
+                    return Ok(limit.map_or(WaitTime::No, WaitTime::Slice));
+                }
+                Err(failure) => {
+                    let failure = explained(session, self.message.lock, WaitTime::No, start.elapsed(), failure);
+                    return failed(attempt, session, failure);
+                }
+            }
+        }
+    }
+
+    /// One message, or two: an error of unknown origin that may be the end of a slice is looked into.
+    fn answered<S: Session, R>(
+        &mut self,
+        session: &mut S,
+        time: WaitTime,
+        before: &str,
+    ) -> Result<Answered<R>, Failure>
+    where
+        F: FnMut(&mut S, &str) -> Result<R, Failure>,
+    {
+        let start = Instant::now();
+        let exact = self.exact;
+        let (sent, around) = self.once(session, time, before)?;
+        match sent {
+            Err(failure) if !exact && may_end_slice(&failure, time, start.elapsed()) => {
+                self.exact = true;
+                if self.message.inside {
+                    session.send(UNDO)?;
+                }
+                match self.once(session, WaitTime::No, before) {
+                    Err(Failure::Refused(Refusal::Busy)) => {
+                        Err(failure.with_state(crate::failure::TIMEOUT))
+                    }
+                    sent => sent,
+                }
+            }
+            sent => Ok((sent, around)),
+        }
+    }
+
+    fn once<S: Session, R>(
+        &mut self,
+        session: &mut S,
+        time: WaitTime,
+        before: &str,
+    ) -> Result<Answered<R>, Failure>
+    where
+        F: FnMut(&mut S, &str) -> Result<R, Failure>,
+    {
+        let message = self.message;
+        let statement = match self.exact {
+            true => None,
+            false => message.acquire(time, sql::Client::Own),
+        };
+        let Some(statement) = statement else {
+            let (acquire, count) = message.acquire_exactly(time);
+            let sent = (self.send)(session, &message.around(&acquire, before));
+            return of_text(sent).map(|sent| (sent, message.statements_around(count)));
+        };
+        let mut count = 1;
+        let mut once = |session: &mut S, statement: &Statement| {
+            let sent = prepared::with(session, statement, |session, text, statements| {
+                count = statements;
+                (self.send)(session, &message.around(text, before))
+            });
+            of_text(sent)
+        };
+        let sent = match once(session, &statement) {
+            Err(Failure::Refused(Refusal::Stranger)) => {
+                let looks = message.acquire(time, sql::Client::Other);
+                once(session, &looks.unwrap_or(statement))
+            }
+            sent => sent,
+        };
+        sent.map(|sent| (sent, message.statements_around(count)))
+    }
+}
+
+/// Tells a failure before the text from one of the text.
+fn of_text<R>(sent: Result<R, Failure>) -> Result<Result<R, Failure>, Failure> {
+    match sent {
+        Err(failure) if is_of_acquire(&failure) => Err(failure),
+        sent => Ok(sent),
+    }
 }
 
 /// Whether a message is known to have failed before its text began. An SQLSTATE does not show that: the
@@ -278,12 +425,13 @@ fn is_of_acquire(failure: &Failure) -> bool {
 
 /// Whether an error of unknown origin may be the end of a slice.
 fn may_end_slice(failure: &Failure, time: WaitTime, elapsed: Duration) -> bool {
-    failure.is_timeout()
-        && match time {
-            WaitTime::Slice(millis) => elapsed.as_millis() >= u128::from(millis.unsigned_abs()),
-            WaitTime::OwnSlice(_) => true, // the session's own timeout may be shorter
-            WaitTime::No | WaitTime::InPlace(_) => false,
-        }
+    let is_over = |millis: i32| elapsed.as_millis() >= u128::from(millis.unsigned_abs());
+    match time {
+        WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) if failure.is_unknown() => is_over(millis),
+        WaitTime::Slice(millis) => failure.is_timeout() && is_over(millis),
+        WaitTime::OwnSlice(_) => failure.is_timeout(), // the session's own may be shorter
+        WaitTime::No | WaitTime::InPlace(_) => false,
+    }
 }
 
 /// Checks, after a message that succeeded, that the text has left no transaction open. It can do so
@@ -297,9 +445,10 @@ fn settled<S: Session>(
         return Ok(());
     }
     let lock = request.lock.clone();
-    let source = match ask::whether(session, &sql::idle()) {
-        Ok(true) => return Ok(()),
-        Ok(false) => None,
+    let idle = sql::idle();
+    let source = match until_answered(|| answer(session.prepared("", &idle))) {
+        Ok(()) => return Ok(()),
+        Err(Failure::Refused(_)) => None,
         Err(failure) if failure.is_aborted_transaction() => failure.into_source(),
         Err(failure) => {
             let _ = insist(|| session.send("ROLLBACK"));
@@ -325,6 +474,18 @@ fn unknown(lock: LockInfo, failure: Failure) -> Error {
     }
 }
 
+/// Asks until there is an answer: a cancel or a timeout that hits the question is none.
+fn was_committed<S: Session>(session: &mut S, name: &str) -> Result<bool, Failure> {
+    let question = sql::was_committed(name);
+    until_answered(|| match session.query(&question)?.first() {
+        Some(line) => Ok(line == "true"),
+        None => {
+            let none = "the server's reply has no row";
+            Err(Failure::from_error(None, "", none))
+        }
+    })
+}
+
 /// Cleans up after a message that failed in its text or after it, and returns the error.
 fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
     if let Failure::Lost(source) = failure {
@@ -335,7 +496,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         };
     }
     let left = match message.inside {
-        true => ask::undo(session),
+        true => insist(|| session.send(UNDO)),
         false => insist(|| session.send("SELECT 1")),
     };
     let undo_failed = message.inside && left.is_err();
@@ -371,7 +532,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         _ if matches!(failure, Failure::Refused(_)) => Ok(true),
         None => Ok(false),
         Some(_) if message.inside => Ok(undo_failed && aborted.is_none()),
-        Some(name) => ask::whether(session, &sql::was_committed(name)),
+        Some(name) => was_committed(session, name),
     };
     match ended {
         Ok(false) => failure.into(),

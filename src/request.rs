@@ -231,9 +231,14 @@ pub(crate) enum WaitTime {
 }
 
 impl WaitTime {
-    /// Whether it is part of a wait that the caller's timeout bounds.
-    pub(crate) fn is_bounded(self) -> bool {
-        !matches!(self, Self::InPlace(None) | Self::OwnSlice(_))
+    /// The milliseconds that `lock_timeout` is set to.
+    pub(crate) fn limit(self) -> Option<i32> {
+        match self {
+            Self::No | Self::InPlace(None) => None,
+            Self::InPlace(Some(millis)) | Self::Slice(millis) | Self::OwnSlice(millis) => {
+                Some(millis)
+            }
+        }
     }
 }
 

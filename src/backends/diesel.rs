@@ -1,16 +1,19 @@
 //! diesel: `PgConnection`.
 
-use diesel::RunQueryDsl;
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
-use diesel::pg::PgConnection;
+use diesel::pg::{Pg, PgConnection};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::{BigInt, Integer, Text, Untyped};
+use diesel::{QueryResult, RunQueryDsl};
 
 use crate::driver::{
-    BoxError, Failure, Finish, LockBackend, Opening, Replies, Session, Transacted,
-    TransactionBackend, end_session,
+    BoxError, Failure, Finish, LockBackend, Opening, Parameter, Refusal, Session, Statement,
+    Transacted, TransactionBackend, end_session,
 };
 use crate::error::Error;
-use crate::failure;
+use crate::{failure, prepared};
 
 type Manager = AnsiTransactionManager;
 
@@ -28,7 +31,7 @@ impl TransactionBackend for PgConnection {}
 impl Session for PgConnection {
     type Transaction<'t> = Self;
 
-    const REPLIES: Replies = Replies::Errors;
+    const HAS_SQLSTATE: bool = false;
 
     fn in_transaction(&mut self) -> bool {
         depth(self) > 0
@@ -43,28 +46,44 @@ impl Session for PgConnection {
         error.map(Into::into)
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        let lines = diesel::sql_query(sql).load::<Line>(self);
-        let lines = lines.map_err(|error| failure(self, error))?;
-        Ok(lines.into_iter().filter_map(|line| line.line).collect())
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        if !statements.is_empty() || question.is_empty() {
+            let sent = self.batch_execute(statements);
+            sent.map_err(|error| failure(self, error))?;
+        }
+        match question {
+            "" => Ok(Vec::new()),
+            question => lines(self, diesel::sql_query(question)),
+        }
     }
 
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        self.batch_execute(sql)
-            .map_err(|error| failure(self, error))
+    fn prepared(&mut self, _: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        if !prepared::is_text_only(self) {
+            let lines = lines(self, Typed::new(statement));
+            match &lines {
+                Err(failure) if failure.is_missing("__diesel_stmt_") => prepared::give_up(self),
+                Ok(lines) if is_in_transaction(lines) && !is_in_one_transaction(self)? => {
+                    prepared::give_up(self);
+                }
+                _ => return lines,
+            }
+        }
+        let text = statement.clone().raising().text();
+        match self.send(&text) {
+            Ok(()) => Ok(Vec::new()),
+            Err(Failure::Refused(refusal)) => Ok(vec![refusal.to_string()]),
+            Err(failure) => Err(failure),
+        }
     }
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut Self) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         let outer = depth(self);
         let begun = match outer {
-            0 => {
-                let begin = format!("{}; BEGIN", opening.before_begin());
-                Manager::begin_transaction_sql(self, &begin)
-            }
+            0 => Manager::begin_transaction_sql(self, &opening.begin()),
             _ => Manager::begin_transaction(self),
         };
         begun.map_err(|error| failure(self, error))?;
@@ -74,9 +93,9 @@ impl Session for PgConnection {
         };
         let (result, finish) = body(open.connection);
         let ended = match finish {
-            Finish::Rollback => Ok(()),
+            Finish::Rollback | Finish::Leave => Ok(()),
             // diesel notices by itself that the COMMIT in the batch has ended its transaction.
-            Finish::Commit if outer == 0 => open.connection.send(&opening.commit()),
+            Finish::Commit if outer == 0 => open.connection.send(opening.commit()),
             Finish::Commit => Manager::commit_transaction(open.connection)
                 .map_err(|error| failure(open.connection, error)),
         };
@@ -93,6 +112,75 @@ impl Session for PgConnection {
 struct Line {
     #[diesel(sql_type = diesel::sql_types::Nullable<diesel::sql_types::Text>)]
     line: Option<String>,
+}
+
+fn lines<'q, Q>(connection: &mut PgConnection, query: Q) -> Result<Vec<String>, Failure>
+where
+    Q: LoadQuery<'q, PgConnection, Line>,
+{
+    let lines = query.load(connection);
+    let lines = lines.map_err(|error| failure(connection, error))?;
+    Ok(lines.into_iter().filter_map(|line| line.line).collect())
+}
+
+/// A statement that diesel prepares and keeps, by its text.
+struct Typed<'s> {
+    sql: String,
+    parameters: &'s [Parameter],
+}
+
+impl<'s> Typed<'s> {
+    fn new(statement: &'s Statement) -> Self {
+        Self {
+            sql: statement.extended(),
+            parameters: statement.parameters(),
+        }
+    }
+}
+
+impl QueryId for Typed<'_> {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Typed<'_> {
+    type SqlType = Untyped;
+}
+
+impl RunQueryDsl<PgConnection> for Typed<'_> {}
+
+/// diesel numbers the places of its own: each that a parameter has in the text becomes one more.
+impl QueryFragment<Pg> for Typed<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let mut parts = self.sql.split('$');
+        out.push_sql(parts.next().unwrap_or_default());
+        for part in parts {
+            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, rest) = part.split_at(digits);
+            let number: usize = number.parse().unwrap_or_default();
+            match number.checked_sub(1).and_then(|i| self.parameters.get(i)) {
+                Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
+                Some(Parameter::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
+                Some(Parameter::Text(value)) => out.push_bind_param::<Text, _>(value)?,
+                None => out.push_sql("$"),
+            }
+            out.push_sql(rest);
+        }
+        Ok(())
+    }
+}
+
+fn is_in_transaction(lines: &[String]) -> bool {
+    let refusal = lines.first().and_then(|line| Refusal::read(line));
+    refusal == Some(Refusal::InTransaction)
+}
+
+/// Whether two messages are in the same transaction. It is asked where the statement says so: a pooler that
+/// prepares it anew in front of each use makes that look alike.
+fn is_in_one_transaction(connection: &mut PgConnection) -> Result<bool, Failure> {
+    let now = "SELECT pg_catalog.now()::text AS line";
+    Ok(connection.query(now)? == connection.query(now)?)
 }
 
 /// diesel's own transactions stay open when a body panics.

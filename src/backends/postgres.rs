@@ -1,5 +1,6 @@
 //! The `postgres` crate: `Client` and `Transaction`.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use postgres::error::{DbError, ErrorPosition, Severity};
@@ -56,30 +57,22 @@ impl Session for Client {
         self.is_closed().then(|| "the connection was closed".into())
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        query(self, sql)
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        message(self, statements, question)
     }
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         let mut transaction = self.transaction().map_err(failure)?;
-        if let Err(failure) = transaction.send(&opening.after_begin()) {
-            if failure.is_in_transaction() {
-                std::mem::forget(transaction); // the caller's: it is not ours to roll back
-            } else if transaction.rollback().is_err() {
-                let _ = roll_back(self);
-            }
-            return Err(failure);
-        }
         let (result, finish) = body(&mut transaction);
         let committed = match finish {
-            Finish::Commit => transaction.send(&opening.commit()),
-            Finish::Rollback => Ok(()),
+            Finish::Commit => transaction.send(opening.commit()),
+            Finish::Rollback | Finish::Leave => Ok(()),
         };
-        if finish == Finish::Commit && committed.is_ok() {
+        if finish == Finish::Leave || finish == Finish::Commit && committed.is_ok() {
             std::mem::forget(transaction); // it would send a ROLLBACK
             return Ok(Transacted {
                 result,
@@ -107,26 +100,27 @@ impl Session for Transaction<'_> {
         true
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        query(self, sql)
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        message(self, statements, question)
     }
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        _: &Opening,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
-        let savepoint = self.savepoint(sql::body_savepoint(opening.name));
+        let depth = Depth::enter();
+        let savepoint = self.savepoint(sql::body_savepoint(depth.0));
         let mut savepoint = savepoint.map_err(failure)?;
         let (result, finish) = body(&mut savepoint);
         let ended = match finish {
             Finish::Commit => savepoint.commit(),
-            Finish::Rollback => savepoint.rollback(),
+            Finish::Rollback | Finish::Leave => savepoint.rollback(),
         };
         let ended = ended.map_err(failure);
         if ended.is_err() {
             // The driver takes the savepoint for ended, and would leave the caller's transaction aborted.
-            let undone = insist(|| self.send(&sql::undo_body(opening.name)));
+            let undone = insist(|| self.send(&sql::undo_body(depth.0)));
             if finish == Finish::Rollback {
                 return Ok(Transacted {
                     result,
@@ -138,8 +132,32 @@ impl Session for Transaction<'_> {
     }
 }
 
-fn query(client: &mut impl GenericClient, sql: &str) -> Result<Vec<String>, Failure> {
-    let messages = messages(client, sql)?;
+/// How many bodies this thread is in.
+struct Depth(u32);
+
+thread_local! {
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Depth {
+    fn enter() -> Self {
+        DEPTH.set(DEPTH.get() + 1);
+        Self(DEPTH.get())
+    }
+}
+
+impl Drop for Depth {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+    }
+}
+
+fn message(
+    client: &mut impl GenericClient,
+    statements: &str,
+    question: &str,
+) -> Result<Vec<String>, Failure> {
+    let messages = messages(client, &[statements, question].concat())?;
     let texts = messages.iter().filter_map(|message| match message {
         // A row of the caller's statements may have no column, or one that is not UTF-8.
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),

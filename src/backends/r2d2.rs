@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, LockBackend, OwnedBackend, Session, SessionHandle, TransactionBackend,
+    Acquire, BoxError, Known, LockBackend, OwnedBackend, Session, SessionHandle, TransactionBackend,
 };
 use crate::error::Error;
 use crate::request::LockInfo;
@@ -86,7 +86,18 @@ where
     }
 }
 
-impl<M> SessionHandle for PooledConnection<M> where M: ManageConnection<Connection: Session> {}
+impl<M> SessionHandle for PooledConnection<M>
+where
+    M: ManageConnection<Connection: Session>,
+{
+    fn known(&mut self) -> Option<&mut Known> {
+        let extensions = Self::extensions_mut(self);
+        if extensions.get::<Known>().is_none() {
+            extensions.insert(Known::default());
+        }
+        extensions.get_mut()
+    }
+}
 
 impl<M> TransactionBackend for PooledConnection<M> where
     M: ManageConnection<Connection: Session + TransactionBackend>

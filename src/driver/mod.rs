@@ -31,11 +31,13 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 pub use self::transaction::{Finish, Opening, Transacted};
-pub use crate::failure::{BoxError, Failure, Refusal, Replies};
+pub use crate::failure::{BoxError, Failure, Refusal};
+pub use crate::prepared::Known;
+pub use crate::sql::{Parameter, Statement};
 
-pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
-pub(crate) use self::transaction::Entry;
+pub(crate) use self::persist::{end_session, insist, until_answered};
 use crate::error::Error;
+use crate::prepared;
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
 
@@ -225,6 +227,12 @@ pub trait SessionHandle: DerefMut<Target: Session> {
     fn place(&mut self) -> Option<&mut dyn QueuePlace> {
         None
     }
+
+    /// Where a pool keeps what the session has prepared.
+    #[doc(hidden)]
+    fn known(&mut self) -> Option<&mut Known> {
+        None
+    }
 }
 
 impl<S: Session> SessionHandle for &mut S {}
@@ -262,8 +270,9 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// What the body of a transaction gets: the driver's own type for it.
     type Transaction<'t>: Session + TransactionBackend;
 
-    /// How the driver returns a reply. Defaults to [`Replies::Rows`].
-    const REPLIES: Replies = Replies::Rows;
+    /// Whether the driver tells the SQLSTATE of an error. Defaults to `true`. Without it, pglock has the
+    /// server write it into the error's text, where it matters.
+    const HAS_SQLSTATE: bool = true;
 
     /// Whether a transaction is open, as far as the driver knows.
     fn in_transaction(&mut self) -> bool;
@@ -283,45 +292,66 @@ pub trait Session: LockBackend<Session = Self> + Sized {
         self.is_broken().then(|| "the connection is broken".into())
     }
 
-    /// Sends a text as one message, and returns the first column of each row of the reply, without
-    /// those that are NULL.
+    /// Sends statements as one message of the simple query protocol, and then a question, which is a
+    /// single query with one column of text called `line`. Returns that column of its rows, without those
+    /// that are NULL. Either may be empty.
     ///
-    /// With [`Replies::Errors`] the text is a single query, whose column is a text called `line`, and
-    /// may go through another protocol.
+    /// A driver whose simple query protocol returns rows sends both as one message, the question behind
+    /// the statements, and may return rows of the statements in front of the question's. Another one sends
+    /// the question as a message of its own, unless there is none.
     ///
     /// # Errors
     ///
     /// [`Failure::Lost`] when the connection is gone. Any other error from the server is [`Failure::Sql`]
     /// or [`Failure::Refused`]: [`Failure::from_error`] decides.
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure>;
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure>;
 
-    /// Sends a text as one message. Defaults to [`query`](Session::query), and finds a refusal in its
-    /// rows. With [`Replies::Errors`] a refusal comes as an error: implement this method then.
+    /// Sends statements as one message.
     ///
     /// # Errors
     ///
-    /// As [`query`](Session::query), and [`Failure::Refused`] when a row says so.
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        let refusal = self.query(sql)?.iter().find_map(|text| Refusal::read(text));
-        refusal.map_or(Ok(()), |refusal| Err(Failure::Refused(refusal)))
+    /// As [`message`](Session::message).
+    fn send(&mut self, statements: &str) -> Result<(), Failure> {
+        self.message(statements, "").map(drop)
+    }
+
+    /// Asks a question: a single query with one column of text called `line`.
+    ///
+    /// # Errors
+    ///
+    /// As [`message`](Session::message).
+    fn query(&mut self, question: &str) -> Result<Vec<String>, Failure> {
+        self.message("", question)
+    }
+
+    /// Runs a statement of pglock's, and returns its rows. `before` is text that goes in front of it in the
+    /// same message, if that may have any. Defaults to SQL's own PREPARE and EXECUTE by the simple query
+    /// protocol, once the session is known to be used more than once.
+    ///
+    /// A driver that keeps prepared statements itself runs [`Statement::extended`] with
+    /// [`Statement::parameters`] instead. Only where the server plans the statement once a session is a lock
+    /// as cheap as the barest one.
+    ///
+    /// # Errors
+    ///
+    /// As [`message`](Session::message).
+    fn prepared(&mut self, before: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        prepared::run(self, before, statement)
     }
 
     /// Runs `body` in a transaction, or in a savepoint of the one that is open.
     ///
     /// A transaction begins in one of two ways:
     ///
-    /// - in one message by [`send`](Session::send), [`Opening::before_begin`] and then `BEGIN`, with a
-    ///   semicolon in between. If it fails, this call has opened nothing: return the failure, and send
-    ///   nothing, because the caller may have a transaction open by a raw `BEGIN`.
-    /// - by a `BEGIN`, and then [`Opening::after_begin`] by [`send`](Session::send). If that fails,
-    ///   send ROLLBACK, except when [`Failure::is_in_transaction`]: then the transaction is the
-    ///   caller's, by a raw `BEGIN` that the driver has not seen.
+    /// - by [`Opening::begin`], one message. If it fails, this call has opened nothing: return the failure,
+    ///   and send nothing, because the caller may have a transaction open by a raw `BEGIN`.
+    /// - by the driver's own `BEGIN`.
     ///
     /// After `body`, [`Finish::Commit`] means: send [`Opening::commit`], which contains the COMMIT, and
-    /// ROLLBACK if it fails. [`Finish::Rollback`] means ROLLBACK, and so does a panic. A savepoint
-    /// needs nothing from the opening: RELEASE it, or roll back to it and RELEASE it, also if the
-    /// first RELEASE fails. A cancel can hit a ROLLBACK: repeat it while it fails with
-    /// [`Failure::Sql`], within reason.
+    /// ROLLBACK if it fails. [`Finish::Rollback`] means ROLLBACK, and so does a panic. [`Finish::Leave`]
+    /// means nothing: it comes only after the driver's own `BEGIN`. A savepoint needs nothing from the
+    /// opening: RELEASE it, or roll back to it and RELEASE it, also if the first RELEASE fails. A cancel can
+    /// hit a ROLLBACK: repeat it while it fails with [`Failure::Sql`], within reason.
     ///
     /// [`Transacted::ended`] is the failure of the COMMIT or the RELEASE, else that of the ROLLBACK.
     ///
@@ -331,7 +361,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// is in [`Transacted`].
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut Self::Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure>;
 

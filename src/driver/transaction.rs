@@ -1,59 +1,42 @@
 //! How a transaction that pglock opens begins and ends.
 
-use crate::failure::{Failure, Replies};
-use crate::request::{LockInfo, WaitTime};
-use crate::sql;
+use std::cell::Cell;
+
+use crate::failure::Failure;
 
 /// What to send at the beginning and at the end of a transaction that pglock opens.
 #[derive(Debug)]
-pub struct Opening<'a> {
-    pub(crate) entry: Entry<'a>,
-    pub(crate) name: &'a str,
-    pub(crate) replies: Replies,
-    pub(crate) label: &'a str,
+pub struct Opening {
+    front: String,
+    commit: String,
+    sent: Cell<bool>,
 }
 
-/// What a transaction must acquire or check before anything else.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Entry<'a> {
-    /// A lock, and the wait for it.
-    Lock(&'a LockInfo, WaitTime),
-    /// A term of an election that is not over.
-    Fence(&'a sql::election::Fence),
-}
-
-impl Opening<'_> {
-    /// Returns what acquires the lock, to be sent before `BEGIN` in the same message.
-    #[must_use]
-    pub fn before_begin(&self) -> String {
-        self.acquire(true)
+impl Opening {
+    pub(crate) fn new(front: String, commit: String) -> Self {
+        Self {
+            front,
+            commit,
+            sent: Cell::new(false),
+        }
     }
 
-    /// Returns what acquires the lock, to be sent after the `BEGIN`.
+    /// Returns what acquires the lock and begins a transaction, to be sent as one message. A driver that
+    /// begins its transactions in its own way does not call it: then pglock acquires the lock inside.
     #[must_use]
-    pub fn after_begin(&self) -> String {
-        self.acquire(false)
-    }
-
-    fn acquire(&self, before_begin: bool) -> String {
-        let acquire = match self.entry {
-            Entry::Lock(lock, time) => {
-                sql::acquire_at_begin(lock, time, self.name, before_begin, self.replies)
-            }
-            Entry::Fence(fence) => fence.at_begin(self.name, before_begin, self.replies),
-        };
-        let bounded = matches!(self.entry, Entry::Lock(_, time) if time.is_bounded());
-        [self.label, sql::first(bounded || !before_begin), &acquire].concat()
+    pub fn begin(&self) -> String {
+        self.sent.set(true);
+        [&self.front, "; BEGIN"].concat()
     }
 
     /// Returns what commits. It fails if the transaction has been aborted, or is no longer pglock's.
     #[must_use]
-    pub fn commit(&self) -> String {
-        let trace = match self.entry {
-            Entry::Lock(lock, _) => sql::trace(lock),
-            Entry::Fence(fence) => fence.trace(),
-        };
-        sql::commit(self.name, &trace)
+    pub fn commit(&self) -> &str {
+        &self.commit
+    }
+
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent.get()
     }
 }
 
@@ -64,6 +47,8 @@ pub enum Finish {
     Commit,
     /// By ROLLBACK.
     Rollback,
+    /// Not at all: the transaction is the caller's, by a raw `BEGIN` that the driver has not seen.
+    Leave,
 }
 
 /// What a body returned, and how its transaction ended.

@@ -160,7 +160,7 @@ impl Stand<'_> {
             let source = "the server took longer than the lease to answer".into();
             return Err(self.candidate.error(Failure::Lost(source)));
         }
-        let question = sql::question(&self.candidate.info, <H::Target as Session>::REPLIES);
+        let question = sql::question(&self.candidate.info);
         keeper::keep(session, self.office, &question);
         if let Err(error) = LockGuard::release(guard) {
             self.office.lose(error.into());
@@ -211,14 +211,14 @@ impl Stand<'_> {
         elected: Moment,
         doubt: Duration,
     ) -> Result<(), Error> {
-        let question = sql::question(&self.candidate.info, S::REPLIES);
+        let question = sql::question(&self.candidate.info);
         loop {
             let left = doubt.saturating_sub(Moment::now().surely_since(elected));
             if left.is_zero() {
                 return Ok(());
             }
             self.pause(left.min(SLICE / 4))?;
-            let asked = session.send(&question);
+            let asked = keeper::ask(session, &question);
             asked.map_err(|failure| self.candidate.error(failure))?;
         }
     }

@@ -1,11 +1,12 @@
 //! Transactions that can commit only within a term.
 
 use super::term::Term;
-use crate::ask;
-use crate::driver::{Entry, Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
+use crate::driver::{Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
 use crate::error::Error;
+use crate::failure::answer;
 use crate::process;
 use crate::sql::election::Fence;
+use crate::sql::{self, FIRST, RELEASE, SAVEPOINT, UNDO};
 
 impl Term {
     /// Runs the body in a transaction, on any connection and through any pooler, that can commit
@@ -61,19 +62,29 @@ impl Term {
             idle: self.elected.lease.length(),
         };
         if session.in_transaction() {
-            let sent = session.send(&fence.in_transaction(S::REPLIES));
+            let fenced = fence.in_transaction().raising().text();
+            let sent = session.send(&[SAVEPOINT, &fenced, "; ", RELEASE].concat());
             if let Err(failure) = sent {
-                let _ = ask::undo(session);
+                let _ = session.send(UNDO);
                 return Err(self.refused(failure));
             }
         }
-        let opening = Opening {
-            entry: Entry::Fence(&fence),
-            name: &process::unique_word(),
-            replies: S::REPLIES,
-            label: "",
-        };
+        let name = process::unique_word();
+        let front = fence.at_begin(&name, true).raising().text();
+        let opening = Opening::new(front, sql::commit(&name, &fence.trace()));
+        let inside = session.in_transaction();
         let transacted = session.transact(&opening, |transaction| {
+            if !inside && !opening.was_sent() {
+                let begun = fence.at_begin(&name, false).text();
+                let begun = answer(transaction.query(&[FIRST, &begun].concat()));
+                if let Err(failure) = begun {
+                    let finish = match failure.is_in_transaction() {
+                        true => Finish::Leave,
+                        false => Finish::Rollback,
+                    };
+                    return (Err(failure), finish);
+                }
+            }
             let result = body(transaction).map_err(Some);
             let result = result.and_then(|value| match self.office.has_lapsed() {
                 true => Err(None),
@@ -83,12 +94,13 @@ impl Term {
                 true => Finish::Commit,
                 false => Finish::Rollback,
             };
-            (result, finish)
+            (Ok(result), finish)
         });
         let Transacted {
             result,
             ended: committed,
         } = transacted.map_err(|failure| self.refused(failure))?;
+        let result = result.map_err(|failure| self.refused(failure))?;
         Ok(match (result, committed) {
             (Ok(value), Ok(())) => Ok(value),
             (Ok(_), Err(failure)) => Err(Error::commit(self.info.clone(), failure).into()),

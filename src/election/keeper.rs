@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, End, Memory};
 use super::lease::Moment;
 use super::office::{Duty, Office};
-use crate::driver::{LockBackend, Session};
+use crate::driver::{Refusal, LockBackend, Session};
 use crate::error::Error;
 use crate::failure::{BoxError, Failure};
 
@@ -92,13 +92,21 @@ pub(super) fn keep<S: Session>(session: &mut S, office: &Office, question: &str)
             }
             Duty::Ask => {
                 let asked = Moment::now();
-                match session.send(question) {
+                match ask(session, question) {
                     Ok(()) => office.answered(asked),
                     Err(failure) if failure.is_canceled() => {} // not the session's end
                     Err(failure) => return office.lose(reason(failure)),
                 }
             }
         }
+    }
+}
+
+/// Whether the session still holds the lock.
+pub(super) fn ask<S: Session>(session: &mut S, question: &str) -> Result<(), Failure> {
+    match session.query(question)?.first().is_some_and(|held| held == "true") {
+        true => Ok(()),
+        false => Err(Failure::Refused(Refusal::NotHeld)),
     }
 }
 

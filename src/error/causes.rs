@@ -23,7 +23,7 @@ impl Error {
     pub(crate) fn acquire(lock: LockInfo, timeout: Option<Duration>, failure: Failure) -> Self {
         match failure {
             Failure::Refused(refusal) => match refusal {
-                Refusal::Busy => Self::Timeout {
+                Refusal::Busy | Refusal::Line => Self::Timeout {
                     lock,
                     timeout,
                     holders: Vec::new(),
@@ -34,11 +34,7 @@ impl Error {
                 Refusal::StaleSnapshot => Self::StaleSnapshot { lock },
                 Refusal::NoSuchRow => Self::NoSuchRow { lock },
                 Refusal::NotHeld => Self::LockLost { lock, source: None },
-                Refusal::SharedSession => Self::SharedSession { lock },
-                Refusal::Unexplained => Self::Database {
-                    lock,
-                    source: "the server refused the lock, and did not say why".into(),
-                },
+                Refusal::SharedSession | Refusal::Stranger => Self::SharedSession { lock },
                 Refusal::NotPostgres => Self::NotPostgres { lock },
             },
             Failure::Lost(source) => Self::ConnectionLost {

@@ -163,6 +163,30 @@ impl Key {
         }
     }
 
+    /// The mutex of the head of this key's line: a `bigint` key.
+    pub(crate) fn head(&self) -> i64 {
+        self.derived("pglock.head")
+    }
+
+    /// What the members of this key's line hold shared: a `bigint` key.
+    pub(crate) fn member(&self) -> i64 {
+        self.derived("pglock.member")
+    }
+
+    /// The first half of the places in this key's line, which are pairs.
+    pub(crate) fn class(&self) -> i32 {
+        self.derived("pglock.place") as i32
+    }
+
+    /// Part of the crate's contract, as the hash of names is: all versions must stand in the same line.
+    fn derived(&self, role: &str) -> i64 {
+        let number = match self.id {
+            Id::Bigint(number) => number.to_string(),
+            Id::Pair(first, second) => format!("{first},{second}"),
+        };
+        xxh3_64_with_seed(number.as_bytes(), xxh3_64(role.as_bytes())) as i64
+    }
+
     /// The key as the arguments of a lock function. The digits are quoted, since a bare
     /// -9223372036854775808 reads as `numeric`. They have a type, since the server may prefer a
     /// function of the same name that takes a text, in any schema of the `search_path`, for digits

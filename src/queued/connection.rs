@@ -11,7 +11,8 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use super::QueuedPool;
 use super::owners::Owner;
 use super::queue::Turn;
-use crate::driver::{Failure, QueuePlace, Refusal, Session, SessionHandle};
+use crate::driver::{Failure, Known, QueuePlace, Refusal, Session, SessionHandle};
+use crate::failure::answer;
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -95,6 +96,10 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
     fn place(&mut self) -> Option<&mut dyn QueuePlace> {
         Some(self)
     }
+
+    fn known(&mut self) -> Option<&mut Known> {
+        self.connection.as_mut()?.known()
+    }
 }
 
 impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M> {
@@ -113,7 +118,8 @@ impl<M: ManageConnection<Connection: Session>> QueuePlace for QueuedConnection<M
         if !fit || place.is_wanted_back() || !place.turn.next_takes_over() {
             return false;
         }
-        let holds_lock = match session.send(&sql::give_way(lock, M::Connection::REPLIES)) {
+        let gave_way = session.prepared("", &sql::give_way(lock));
+        let holds_lock = match answer(gave_way) {
             Ok(()) => true,
             Err(Failure::Refused(Refusal::Busy)) => false,
             Err(_) => return false, // the release reports what is wrong, and mends it

@@ -4,16 +4,17 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::held::held_of;
 use super::permit::Permit;
-use crate::acquire::{as_client, begin};
-use crate::ask;
-use crate::attempt::{Attempt, Within};
-use crate::driver::{Acquire, Failure, Refusal, Replies, Session, SessionHandle, while_canceled};
+use crate::acquire::begin;
+use crate::driver::{Acquire, Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
+use crate::failure::answer;
 use crate::guard::LockGuard;
 use crate::key::Key;
+use crate::prepared;
 use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
-use crate::sql;
+use crate::sql::{self, Situation};
 use crate::targets::{Slots, Target};
+use crate::wait::{self, Attempt, SLICE, Within};
 
 /// Acquires a slot on the session that `find` returns.
 pub(super) fn permit<H: SessionHandle>(
@@ -26,7 +27,10 @@ pub(super) fn permit<H: SessionHandle>(
         return Err(Error::Slots { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
-    match on_session(&mut *handle, &mut attempt, slots) {
+    prepared::recall(&mut handle);
+    let slot = on_session(&mut *handle, &mut attempt, slots);
+    prepared::keep(&mut handle, false);
+    match slot {
         Ok(slot) => {
             let hold = waiting.acquired();
             let target = Target::from(slots.with_taken(slot));
@@ -53,90 +57,98 @@ fn on_session<S: Session>(
     if session.in_transaction() {
         return Err(Error::InTransaction { lock: lock.clone() });
     }
+    attempt.go_on()?;
     let mut asked = Asked {
         lock,
         slots,
         order: order(slots.keys()),
-        client: sql::Client::Own,
     };
-    let mut tried = false;
-    attempt.in_slices(session, Within::Session, |session, time, label| {
-        // The timeout can end between two slices: then there is one more attempt, and no wait.
-        if !std::mem::replace(&mut tried, true) || time == WaitTime::No {
-            match asked.attempt(session, label) {
-                Err(Failure::Refused(Refusal::Busy)) if time != WaitTime::No => {}
-                done => return done,
-            }
+    let before = attempt.label() + attempt.first();
+    match asked.attempt(session, &before, false) {
+        Ok(slot) => return Ok(slot),
+        Err(Failure::Refused(Refusal::Busy)) if attempt.first_wait(SLICE) != WaitTime::No => {}
+        Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
+    }
+    let queue = sql::semaphore::queue(slots.queue());
+    wait::session::acquire(session, attempt, &queue)?;
+    let slot = asked.at_head(session, attempt);
+    if slot.is_err() {
+        let release = sql::release(&queue);
+        match insist(|| answer(session.prepared("", &release))) {
+            Ok(()) | Err(Failure::Lost(_)) => {}
+            Err(_) => session.terminate(),
         }
-        asked.wait(session, time, label)
-    })
+    }
+    slot
 }
 
 /// How often others may take a slot that looked free before the semaphore counts as full.
 const RACES: usize = 10;
 
-/// What each attempt and each wait asks for.
+/// What each attempt asks for.
 struct Asked<'a> {
     lock: &'a LockInfo,
     slots: &'a Slots,
     order: Vec<Key>,
-    client: sql::Client,
 }
 
 impl Asked<'_> {
     /// Takes a slot if there is room.
-    fn attempt<S: Session>(&mut self, session: &mut S, label: &str) -> Result<u32, Failure> {
+    fn attempt<S: Session>(
+        &mut self,
+        session: &mut S,
+        before: &str,
+        at_head: bool,
+    ) -> Result<u32, Failure> {
         for _ in 0..RACES {
-            let reply = self.send(|slots, client| {
-                let acquire = [label, &slots.attempt(client, S::REPLIES)].concat();
-                match S::REPLIES {
-                    Replies::Rows => session.query(&acquire),
-                    Replies::Errors => ask::from_error(session.send(&acquire)),
-                }
+            let held = held_of(&self.order);
+            let slots = sql::semaphore::Slots {
+                lock: self.lock,
+                order: &self.order,
+                held: &held,
+                queue: self.slots.queue(),
+            };
+            let lines = wait::session::as_client(|client| {
+                let lines = session.prepared(before, &slots.attempt(client, at_head))?;
+                answer(Ok(lines.clone())).map(|()| lines)
             })?;
-            if S::REPLIES == Replies::Rows {
-                return self.taken(session, reply.first());
-            }
-            match reply.first().and_then(|free| self.place_of(free)) {
-                None => return self.taken(session, self.order.first().map(number).as_ref()),
-                Some(free) => self.order.swap(0, free),
+            let free = lines.iter().find_map(|line| line.strip_prefix("free "));
+            let free = free.and_then(|place| place.parse::<usize>().ok());
+            match free.filter(|place| *place < self.order.len()) {
+                Some(place) => self.order.swap(0, place),
+                None => {
+                    let slot = self.order.first().and_then(|key| self.slots.slot_of(key));
+                    return slot.ok_or(Failure::Refused(Refusal::Busy));
+                }
             }
         }
         Err(Failure::Refused(Refusal::Busy))
     }
 
-    /// Waits for a slot, at most until the slice ends.
-    fn wait<S: Session>(
+    /// Looks for a slot, as the only one who does: it holds the queue's key, and lets it go with the slot.
+    fn at_head<S: Session>(
         &mut self,
         session: &mut S,
-        time: WaitTime,
-        label: &str,
-    ) -> Result<u32, Failure> {
-        let mut reply = self.send(|slots, client| {
-            let acquire = [label, &slots.wait(time, client, S::REPLIES)].concat();
-            match S::REPLIES {
-                Replies::Rows => session.query(&acquire),
-                Replies::Errors => session.send(&acquire).map(|()| Vec::new()),
+        attempt: &mut Attempt<'_>,
+    ) -> Result<u32, Error> {
+        loop {
+            attempt.go_on()?;
+            match self.attempt(session, attempt.first(), true) {
+                Ok(slot) => return Ok(slot),
+                Err(Failure::Refused(Refusal::Busy)) if !attempt.is_over() => {}
+                Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
             }
-        })?;
-        if S::REPLIES == Replies::Errors {
-            // The session holds a slot from here on.
-            let asked = while_canceled(|| {
-                reply = ask::lines(session, "", sql::semaphore::TAKEN)?;
-                Ok(())
-            });
-            if let Err(failure) = asked {
-                session.terminate();
-                return Err(failure);
+            if let Err(failure) = self.look(session, attempt) {
+                return Err(attempt.failed(session, Within::Session, failure));
             }
         }
-        self.taken(session, reply.first())
     }
 
-    fn send(
-        &mut self,
-        mut send: impl FnMut(&sql::semaphore::Slots<'_>, sql::Client) -> Result<Vec<String>, Failure>,
-    ) -> Result<Vec<String>, Failure> {
+    /// Waits until a slot looks free, for a slice.
+    fn look<S: Session>(&self, session: &mut S, attempt: &mut Attempt<'_>) -> Result<(), Failure> {
+        let Some(millis) = attempt.later_wait(SLICE) else {
+            return Err(Failure::timed_out("no slot has become free"));
+        };
         let held = held_of(&self.order);
         let slots = sql::semaphore::Slots {
             lock: self.lock,
@@ -144,33 +156,22 @@ impl Asked<'_> {
             held: &held,
             queue: self.slots.queue(),
         };
-        as_client(&mut self.client, |client| {
-            let reply = send(&slots, client)?;
-            match Refusal::in_reply(&reply) {
-                Some(refusal) => Err(Failure::Refused(refusal)),
-                None => Ok(reply),
-            }
-        })
+        let text = [&attempt.label(), attempt.first(), &slots.look(millis)].concat();
+        session.send(&text)?;
+        if attempt.waited().as_millis() < SLICE.unsigned_abs().into() {
+            return Ok(());
+        }
+        if attempt.situation.is_none() {
+            let lines = session.query(&Situation::question())?;
+            attempt.situation = Situation::read(&lines);
+        }
+        attempt.slice_in()?;
+        let stuck = session.query(&sql::all_slots_wait_for_us(self.lock))?;
+        match stuck.first().is_some_and(|stuck| stuck == "true") {
+            true => Err(Failure::deadlock("the holders of all slots wait for this session")),
+            false => Ok(()),
+        }
     }
-
-    fn place_of(&self, reply: &str) -> Option<usize> {
-        self.order.iter().position(|key| number(key) == reply)
-    }
-
-    /// Which slot the session has taken. If nobody can tell, the session is ended.
-    fn taken<S: Session>(&self, session: &mut S, reply: Option<&String>) -> Result<u32, Failure> {
-        let key = reply.and_then(|number| self.place_of(number));
-        let slot = key.and_then(|place| self.slots.slot_of(&self.order[place]));
-        slot.ok_or_else(|| {
-            session.terminate();
-            Failure::Lost("the server did not say which slot it granted".into())
-        })
-    }
-}
-
-/// A key as the server shows it.
-fn number(key: &Key) -> String {
-    key.as_i64().unwrap_or_default().to_string()
 }
 
 /// Begins with a random slot, so that two sessions that come at once seldom try the same one first.

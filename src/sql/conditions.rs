@@ -1,68 +1,121 @@
-//! Conditions that are evaluated one after the other, and what waits for a lock.
+//! What tries, waits for and exchanges locks, as parts of a condition.
 
+use super::statement::{Conditions, Parameter};
+use super::Line;
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, WaitTime};
 
-/// A conjunction: PostgreSQL evaluates it in order, and stops at the first condition that is false
-/// ([Expression Evaluation Rules] promise no order between the parts of a WHERE clause; inside
-/// `(…) IS NOT TRUE` they are one part, whose arguments the executor takes from left to right).
-///
-/// [Expression Evaluation Rules]: https://www.postgresql.org/docs/current/sql-expressions.html#SYNTAX-EXPRESS-EVAL
-pub(super) struct Conditions {
-    pub(super) text: String,
+/// The keys of a lock, as parameters of a statement.
+pub(super) struct Locks {
+    /// The arguments, the mode, and the argument of the head's mutex, of each key.
+    keys: Vec<(String, Mode, String)>,
 }
 
-impl Conditions {
-    pub(super) fn new() -> Self {
+/// True of a function that returns nothing, once it has returned.
+const DONE: &str = " IS NOT NULL";
+
+impl Locks {
+    pub(super) fn new(conditions: &mut Conditions, lock: &LockInfo) -> Self {
+        let keys = lock.keys_and_modes().map(|(key, mode)| {
+            let arguments = conditions.key(key);
+            (arguments, mode, key)
+        });
+        let keys: Vec<_> = keys.collect();
+        let keys = keys.into_iter().map(|(arguments, mode, key)| {
+            let head = Parameter::BigInt(key.head());
+            (arguments, mode, conditions.parameter(head))
+        });
         Self {
-            text: String::with_capacity(512), // those of one key
+            keys: keys.collect(),
         }
     }
 
-    pub(super) fn and(&mut self, parts: &[&str]) {
-        if !self.text.is_empty() {
-            self.text.push_str(" AND ");
-        }
-        for part in parts {
-            self.text.push_str(part);
-        }
-    }
-
-    /// Calls a function for each key: one that says whether it succeeded, or one that has succeeded
-    /// when it returns.
-    fn calls(&mut self, function: &str, lock: &LockInfo, then: &str) {
-        for (key, mode) in lock.keys_and_modes() {
-            self.call(function, mode, key, then);
+    /// The same keys in the modes of another lock on them.
+    pub(super) fn in_modes_of(&self, lock: &LockInfo) -> Self {
+        let modes = self.keys.iter().zip(lock.keys_and_modes());
+        let keys = modes.map(|((key, _, head), (_, mode))| (key.clone(), mode, head.clone()));
+        Self {
+            keys: keys.collect(),
         }
     }
 
-    fn call(&mut self, function: &str, mode: Mode, key: &Key, then: &str) {
-        self.and(&[function, suffix(mode), "(", &key.arguments(), ")", then]);
+    fn all(&self, condition: impl Fn(&str, Mode, &str) -> String) -> String {
+        let all = self.keys.iter().map(|(key, mode, head)| condition(key, *mode, head));
+        all.collect::<Vec<_>>().join(" AND ")
     }
 
     /// Tries each of the locks.
-    pub(super) fn tries(&mut self, level: &str, lock: &LockInfo) {
-        self.calls(&["pg_try_advisory", level, "_lock"].concat(), lock, "");
+    pub(super) fn tries(&self, level: &str) -> String {
+        self.all(|key, mode, _| call(&["pg_try_advisory", level, "_lock"].concat(), mode, key))
     }
 
     /// Takes for the session what the transaction holds already, so without a wait.
-    pub(super) fn for_session(&mut self, lock: &LockInfo) {
-        self.calls("pg_advisory_lock", lock, DONE);
+    fn for_session(&self) -> String {
+        self.all(|key, mode, _| call("pg_advisory_lock", mode, key) + DONE)
     }
 
-    /// Releases each lock, which the transaction holds too, and takes it again. Stops at one that the
-    /// session did not hold.
-    pub(super) fn regrips(&mut self, lock: &LockInfo) {
-        self.exchanges(lock, lock);
+    /// Nobody stands in line: the head of a line holds its mutex, which is tried *shared*, for exclusive
+    /// tries would find each other.
+    pub(super) fn nobody_waits(&self) -> String {
+        self.all(|_, _, head| nobody_is_head(head))
     }
 
-    /// Releases each lock and takes the other, on the same keys. Stops at one that was not held.
-    pub(super) fn exchanges(&mut self, lock: &LockInfo, other: &LockInfo) {
-        let keys = lock.keys_and_modes().zip(other.keys_and_modes());
-        for ((key, mode), (_, other)) in keys {
-            self.call("pg_advisory_unlock", mode, key, "");
-            self.call("pg_advisory_lock", other, key, DONE);
+    /// Whether somebody stands in line, as the reason of a refusal.
+    pub(super) fn waited_for(&self) -> String {
+        format!(" WHEN NOT ({}) THEN 'line'", self.nobody_waits())
+    }
+
+    /// Takes the locks if they are free, or else waits, in the server's queue, unless others stand in line
+    /// for one. A shared lock does not even try then, or readers would pass a waiting writer in its gaps.
+    pub(super) fn acquire_for_session(
+        &self,
+        conditions: &mut Conditions,
+        time: WaitTime,
+        line: Line,
+    ) -> String {
+        let shared = self.keys.iter().filter(|(_, mode, _)| *mode == Mode::Shared);
+        let shared: Vec<_> = match line {
+            Line::Respect => shared.map(|(_, _, head)| nobody_is_head(head)).collect(),
+            Line::Pass => Vec::new(),
+        };
+        // Of several, the session takes none until the message has all.
+        let alone = self.keys.len() == 1;
+        let tries = match alone {
+            true => self.tries(""),
+            false => self.tries("_xact"),
+        };
+        let mut acquired = match time {
+            WaitTime::No => tries,
+            _ => {
+                let mut waits = self.waits(conditions, time);
+                if line == Line::Respect && shared.len() < self.keys.len() {
+                    waits = [&self.nobody_waits(), " AND ", &waits].concat();
+                }
+                match alone {
+                    true => [&tries, " OR ", &waits, " AND ", &self.for_session()].concat(),
+                    false => ["(", &tries, " OR ", &waits, ")"].concat(),
+                }
+            }
+        };
+        if !alone {
+            acquired = [&acquired, " AND ", &self.for_session()].concat();
         }
+        if !shared.is_empty() {
+            acquired = [&shared.join(" AND "), " AND (", &acquired, ")"].concat();
+        }
+        acquired
+    }
+
+    /// Releases each lock, which the transaction holds too, and takes the other on the same key. Stops at
+    /// one that the session did not hold.
+    pub(super) fn exchanged_for(&self, other: &LockInfo) -> String {
+        let other = self.in_modes_of(other);
+        let mut exchanges = Vec::with_capacity(2 * self.keys.len());
+        for ((key, mode, _), (_, other, _)) in self.keys.iter().zip(&other.keys) {
+            exchanges.push(call("pg_advisory_unlock", *mode, key));
+            exchanges.push(call("pg_advisory_lock", *other, key) + DONE);
+        }
+        exchanges.join(" AND ")
     }
 
     /// Waits for the locks of the transaction, one after the other, under `lock_timeout`.
@@ -71,32 +124,50 @@ impl Conditions {
     /// fire in the instant of a grant, which shows when the server next looks for interrupts. A sleep of
     /// no time looks: what comes after it runs only if nothing has fired, and the timeout is off by
     /// then.
-    pub(super) fn waits(&mut self, lock: &LockInfo, time: WaitTime) {
-        for (i, (key, mode)) in lock.keys_and_modes().enumerate() {
-            if let Some(timeout) = timeout(time, i == 0) {
-                self.and(&[&timeout, DONE]);
+    pub(super) fn waits(&self, conditions: &mut Conditions, time: WaitTime) -> String {
+        let limit = time
+            .limit()
+            .map(|millis| conditions.text_parameter(millis.to_string()));
+        let mut waits = Vec::with_capacity(2 * self.keys.len() + 1);
+        for (i, (key, mode, _)) in self.keys.iter().enumerate() {
+            if let Some(limit) = &limit {
+                waits.push(timeout(time, limit, i == 0) + DONE);
             }
-            self.call("pg_advisory_xact_lock", mode, key, DONE);
+            waits.push(call("pg_advisory_xact_lock", *mode, key) + DONE);
         }
-        self.and(&["pg_sleep(float '0')", DONE]);
+        waits.push("pg_catalog.pg_sleep(float '0') IS NOT NULL".to_owned());
+        waits.join(" AND ")
     }
 
-    /// Evaluates `inner`, then puts `lock_timeout` back as the text that it was before: RESET would
-    /// destroy the caller's value. An array is evaluated in order.
-    pub(super) fn puts_timeout_back(&mut self, inner: &Self) {
-        self.and(&[
-            "set_config('lock_timeout', (ARRAY[current_setting('lock_timeout'), (",
-            &inner.text,
-            ")::text])[1], true)",
-            DONE,
-        ]);
+    /// The same, and puts `lock_timeout` back as the text that it was before: RESET would destroy the
+    /// caller's value. An array is evaluated in order. It tries first, so as not to set anything.
+    pub(super) fn waits_and_puts_timeout_back(
+        &self,
+        conditions: &mut Conditions,
+        time: WaitTime,
+    ) -> String {
+        let waits = self.waits(conditions, time);
+        match time.limit() {
+            None => waits,
+            Some(_) => format!(
+                "({} OR pg_catalog.set_config('lock_timeout', (ARRAY[pg_catalog.current_setting('lock_timeout'), ({waits})::text])[1], true) IS NOT NULL)",
+                self.tries("_xact")
+            ),
+        }
     }
 }
 
-/// True of a function that returns nothing, once it has returned.
-const DONE: &str = " IS NOT NULL";
+fn nobody_is_head(head: &str) -> String {
+    format!(
+        "pg_catalog.pg_try_advisory_lock_shared({head}) AND pg_catalog.pg_advisory_unlock_shared({head})"
+    )
+}
 
-fn suffix(mode: Mode) -> &'static str {
+fn call(function: &str, mode: Mode, arguments: &str) -> String {
+    ["pg_catalog.", function, suffix(mode), "(", arguments, ")"].concat()
+}
+
+pub(super) fn suffix(mode: Mode) -> &'static str {
     match mode {
         Mode::Exclusive => "",
         Mode::Shared => "_shared",
@@ -104,60 +175,40 @@ fn suffix(mode: Mode) -> &'static str {
 }
 
 /// Releases each key, and is true if all were held: `least`, unlike AND, evaluates every argument.
-pub(super) fn all_released(lock: &LockInfo) -> String {
-    let mut calls = String::with_capacity(64);
-    for (key, mode) in lock.keys_and_modes() {
-        let separator = if calls.is_empty() { "" } else { ", " };
-        for part in [
-            separator,
-            "pg_advisory_unlock",
-            suffix(mode),
-            "(",
-            &key.arguments(),
-            ")",
-        ] {
-            calls.push_str(part);
-        }
-    }
-    match lock.keys() {
-        [_] => calls,
-        _ => ["least(", &calls, ")"].concat(),
+pub(super) fn all_released(conditions: &mut Conditions, lock: &LockInfo) -> String {
+    let calls = lock.keys_and_modes().map(|(key, mode): (&Key, Mode)| {
+        let arguments = conditions.key(key);
+        call("pg_advisory_unlock", mode, &arguments)
+    });
+    let calls: Vec<_> = calls.collect();
+    match calls.as_slice() {
+        [one] => one.clone(),
+        _ => ["least(", &calls.join(", "), ")"].concat(),
     }
 }
 
-/// Whether the wait sets a `lock_timeout` of its own, to be put back.
-pub(super) fn is_timed(time: WaitTime) -> bool {
-    timeout(time, true).is_some()
-}
-
-/// Sets `lock_timeout` for the wait for a key. `None` leaves it as it is.
+/// Sets `lock_timeout` for the wait for a key.
 ///
 /// A wait without a limit of its own keeps the session's, where that is shorter than any slice: at most
 /// three digits of milliseconds. A further key gets what is left, and never more than the one before:
 /// the server's clock may jump.
-pub(super) fn timeout(time: WaitTime, first: bool) -> Option<String> {
-    let millis = match time {
-        WaitTime::No | WaitTime::InPlace(None) => return None,
-        WaitTime::InPlace(Some(millis)) | WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) => {
-            millis
-        }
-    };
-    Some(match (first, time) {
+pub(super) fn timeout(time: WaitTime, millis: &str, first: bool) -> String {
+    match (first, time) {
         (true, WaitTime::OwnSlice(_)) => format!(
-            "CASE WHEN current_setting('lock_timeout') ~ '^[0-9]{{1,3}}ms$' THEN '' \
-             ELSE set_config('lock_timeout', '{millis}', true) END"
+            "CASE WHEN pg_catalog.current_setting('lock_timeout') ~ '^[0-9]{{1,3}}ms$' THEN '' \
+             ELSE pg_catalog.set_config('lock_timeout', {millis}, true) END"
         ),
-        (true, _) => format!("set_config('lock_timeout', '{millis}', true)"),
+        (true, _) => format!("pg_catalog.set_config('lock_timeout', {millis}, true)"),
         (false, _) => format!(
-            "set_config('lock_timeout', greatest(1, least({}, {millis} - {ELAPSED_MILLIS}))::text, true)",
+            "pg_catalog.set_config('lock_timeout', greatest(1, least({}, {millis}::int - {ELAPSED_MILLIS}))::text, true)",
             setting_millis("lock_timeout")
         ),
-    })
+    }
 }
 
 /// A setting of time in milliseconds: `5s`, `1min` and the like are intervals too.
 pub(super) fn setting_millis(name: &str) -> String {
-    format!("(extract(epoch FROM current_setting('{name}')::interval) * 1000)::bigint")
+    format!("(extract(epoch FROM pg_catalog.current_setting('{name}')::interval) * 1000)::bigint")
 }
 
-const ELAPSED_MILLIS: &str = "least(greatest(extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1000, 0), 2147483647)::int";
+const ELAPSED_MILLIS: &str = "least(greatest(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000, 0), 2147483647)::int";

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::conditions::{Conditions, setting_millis};
-use super::keys::{IDLE, OPEN_TRANSACTION, unless};
+use super::conditions::setting_millis;
+use super::keys::{IDLE, Named, OPEN_TRANSACTION};
 use super::ours::trace_of_key;
-use super::{advisory_rows, carry, held, in_savepoint, named, raise};
-use crate::failure::Replies;
+use super::statement::{Conditions, Statement};
+use super::{advisory_rows, held};
 use crate::key::Key;
 use crate::request::LockInfo;
 
@@ -20,8 +20,8 @@ macro_rules! in_term {
 }
 
 /// Asks whether this session still holds the lock.
-pub(crate) fn question(lock: &LockInfo, replies: Replies) -> String {
-    [in_term!(), &held(lock, replies)].concat()
+pub(crate) fn question(lock: &LockInfo) -> String {
+    [in_term!(), &held(lock)].concat()
 }
 
 /// The settings that an election changes, as `name=value` with the value in the setting's own unit.
@@ -148,30 +148,25 @@ pub(crate) struct Fence {
 }
 
 impl Fence {
-    /// For a transaction that pglock opens, as in [`super::acquire_at_begin`].
-    pub(crate) fn at_begin(&self, name: &str, before_begin: bool, replies: Replies) -> String {
+    /// For a transaction that pglock opens, in front of its BEGIN or behind it.
+    pub(crate) fn at_begin(&self, name: &str, in_front: bool) -> Statement {
         let mut conditions = Conditions::new();
         let mut why = OVER.to_owned();
-        if before_begin {
+        if in_front {
             conditions.and(&[IDLE]);
             why = format!("CASE {OPEN_TRANSACTION} ELSE {OVER} END");
         }
         self.stands(&mut conditions);
-        conditions.and(&[&named(name), " IS NOT NULL"]);
-        match replies {
-            Replies::Rows if before_begin => raise(&conditions, &why),
-            _ => unless(&conditions, &why, replies),
-        }
+        let named = Named::Transaction(name).in_conditions(&mut conditions);
+        conditions.and(&[&named]);
+        Statement::new(conditions, why)
     }
 
-    /// In the caller's transaction, behind a savepoint: [`super::undo`] must follow a failure.
-    pub(crate) fn in_transaction(&self, replies: Replies) -> String {
+    /// In the caller's transaction, behind a savepoint.
+    pub(crate) fn in_transaction(&self) -> Statement {
         let mut conditions = Conditions::new();
         self.stands(&mut conditions);
-        in_savepoint(&match replies {
-            Replies::Rows => raise(&conditions, OVER),
-            Replies::Errors => carry(&conditions, OVER),
-        })
+        Statement::new(conditions, OVER)
     }
 
     /// See [`super::commit`].
@@ -180,13 +175,14 @@ impl Fence {
     }
 
     fn stands(&self, conditions: &mut Conditions) {
-        const TRY_SHARED: &str = "pg_try_advisory_xact_lock_shared";
+        const TRY_SHARED: &str = "pg_catalog.pg_try_advisory_xact_lock_shared";
         const LIMIT: &str = "idle_in_transaction_session_timeout";
-        let limit = self.idle.as_millis();
-        conditions.and(&[&call(TRY_SHARED, &self.lock)]);
-        conditions.and(&["NOT ", &call(TRY_SHARED, &self.term)]);
+        let (lock, term) = (conditions.key(&self.lock), conditions.key(&self.term));
+        conditions.and(&[TRY_SHARED, "(", &lock, ")"]);
+        conditions.and(&["NOT ", TRY_SHARED, "(", &term, ")"]);
+        let limit = conditions.text_parameter(self.idle.as_millis().to_string());
         conditions.and(&[&format!(
-            "({} BETWEEN 1 AND {limit} OR set_config('{LIMIT}', '{limit}', true) IS NOT NULL)",
+            "({} BETWEEN 1 AND {limit}::bigint OR pg_catalog.set_config('{LIMIT}', {limit}, true) IS NOT NULL)",
             setting_millis(LIMIT)
         )]);
     }

@@ -4,156 +4,154 @@
 //! PostgreSQL looks for interrupts before it asks a plan for a row, and after each row: once the work
 //! is done, a statement without rows can no longer be cancelled. So a statement that fails has taken
 //! no lock for the session, and released none, and can be sent again.
-//!
-//! Every section pays for these statements, and their length counts: the server takes longer to parse
-//! and plan them than to lock. So they do not say why they refuse; [`why_not`] and
-//! [`why_not_released`] ask.
 
-use super::conditions::{Conditions, all_released, is_timed};
-use super::{advisory_rows, carry, in_savepoint, named, raise};
-use crate::failure::Replies;
+use super::{advisory_rows, ours};
+use super::conditions::{Locks, all_released};
+use super::statement::{Conditions, Statement};
+use crate::failure::Refusal;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
 
 /// Only in a message's implicit transaction does the transaction start with the statement: so this
-/// detects a raw BEGIN, which no driver knows of (simple query protocol only). It needs a clock that
-/// moves between two messages of a session: by a microsecond, as on Linux, the BSDs and macOS.
-pub(super) const IDLE: &str = "now() = statement_timestamp()";
+/// detects a raw BEGIN, which no driver knows of. It needs a clock that moves between two messages of a
+/// session: by a microsecond, as on Linux, the BSDs and macOS.
+pub(super) const IDLE: &str = "pg_catalog.now() = pg_catalog.statement_timestamp()";
 
 /// A standby grants keys that its primary has granted to others.
-const ON_PRIMARY: &str = "NOT pg_is_in_recovery()";
+const ON_PRIMARY: &str = "NOT pg_catalog.pg_is_in_recovery()";
 
 /// CockroachDB speaks the protocol and grants an advisory lock to everybody who asks.
-const ON_POSTGRES: &str = "current_setting('crdb_version', true) IS NULL";
+const ON_POSTGRES: &str = "pg_catalog.current_setting('crdb_version', true) IS NULL";
 
 /// Above READ COMMITTED all later statements keep the snapshot of the statement that waits for the
 /// lock.
-const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
+const FRESH_SNAPSHOT: &str = "pg_catalog.current_setting('transaction_isolation') LIKE 'read %'";
 
-pub(super) const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
+/// What this process has left in the session: see [`acquire_for_session`].
+const CLIENT: &str = "pg_catalog.current_setting('pglock.client', true)";
+
+pub(super) const IN_RECOVERY: &str = "WHEN pg_catalog.pg_is_in_recovery() THEN 'in recovery'";
+pub(super) const STALE_SNAPSHOT: &str = "WHEN pg_catalog.current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
+const NOT_POSTGRES: &str =
+    "WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
 pub(super) const OPEN_TRANSACTION: &str =
-    "WHEN now() <> statement_timestamp() THEN 'in transaction'";
-pub(super) const STALE_SNAPSHOT: &str =
-    "WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
-pub(super) const NOT_POSTGRES: &str =
-    "WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
-
-/// The answer of a statement that does not say why.
-pub(super) const REFUSED: &str = "'refused'";
+    "WHEN pg_catalog.now() <> pg_catalog.statement_timestamp() THEN 'in transaction'";
 
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// It bears this process's number, or none and then gets it.
+    /// It bears this process's number, or has never borne any.
     Own,
-    /// It bears another's: the statement looks at what the session holds.
+    /// It bears another's, or has lost one: the statement looks at what the session holds.
     Other,
+}
+
+/// What a newcomer does where others stand in line for the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// It finds out, and does not wait here.
+    Respect,
+    /// It waits, or tries, all the same: it holds the key already, or keeps a place at the server.
+    Pass,
 }
 
 /// Acquires a session lock, and does nothing in an open transaction or on a standby.
 ///
-/// It waits for a lock of the transaction, which here is the message. Only when that is granted, and no
-/// timeout fired in the same instant, it takes the lock for the session too. So a `lock_timeout` leaves
-/// nothing behind.
+/// It tries first. To wait, it waits for a lock of the transaction, which here is the message. Only when
+/// that is granted, and no timeout fired in the same instant, it takes the lock for the session too. So a
+/// `lock_timeout` leaves nothing behind.
 ///
 /// Behind a pooler two processes can share one server session, and the server grants a session again
 /// what it holds. So each process leaves its number in a setting of the session, and does not lock
-/// where it finds another's.
+/// where it finds another's. The setting is NULL in a session that has never had one, and empty once it
+/// was reset: then a process may be there that cannot be seen.
 pub(crate) fn acquire_for_session(
     lock: &LockInfo,
     time: WaitTime,
     client: Client,
-    replies: Replies,
-) -> String {
-    let allowed = allowed_for_session(lock, client);
-    let mut for_message = Conditions::new();
-    for_message.and(&[&allowed]);
-    let mut for_session = Conditions::new();
-    let why = if time == WaitTime::No {
-        for_message.tries("_xact", lock);
-        for_session.tries("", lock);
-        format!("CASE WHEN {allowed} THEN 'busy' ELSE {REFUSED} END")
-    } else {
-        for_message.waits(lock, time);
-        for_session.for_session(lock);
-        REFUSED.to_owned()
+    line: Line,
+) -> Statement {
+    let mut conditions = Conditions::new();
+    let why = allowed_for_session(&mut conditions, lock, client);
+    let locks = Locks::new(&mut conditions, lock);
+    let acquired = locks.acquire_for_session(&mut conditions, time, line);
+    conditions.and(&["(", &acquired, ")"]);
+    let line = match line {
+        Line::Respect => locks.waited_for(),
+        Line::Pass => String::new(),
     };
-    match replies {
-        Replies::Rows => {
-            for_message.and(&[&for_session.text]);
-            answer(&for_message, &why, replies)
-        }
-        // A block looks for interrupts at its end, so it takes nothing for the session.
-        Replies::Errors => [carry(&for_message, &why), raise(&for_session, REFUSED)].join("; "),
+    let why = format!("CASE {why}{line} ELSE 'busy' END");
+    Statement::new(conditions, why)
+}
+
+/// Adds whether a lock may be taken for the session, and returns why not, as WHEN clauses.
+pub(super) fn allowed_for_session(
+    conditions: &mut Conditions,
+    lock: &LockInfo,
+    client: Client,
+) -> String {
+    let me = conditions.text_parameter(process::word());
+    let bears = match client {
+        Client::Own => format!(
+            "({CLIENT} IS NOT DISTINCT FROM {me} OR {CLIENT} IS NULL AND {})",
+            bear(&me)
+        ),
+        Client::Other => may_bear(lock, &me),
+    };
+    for condition in [IDLE, ON_PRIMARY, ON_POSTGRES, &bears] {
+        conditions.and(&[condition]);
     }
-}
-
-/// Whether a lock may be taken for the session.
-pub(super) fn allowed_for_session(lock: &LockInfo, client: Client) -> String {
-    let mut allowed = Conditions::new();
-    allowed.and(&[IDLE]);
-    allowed.and(&[ON_PRIMARY]);
-    allowed.and(&[&match client {
-        Client::Own => bears_own(),
-        Client::Other => may_bear(lock),
-    }]);
-    allowed.text
-}
-
-/// Whether the session bears this process's number, or none and is PostgreSQL's: then it gets the
-/// number. One comparison, since a CASE takes the server longer to plan; never NULL, at which AND would
-/// go on to the locks.
-fn bears_own() -> String {
-    let me = process::word();
-    format!(
-        "coalesce(nullif(current_setting('pglock.client', true), ''), \
-         current_setting('crdb_version', true), '{me}') = '{me}' AND {}",
-        bear(me)
-    )
+    let stranger = match client {
+        Client::Own => format!("WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'", Refusal::Stranger),
+        Client::Other => format!(
+            "WHEN {CLIENT} NOT IN ({me}, 'several') OR {} THEN '{}'",
+            held_here(lock),
+            Refusal::SharedSession
+        ),
+    };
+    format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} {stranger}")
 }
 
 fn bear(number: &str) -> String {
-    format!("set_config('pglock.client', '{number}', false) IS NOT NULL")
+    format!("pg_catalog.set_config('pglock.client', {number}, false) IS NOT NULL")
 }
 
-/// Whether the session may bear this process's number: it bears none, or that of a process which holds
-/// nothing on it. If that one holds other keys, the session is nobody's from now on, and each acquire
-/// looks.
-fn may_bear(lock: &LockInfo) -> String {
-    let held = |keys| {
-        format!(
-            "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND {})",
-            advisory_rows(keys)
-        )
-    };
+/// Whether the session may bear this process's number: it bears this one, or nothing is held on it. If
+/// other keys are held, the session is nobody's from now on, and each acquire looks.
+fn may_bear(lock: &LockInfo, me: &str) -> String {
     format!(
-        "CASE WHEN NOT ({ON_POSTGRES}) THEN false \
-         WHEN coalesce(current_setting('pglock.client', true), '') IN ('', '{me}') THEN {mine} \
+        "CASE WHEN {CLIENT} IS NOT DISTINCT FROM {me} THEN true \
          WHEN {key} THEN false WHEN {any} THEN {nobodys} ELSE {mine} END",
-        me = process::word(),
-        mine = bear(process::word()),
-        key = held(lock.keys()),
-        any = held(&[]),
-        nobodys = bear("several"),
+        key = held_here(lock),
+        any = on_this_session(&advisory_rows(&[])),
+        nobodys = bear("'several'"),
+        mine = bear(me),
+    )
+}
+
+/// Whether this session holds one of the lock's keys.
+pub(super) fn held_here(lock: &LockInfo) -> String {
+    on_this_session(&advisory_rows(lock.keys()))
+}
+
+fn on_this_session(rows: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_catalog.pg_backend_pid() AND {rows})"
     )
 }
 
 /// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
-pub(crate) fn release(lock: &LockInfo, replies: Replies) -> String {
+pub(crate) fn release(lock: &LockInfo) -> Statement {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
-    conditions.and(&[&all_released(lock)]);
-    answer(&conditions, REFUSED, replies)
+    let released = all_released(&mut conditions, lock);
+    conditions.and(&[&released]);
+    Statement::new(conditions, why_not_held())
 }
 
 /// Why a lock of the session's is not given up: a transaction is open, or the lock is not held.
-pub(super) fn why_not_held() -> String {
+fn why_not_held() -> String {
     format!("CASE {OPEN_TRANSACTION} ELSE 'not held' END")
-}
-
-/// Rolls back whatever is open, aborted or not, then releases.
-pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String {
-    format!("ROLLBACK; {}", release(lock, replies))
 }
 
 /// Makes an exclusive session lock shared, or a shared one exclusive, unless a transaction is open.
@@ -163,127 +161,140 @@ pub(crate) fn roll_back_and_release(lock: &LockInfo, replies: Replies) -> String
 /// after that nothing can fail. To make a shared lock exclusive, the message then waits as `time` says.
 /// Last, each key of the session's changes its mode, without a wait, since the message holds it: the
 /// server lets a holder past the waiters.
-pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
+pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime) -> Statement {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
-    conditions.tries("_xact", lock);
-    conditions.regrips(lock);
+    let locks = Locks::new(&mut conditions, lock);
+    conditions.and(&[&locks.tries("_xact")]);
+    conditions.and(&[&locks.exchanged_for(lock)]);
     let changed = match lock.mode() {
         Mode::Exclusive => lock.clone().with_mode(Mode::Shared),
         Mode::Shared => {
             let exclusive = lock.clone().with_mode(Mode::Exclusive);
-            conditions.waits(&exclusive, time);
+            let waits = locks.in_modes_of(&exclusive).waits(&mut conditions, time);
+            conditions.and(&[&waits]);
             exclusive
         }
     };
-    conditions.exchanges(lock, &changed);
-    let why = why_not_held();
-    // Not in a block, at whose end a cancel can hit: a driver without an SQLSTATE knows a timeout by
-    // the server's text.
-    answer(&conditions, &why, replies)
+    conditions.and(&[&locks.exchanged_for(&changed)]);
+    Statement::new(conditions, why_not_held())
 }
 
 /// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. It says
 /// whether the lock was held, and does nothing in an open transaction.
 ///
 /// A release grants the lock to the first waiter before it returns. Of several keys, the session takes
-/// none until the message has all.
+/// none until the message has all. Who stands in line is a waiter too.
 #[cfg(feature = "r2d2")]
-pub(crate) fn give_way(lock: &LockInfo, replies: Replies) -> String {
+pub(crate) fn give_way(lock: &LockInfo) -> Statement {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
+    let released = all_released(&mut conditions, lock);
     conditions.and(&[
         "CASE WHEN ",
-        &all_released(lock),
-        " THEN set_config('pglock.gave_way', 'yes', true) IS NOT NULL ELSE false END",
+        &released,
+        " THEN pg_catalog.set_config('pglock.gave_way', 'yes', true) IS NOT NULL ELSE false END",
     ]);
-    conditions.tries("_xact", lock);
-    conditions.tries("", lock);
+    let locks = Locks::new(&mut conditions, lock);
+    conditions.and(&[&locks.nobody_waits()]);
+    conditions.and(&[&locks.tries("_xact")]);
+    conditions.and(&[&locks.tries("")]);
     let why = format!(
         "CASE {OPEN_TRANSACTION} \
-         WHEN current_setting('pglock.gave_way', true) = 'yes' THEN 'busy' ELSE 'not held' END"
+         WHEN pg_catalog.current_setting('pglock.gave_way', true) = 'yes' THEN 'busy' ELSE 'not held' END"
     );
-    answer(&conditions, &why, replies)
+    Statement::new(conditions, why)
 }
 
-/// Acquires a lock for the caller's transaction, which stays usable whatever happens: behind a
-/// savepoint, which [`super::undo`] must leave after a failure.
-///
-/// A refusal comes as an error, so that nothing of several keys stays held.
-pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
-    let (conditions, why) = for_transaction(lock, time, false);
-    in_savepoint(&match replies {
-        Replies::Rows => raise(&conditions, &why),
-        Replies::Errors => carry(&conditions, &why),
-    })
+/// Whether this session holds the lock: it releases each key and takes it again, while the message holds
+/// it too. `pg_locks` does not tell a session's lock from a transaction's.
+pub(crate) fn held_by_session(lock: &LockInfo) -> Statement {
+    let mut conditions = Conditions::new();
+    let locks = Locks::new(&mut conditions, lock);
+    conditions.and(&[&locks.tries("_xact")]);
+    conditions.and(&[&locks.exchanged_for(lock)]);
+    Statement::new(conditions, "'not held'")
 }
 
-/// Acquires a lock for a transaction that pglock opens, in the message of its BEGIN or directly after
-/// it, and gives the transaction a name: see [`super::commit`].
-///
-/// In front of BEGIN it can detect a raw BEGIN of the caller's; the BEGIN then turns the message's
-/// implicit transaction into a real one, which keeps its locks and settings. A refusal there is an
-/// error on every driver: after a row, the server would execute the BEGIN.
-pub(crate) fn acquire_at_begin(
+/// A name for the transaction in which a lock is acquired: see [`super::commit`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Named<'a> {
+    Transaction(&'a str),
+    Message(&'a str),
+}
+
+impl Named<'_> {
+    pub(super) fn in_conditions(self, conditions: &mut Conditions) -> String {
+        let sets = match self {
+            Self::Transaction(name) => {
+                let name = conditions.text_parameter(name);
+                ours::named(ours::TRANSACTION, &name)
+            }
+            Self::Message(name) => {
+                let name = conditions.text_parameter(name);
+                ours::named_message(&name)
+            }
+        };
+        sets + " IS NOT NULL"
+    }
+
+    /// The same as an expression.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Transaction(name) => ours::named(ours::TRANSACTION, &format!("'{name}'")),
+            Self::Message(name) => ours::named_message(&format!("'{name}'")),
+        }
+    }
+}
+
+/// In which transaction a lock is acquired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// The caller's. Nothing can be said of whose session it is: its own locks look alike.
+    Callers,
+    /// One that pglock has just begun.
+    Own,
+    /// The message's, in front of a BEGIN or of statements.
+    Message,
+}
+
+/// Acquires a lock for a transaction. A transaction that pglock opens gets a name: see [`super::commit`].
+pub(crate) fn acquire_in_transaction(
     lock: &LockInfo,
     time: WaitTime,
-    name: &str,
-    before_begin: bool,
-    replies: Replies,
-) -> String {
-    let (mut conditions, why) = for_transaction(lock, time, before_begin);
-    conditions.and(&[&named(name), " IS NOT NULL"]);
-    match replies {
-        Replies::Rows if before_begin => raise(&conditions, &why),
-        _ => unless(&conditions, &why, replies),
-    }
-}
-
-/// What acquires a lock for the transaction, and the reason if it does not.
-pub(super) fn for_transaction(lock: &LockInfo, time: WaitTime, idle: bool) -> (Conditions, String) {
-    let mut allowed = Conditions::new();
-    if idle {
-        allowed.and(&[IDLE]);
+    inside: Inside,
+    client: Client,
+    named: Option<Named<'_>>,
+) -> Statement {
+    let mut conditions = Conditions::new();
+    let mut why = [IN_RECOVERY, NOT_POSTGRES, STALE_SNAPSHOT].join(" ");
+    if inside == Inside::Message {
+        conditions.and(&[IDLE]);
+        why = [OPEN_TRANSACTION, &why].join(" ");
     }
     for condition in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
-        allowed.and(&[condition]);
+        conditions.and(&[condition]);
     }
-    let mut conditions = Conditions::new();
-    conditions.and(&[&allowed.text]);
-    if time == WaitTime::No {
-        conditions.tries("_xact", lock);
-        let busy = format!("CASE WHEN {} THEN 'busy' ELSE {REFUSED} END", allowed.text);
-        return (conditions, busy);
+    if inside != Inside::Callers {
+        let (alone, otherwise) = match client {
+            Client::Own => {
+                let me = conditions.text_parameter(process::word());
+                (format!("coalesce({CLIENT}, {me}) = {me}"), Refusal::Stranger)
+            }
+            Client::Other => (format!("NOT {}", held_here(lock)), Refusal::SharedSession),
+        };
+        conditions.and(&[&alone]);
+        why = format!("{why} WHEN NOT ({alone}) THEN '{otherwise}'");
     }
-    let mut waits = Conditions::new();
-    waits.waits(lock, time);
-    match is_timed(time) {
-        true => conditions.puts_timeout_back(&waits),
-        false => conditions.and(&[&waits.text]),
+    let locks = Locks::new(&mut conditions, lock);
+    let acquired = match time {
+        WaitTime::No => locks.tries("_xact"),
+        _ => locks.waits_and_puts_timeout_back(&mut conditions, time),
+    };
+    conditions.and(&[&acquired]);
+    if let Some(named) = named {
+        let named = named.in_conditions(&mut conditions);
+        conditions.and(&[&named]);
     }
-    (conditions, REFUSED.to_owned())
-}
-
-/// A row with the reason if the conditions do not hold, or an error that carries the reason, or the
-/// SQLSTATE of any other error.
-pub(super) fn unless(conditions: &Conditions, why: &str, replies: Replies) -> String {
-    match replies {
-        Replies::Rows => answer(conditions, why, replies),
-        Replies::Errors => carry(conditions, why),
-    }
-}
-
-/// The same, where an SQLSTATE is of no use.
-pub(super) fn answer(conditions: &Conditions, why: &str, replies: Replies) -> String {
-    match replies {
-        Replies::Rows => [
-            "SELECT ",
-            why,
-            " WHERE (",
-            &conditions.text,
-            ") IS NOT TRUE",
-        ]
-        .concat(),
-        Replies::Errors => raise(conditions, why),
-    }
+    Statement::new(conditions, format!("CASE {why} ELSE 'busy' END"))
 }

@@ -15,58 +15,44 @@
 
 use std::fmt::Write as _;
 
-use crate::failure::{Replies, mark};
+use crate::failure::mark;
 use crate::key::Key;
-use crate::process;
-use crate::request::{LockInfo, Mode, WaitTime};
+use crate::request::{LockInfo, Mode};
 
 mod conditions;
 pub(crate) mod election;
 mod inspect;
 mod keys;
+mod line;
 mod literal;
 mod one_message;
 mod ours;
 mod questions;
 pub(crate) mod semaphore;
+mod statement;
 mod targets;
 mod versions;
 
-use self::conditions::Conditions;
 use self::keys::IDLE;
 pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
-pub(crate) use keys::{Client, acquire_for_session, change_mode, release, roll_back_and_release};
+pub(crate) use keys::{
+    Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
+    held_by_session, release,
+};
+pub(crate) use line::{OUTCOME, Wait};
 pub use literal::literal;
 pub(crate) use one_message::{Message, idle, may_end_transaction};
 pub(crate) use ours::{trace, was_committed};
-pub(crate) use questions::{between_slices, held, held_by_session, why_not, why_not_released};
+pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};
+pub use statement::{Parameter, Statement};
+pub(crate) use statement::{name, prepare_once};
 pub(crate) use targets::PICKED;
+pub(crate) use targets::acquire as acquire_target;
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
-
-/// Acquires a lock for the caller's transaction, behind a savepoint: [`undo`] must follow a failure.
-pub(crate) fn acquire_in_transaction(lock: &LockInfo, time: WaitTime, replies: Replies) -> String {
-    match targets::acquire(lock, time, None, false, replies) {
-        Some(statement) => in_savepoint(&statement),
-        None => keys::acquire_in_transaction(lock, time, replies),
-    }
-}
-
-/// Acquires a lock for a transaction that pglock opens and calls by a name: after its BEGIN, or in
-/// front of it in the same message.
-pub(crate) fn acquire_at_begin(
-    lock: &LockInfo,
-    time: WaitTime,
-    name: &str,
-    before_begin: bool,
-    replies: Replies,
-) -> String {
-    targets::acquire(lock, time, Some(&named(name)), before_begin, replies)
-        .unwrap_or_else(|| keys::acquire_at_begin(lock, time, name, before_begin, replies))
-}
 
 /// Keeps a `default_transaction_deferrable` from waiting for a safe snapshot, which no `lock_timeout`
 /// bounds. It goes in front of all that a bounded wait sends outside a transaction.
@@ -80,10 +66,6 @@ pub(crate) fn first(bounded: bool) -> &'static str {
     if bounded { FIRST } else { "" }
 }
 
-fn named(name: &str) -> String {
-    ours::named(ours::TRANSACTION, name)
-}
-
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
 /// lock with it, and perhaps begun another. `trace` shows in `pg_locks` what it holds.
@@ -92,36 +74,29 @@ pub(crate) fn commit(name: &str, trace: &str) -> String {
     format!("{ours}; COMMIT")
 }
 
-pub(crate) fn in_savepoint(statement: &str) -> String {
-    let savepoint = savepoint();
-    format!("SAVEPOINT {savepoint}; {statement}; RELEASE SAVEPOINT {savepoint}")
-}
+/// Stands in front of an acquire in the caller's transaction. The name is the same everywhere, for
+/// `pg_stat_statements` would have each of them; a savepoint of that name that the caller may have is hidden
+/// only until ours is released.
+pub(crate) const SAVEPOINT: &str = "SAVEPOINT pglock; ";
 
-/// A name that none of the caller's savepoints has.
-fn savepoint() -> String {
-    format!("pglock_{}", process::word())
-}
+/// Ends [`SAVEPOINT`].
+pub(crate) const RELEASE: &str = "RELEASE SAVEPOINT pglock";
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
 /// settings included.
-pub(crate) fn undo() -> String {
-    roll_back_to(&savepoint())
-}
+pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT pglock; RELEASE SAVEPOINT pglock; ";
 
-/// The savepoint around a body, where a driver allows a name. Each has a name of its own: after a
-/// rollback to it a driver leaves it open, and the next of that name would hide those around it.
+/// The savepoint around a body, where a driver allows a name: one for each depth. After a rollback to it a
+/// driver leaves it open, and the next of that name must not hide those around it.
 #[cfg(feature = "postgres")]
-pub(crate) fn body_savepoint(name: &str) -> String {
-    format!("pglock_body_{name}")
+pub(crate) fn body_savepoint(depth: u32) -> String {
+    format!("pglock_body_{depth}")
 }
 
 /// Leaves the caller's transaction as it was before a body behind that savepoint.
 #[cfg(feature = "postgres")]
-pub(crate) fn undo_body(name: &str) -> String {
-    roll_back_to(&body_savepoint(name))
-}
-
-fn roll_back_to(savepoint: &str) -> String {
+pub(crate) fn undo_body(depth: u32) -> String {
+    let savepoint = body_savepoint(depth);
     format!("ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}")
 }
 
@@ -137,7 +112,7 @@ pub(crate) const LET_SESSION_END: &str =
 /// Of `pg_locks l`, the rows of these keys in the current database; of no keys, of all.
 pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     let mut rows = "l.locktype = 'advisory' \
-        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"
         .to_owned();
     if !keys.is_empty() {
         rows += " AND ";
@@ -172,41 +147,19 @@ fn is_in_the_way(lock: &LockInfo) -> String {
     }
 }
 
-/// Fails with the reason in the error's text, under any `lc_messages`, if the conditions do not hold:
+/// Fails with the reason in the error's text, under any `lc_messages`, if the condition does not hold:
 /// a number cannot be read from it. `concat` is not folded when the statement is planned.
-fn raise(conditions: &Conditions, why: &str) -> String {
+fn raise(condition: &str, why: &str) -> String {
     [
         "SELECT pg_catalog.concat('",
         &mark(),
         "', ",
         why,
         ")::int WHERE (",
-        &conditions.text,
+        condition,
         ") IS NOT TRUE",
     ]
     .concat()
-}
-
-/// Fails with this text in the error's text, unless it is NULL.
-pub(crate) fn raise_text(expression: &str) -> String {
-    format!("SELECT ('{}' || {expression})::int", mark())
-}
-
-/// Does the same as [`raise`] for a driver without rows, which has no SQLSTATE either: a block puts that
-/// of every other error into the text.
-///
-/// At its end a block looks for interrupts, and may be cancelled there: it must take or release nothing
-/// for the session.
-fn carry(conditions: &Conditions, why: &str) -> String {
-    let mark = mark();
-    block(
-        "",
-        &format!(
-            "IF ({}) IS NOT TRUE THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || {why}; END IF; ",
-            conditions.text
-        ),
-        &carried(),
-    )
 }
 
 fn block(declarations: &str, body: &str, handler: &str) -> String {

@@ -3,8 +3,10 @@
 //! Every statement has a snapshot of its own, so those after the lock see what the last holder
 //! committed. A refusal must be an error, or the statements would run without the lock.
 
-use super::{IDLE, carry, keys, ours, raise, savepoint, targets};
-use crate::failure::Replies;
+use super::keys::{self, Client, IDLE, Inside, Named};
+use super::line::Wait;
+use super::statement::{Conditions, Statement};
+use super::{RELEASE, SAVEPOINT, ours, targets};
 use crate::request::{LockInfo, WaitTime};
 
 /// What stands in a message.
@@ -21,17 +23,11 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The message. The text stands on lines of its own, for it may end with a comment.
-    ///
-    /// With `exact`, every error of the acquire is marked. That takes a block, which costs the server more
-    /// than the lock.
-    pub(crate) fn text(&self, time: WaitTime, exact: bool, label: &str) -> String {
+    /// The message around an acquire. The text stands on lines of its own, for it may end with a comment.
+    pub(crate) fn around(&self, acquire: &str, label: &str) -> String {
         let (before, after) = match self.inside {
-            true => (
-                format!("SAVEPOINT {}; ", savepoint()),
-                format!("; RELEASE SAVEPOINT {}", savepoint()),
-            ),
-            false => Default::default(),
+            true => (SAVEPOINT, ["; ", RELEASE].concat()),
+            false => ("", String::new()),
         };
         let check = match self.name {
             Some(name) => {
@@ -40,44 +36,56 @@ impl Message<'_> {
             }
             None => String::new(),
         };
-        let acquire = self.acquire(time, exact);
         [
-            label, &before, &acquire, ";\n", self.text, "\n", &check, &after,
+            label, before, acquire, ";\n", self.text, "\n", &check, &after,
         ]
         .concat()
     }
 
-    /// How many statements of ours stand in front of the text, and behind it.
-    pub(crate) fn statements_around(&self) -> (usize, usize) {
+    /// How many statements of ours stand in front of the text, where `acquire` is so many, and behind it.
+    pub(crate) fn statements_around(&self, acquire: usize) -> (usize, usize) {
         let savepoint = usize::from(self.inside);
         let before = usize::from(self.inside || self.bounded);
-        (1 + before, savepoint + usize::from(self.name.is_some()))
+        (acquire + before, savepoint + usize::from(self.name.is_some()))
     }
 
-    fn acquire(&self, time: WaitTime, exact: bool) -> String {
-        let named = self.name.map(ours::named_message);
-        let replies = match exact {
-            true => Replies::Errors,
-            false => Replies::Rows,
+    fn named(&self) -> Option<Named<'_>> {
+        self.name.map(Named::Message)
+    }
+
+    /// What acquires keys; `None` for a target.
+    pub(crate) fn acquire(&self, time: WaitTime, client: Client) -> Option<Statement> {
+        let inside = match self.inside {
+            true => Inside::Callers,
+            false => Inside::Message,
         };
-        let idle = !self.inside;
-        if let Some(block) = targets::acquire(self.lock, time, named.as_deref(), idle, replies) {
-            return block;
-        }
-        let (mut conditions, why) = keys::for_transaction(self.lock, time, idle);
-        if let Some(named) = named {
-            conditions.and(&[&named, " IS NOT NULL"]);
-        }
-        match exact {
-            true => carry(&conditions, &why),
-            false => raise(&conditions, &why),
+        let keys = !self.lock.keys().is_empty();
+        keys.then(|| {
+            keys::acquire_in_transaction(self.lock, time, inside, client, self.named()).raising()
+        })
+    }
+
+    /// The same in a form that marks every error of the acquire, and how many statements it is.
+    pub(crate) fn acquire_exactly(&self, time: WaitTime) -> (String, usize) {
+        let named = self.named().map(Named::text);
+        match targets::acquire(self.lock, time, named.as_deref(), !self.inside, false) {
+            Some(block) => (block, 1),
+            None => {
+                let wait = Wait::new(self.lock).exactly(time, !self.inside);
+                match named {
+                    Some(named) => (format!("{wait}; SELECT {named}"), 3),
+                    None => (wait, 2),
+                }
+            }
         }
     }
 }
 
-/// Whether no transaction is open: `true` or `false`.
-pub(crate) fn idle() -> String {
-    format!("SELECT ({IDLE})::text AS line")
+/// Does nothing, where no transaction is open.
+pub(crate) fn idle() -> Statement {
+    let mut idle = Conditions::new();
+    idle.and(&[IDLE]);
+    Statement::new(idle, "'in transaction'")
 }
 
 /// Whether a text may begin or end a transaction: without one of these words it cannot. A CALL can

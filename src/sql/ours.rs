@@ -3,7 +3,6 @@
 //! The name is a setting that ends with the transaction. `RESET ALL` wipes it out: it is empty then, as it
 //! is in another transaction. What the transaction has locked tells the two apart.
 
-use super::conditions::Conditions;
 use super::{advisory_rows, literal, raise};
 use crate::key::Key;
 use crate::request::LockInfo;
@@ -18,13 +17,13 @@ const COMMITTED: &str = "pglock.committed";
 
 /// Gives the transaction a name, which ends with it.
 pub(super) fn named(setting: &str, name: &str) -> String {
-    format!("set_config('{setting}', '{name}', true)")
+    format!("pg_catalog.set_config('{setting}', {name}, true)")
 }
 
 /// The same for a message. Its name stays with the session if, and only if, the transaction commits.
 pub(super) fn named_message(name: &str) -> String {
     let named = named(MESSAGE, name);
-    format!("{named} || set_config('{COMMITTED}', '{name}', false)")
+    format!("{named} || pg_catalog.set_config('{COMMITTED}', {name}, false)")
 }
 
 /// Whether the transaction in which a message got its name was committed: `true` or `false`.
@@ -39,11 +38,10 @@ pub(crate) fn was_committed(name: &str) -> String {
 /// each time. It has no column, so that a server without libxml can run it.
 pub(super) fn still_ours(setting: &str, name: &str, trace: &str) -> String {
     let look = literal(format!("SELECT WHERE {trace}"));
-    let mut ours = Conditions::new();
-    ours.and(&[&format!(
-        "(current_setting('{setting}', true) = '{name}' OR current_setting('{setting}', true) = '' \
-         AND pg_catalog.query_to_xml({look}, false, true, '')::text <> '')"
-    )]);
+    let ours = format!(
+        "current_setting('{setting}', true) = '{name}' OR current_setting('{setting}', true) = '' \
+         AND pg_catalog.query_to_xml({look}, false, true, '')::text <> ''"
+    );
     raise(&ours, "'not held'")
 }
 

@@ -1,102 +1,93 @@
-//! Questions about a lock on keys: why it or its release was refused, whether it is held, and whether it
-//! makes sense to wait on.
+//! Questions about a lock on keys: whether it is held, and what a wait must know of its session.
 
-use super::conditions::{Conditions, setting_millis};
-use super::keys::{
-    IN_RECOVERY, NOT_POSTGRES, OPEN_TRANSACTION, STALE_SNAPSHOT, answer, why_not_held,
-};
-use super::{advisory_rows, is_in_the_way};
-use crate::failure::Replies;
+use super::advisory_rows;
+use super::conditions::setting_millis;
 use crate::request::{LockInfo, Mode};
-use crate::targets::Target;
 
-/// Why a lock was refused here. Where no reason shows, another session refused than the one that
-/// answers, or this one holds the key for another process: either way a pooler is in between.
-pub(crate) fn why_not(for_session: bool) -> String {
-    match for_session {
-        true => format!(
-            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} ELSE 'shared session' END AS line"
-        ),
-        false => format!(
-            "SELECT CASE {IN_RECOVERY} {NOT_POSTGRES} {STALE_SNAPSHOT} ELSE 'in transaction' END AS line"
-        ),
-    }
-}
-
-/// Why a release was refused.
-pub(crate) fn why_not_released() -> String {
-    format!("SELECT {} AS line", why_not_held())
-}
-
-/// Whether this session holds the lock: it releases each key and takes it again, while the message holds
-/// it too. `pg_locks` does not tell a session's lock from a transaction's.
-pub(crate) fn held_by_session(lock: &LockInfo, replies: Replies) -> String {
-    let mut conditions = Conditions::new();
-    conditions.tries("_xact", lock);
-    conditions.regrips(lock);
-    answer(&conditions, "'not held'", replies)
-}
-
-/// Whether this session holds the lock, for the session or the transaction, according to `pg_locks`.
-pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
-    let mut conditions = Conditions::new();
+/// Whether this session holds the lock, for the session or the transaction, according to `pg_locks`:
+/// `true` or `false`.
+pub(crate) fn held(lock: &LockInfo) -> String {
+    let mut conditions = Vec::new();
     for (mode, name) in [
         (Mode::Exclusive, "ExclusiveLock"),
         (Mode::Shared, "ShareLock"),
     ] {
         let keys = lock.keys_in(mode);
         if !keys.is_empty() {
-            conditions.and(&[
-                "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() AND l.mode = '",
-                name,
-                "' AND ",
-                &advisory_rows(&keys),
-                ") = ",
-                &keys.len().to_string(),
-            ]);
+            conditions.push(format!(
+                "(SELECT count(*) FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_backend_pid() \
+                 AND l.mode = '{name}' AND {}) = {}",
+                advisory_rows(&keys),
+                keys.len()
+            ));
         }
     }
-    answer(&conditions, "'not held'", replies)
+    format!("SELECT ({})::text AS line", conditions.join(" AND "))
 }
 
-/// Between two slices of a wait: `deadlock_timeout` and the session's own `lock_timeout` and
-/// `statement_timeout` in milliseconds, and whether a holder waits for this session in turn, and so
-/// for ever.
-///
-/// A session that waits in slices does not show as a waiter between two of them; then the other side of
-/// a deadlock finds it. A session that waits for a transaction by its virtual number, as CREATE INDEX
-/// CONCURRENTLY does, may wait for this very question: the server's own check deals with that.
-///
-/// A semaphore needs just one slot. So it is a deadlock only if the holders of all slots wait for this
-/// session, or are this session.
-pub(crate) fn between_slices(lock: &LockInfo) -> String {
-    const ME: &str = "pg_backend_pid()";
-    let one_is_enough = !matches!(lock.target(), Target::Slots(_));
-    let (lock_of, others, deadlock) = match one_is_enough {
-        true => (
-            "0",
-            " AND l.pid <> pg_backend_pid()",
-            format!("{ME} IN (SELECT pid FROM blocker)"),
-        ),
-        false => (
-            "(l.classid::bigint << 32) | l.objid::bigint",
-            "",
-            format!(
-                "(SELECT count(DISTINCT lock) = {} FROM blocker WHERE pid = {ME})",
-                lock.keys().len()
-            ),
-        ),
-    };
+/// Whether this session holds one of the keys, in whatever mode: `true` or `false`.
+pub(crate) fn held_in_any_mode(lock: &LockInfo) -> String {
+    format!("SELECT ({})::text AS line", super::keys::held_here(lock))
+}
+
+/// What a wait in a transaction must know: whether the session holds locks, so that somebody may wait for
+/// it in turn; `deadlock_timeout`; and its own `lock_timeout` and `statement_timeout`, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation {
+    pub(crate) holds: bool,
+    pub(crate) deadlock_timeout: u64,
+    pub(crate) lock_timeout: u64,
+    pub(crate) statement_timeout: u64,
+}
+
+impl Situation {
+    pub(crate) fn question() -> String {
+        format!(
+            "SELECT pg_catalog.concat_ws(' ', EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted \
+             AND l.pid = pg_backend_pid() AND {}), {}, {}, {}) AS line",
+            advisory_rows(&[]),
+            setting_millis("deadlock_timeout"),
+            setting_millis("lock_timeout"),
+            setting_millis("statement_timeout"),
+        )
+    }
+
+    pub(crate) fn read(lines: &[String]) -> Option<Self> {
+        let mut words = lines.last()?.split(' ');
+        let holds = words.next()? == "t";
+        let mut millis = || words.next()?.parse().ok();
+        Some(Self {
+            holds,
+            deadlock_timeout: millis()?,
+            lock_timeout: millis()?,
+            statement_timeout: millis()?,
+        })
+    }
+}
+
+/// Whether the holders of all slots of a semaphore wait for this session, or are this session, so that none
+/// will ever be free: `true` or `false`. The server cannot see this wait.
+pub(crate) fn all_slots_wait_for_us(lock: &LockInfo) -> String {
     format!(
-        "WITH RECURSIVE blocker (lock, pid) AS (SELECT {lock_of}, l.pid FROM pg_catalog.pg_locks l \
-         WHERE l.granted{others} AND {in_the_way} AND {rows} \
-         UNION SELECT blocker.lock, pg_catalog.unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> {ME} \
+        "WITH RECURSIVE blocker (lock, pid) AS (SELECT (l.classid::bigint << 32) | l.objid::bigint, l.pid \
+         FROM pg_catalog.pg_locks l WHERE l.granted AND {rows} \
+         UNION SELECT blocker.lock, pg_catalog.unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
-         SELECT pg_catalog.concat_ws(' ', {deadlock_timeout}, {lock_timeout}, {statement_timeout}, {deadlock}) AS line",
-        in_the_way = is_in_the_way(lock),
+         SELECT (count(DISTINCT lock) = {})::text AS line FROM blocker WHERE pid = pg_backend_pid()",
+        lock.keys().len(),
         rows = advisory_rows(lock.keys()),
-        deadlock_timeout = setting_millis("deadlock_timeout"),
-        lock_timeout = setting_millis("lock_timeout"),
-        statement_timeout = setting_millis("statement_timeout"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_situation_is_read() {
+        let situation = Situation::read(&["t 1000 300 0".to_owned()]).unwrap();
+        assert!(situation.holds);
+        assert_eq!((situation.lock_timeout, situation.statement_timeout), (300, 0));
+        assert!(Situation::read(&[]).is_none());
+    }
 }

@@ -3,7 +3,7 @@
 use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::literal::{executed, literal_inside};
 use super::{block, carried};
-use crate::failure::{Replies, mark};
+use crate::failure::mark;
 use crate::request::{LockInfo, Mode, WaitTime};
 use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
 
@@ -15,12 +15,12 @@ use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
 /// A block on every driver, since it can look at the number of rows. It catches errors only where it
 /// must, for a driver without an SQLSTATE: a row that is locked in a handler's subtransaction and updated
 /// after it costs a multixact.
-pub(super) fn acquire(
+pub(crate) fn acquire(
     lock: &LockInfo,
     time: WaitTime,
     then_set: Option<&str>,
     before_begin: bool,
-    replies: Replies,
+    has_sqlstate: bool,
 ) -> Option<String> {
     // Above READ COMMITTED, a row that has changed is an error; a table would be read as it was.
     let (statement, then, stale) = match lock.target() {
@@ -50,9 +50,9 @@ pub(super) fn acquire(
          IF answer = '' THEN {locked}{set}END IF; \
          IF answer <> '' THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = '{mark}' || answer; END IF; "
     );
-    let handler = match replies {
-        Replies::Rows => String::new(),
-        Replies::Errors => carried(),
+    let handler = match has_sqlstate {
+        true => String::new(),
+        false => carried(),
     };
     let declarations = "DECLARE answer text; kept text := current_setting('lock_timeout'); found bigint; picked text; ";
     Some(block(declarations, &body, &handler))
@@ -171,7 +171,7 @@ mod tests {
     fn no_dollar_of_the_callers_is_left_in_a_block() {
         let row = Row::new(("$pglock$", "$$"), "$1", "$pglock$; DROP TABLE seat");
         let lock = LockInfo::new(row.into(), Mode::Exclusive);
-        let sql = acquire(&lock, WaitTime::InPlace(None), None, false, Replies::Errors).unwrap();
+        let sql = acquire(&lock, WaitTime::InPlace(None), None, false, false).unwrap();
         assert_eq!(sql.matches('$').count(), 4, "{sql}");
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::request::Request;
+use crate::request::{Request, WaitTime};
 
 const TIMES: [WaitTime; 5] = [
     WaitTime::No,
@@ -9,28 +9,29 @@ const TIMES: [WaitTime; 5] = [
     WaitTime::OwnSlice(700),
 ];
 
-/// Every statement on keys, of which those that wait for a turn of their own are left out.
-fn statements(lock: &LockInfo) -> Vec<String> {
+/// Every statement on keys, but those that look at `pg_locks`.
+fn statements(lock: &LockInfo) -> Vec<Statement> {
     let mut statements = Vec::new();
-    for replies in [Replies::Rows, Replies::Errors] {
-        for time in TIMES {
-            statements.push(acquire_for_session(lock, time, Client::Own, replies));
-            statements.push(acquire_in_transaction(lock, time, replies));
-            for before_begin in [true, false] {
-                statements.push(acquire_at_begin(lock, time, "x", before_begin, replies));
+    for time in TIMES {
+        for line in [Line::Respect, Line::Pass] {
+            statements.push(acquire_for_session(lock, time, Client::Own, line));
+        }
+        for inside in [Inside::Callers, Inside::Own, Inside::Message] {
+            for named in [None, Some(Named::Transaction("x")), Some(Named::Message("x"))] {
+                let client = Client::Own;
+                statements.push(acquire_in_transaction(lock, time, inside, client, named));
             }
         }
-        statements.push(release(lock, replies));
-        statements.push(roll_back_and_release(lock, replies));
-        statements.push(held_by_session(lock, replies));
-        statements.push(change_mode(lock, WaitTime::InPlace(Some(7)), replies));
     }
+    statements.push(release(lock));
+    statements.push(held_by_session(lock));
+    statements.push(change_mode(lock, WaitTime::InPlace(Some(7))));
     statements.extend(of_a_semaphore(lock, 0));
     statements
 }
 
 /// What acquires one of the keys of a lock, of which some may be held.
-fn of_a_semaphore(lock: &LockInfo, held: usize) -> Vec<String> {
+fn of_a_semaphore(lock: &LockInfo, held: usize) -> Vec<Statement> {
     let queue = Key::from(7);
     let slots = semaphore::Slots {
         lock,
@@ -38,28 +39,25 @@ fn of_a_semaphore(lock: &LockInfo, held: usize) -> Vec<String> {
         held: &lock.keys()[..held],
         queue: &queue,
     };
-    let mut statements = Vec::new();
-    for replies in [Replies::Rows, Replies::Errors] {
-        statements.push(slots.attempt(Client::Own, replies));
-        for time in &TIMES[1..] {
-            statements.push(slots.wait(*time, Client::Own, replies));
-        }
-    }
+    [false, true].map(|at_head| slots.attempt(Client::Own, at_head)).into()
+}
+
+fn looking(lock: &LockInfo) -> Vec<Statement> {
+    let mut statements = of_a_semaphore(lock, 1);
+    let other = Client::Other;
+    statements.push(acquire_for_session(lock, WaitTime::No, other, Line::Respect));
+    statements.push(acquire_in_transaction(lock, WaitTime::No, Inside::Own, other, None));
     statements
 }
 
-/// What is taken for a session is taken by the last statement of a message, which has no row.
+/// A statement is planned once a session, and stands once in `pg_stat_statements`, whatever it locks.
 #[test]
-fn nothing_comes_after_a_slot_is_taken_for_the_session() {
-    let lock = Request::on_keys(vec![Key::from(1), Key::from(2)]).lock;
-    for statement in [of_a_semaphore(&lock, 0), of_a_semaphore(&lock, 1)].concat() {
-        let (before, last) = statement.rsplit_once("; ").unwrap();
-        let taken = last.matches("pg_advisory_lock(").count();
-        assert!(taken == 1 && last.ends_with(" IS NOT TRUE"), "{statement}");
-        for for_session in ["pg_advisory_lock", "pg_try_advisory_lock"] {
-            assert!(!before.contains(for_session), "{statement}");
-        }
-    }
+fn a_prepared_statement_is_the_same_for_all_keys() {
+    let of = |one: i64, other: i64| {
+        let lock = Request::on_keys(vec![Key::from(one), Key::from((1, other as i32))]).lock;
+        statements(&lock).iter().map(Statement::id).collect::<Vec<_>>()
+    };
+    assert_eq!(of(1, 2), of(i64::MIN, -3));
 }
 
 proptest::proptest! {
@@ -70,44 +68,72 @@ proptest::proptest! {
             let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
             let lock = Request::on_keys(keys).lock;
             let digits = |c: char| c.is_ascii_digit() || c == '-';
-            let mut statements = statements(&lock);
-            statements.push(held(&lock, Replies::Rows));
-            statements.push(between_slices(&lock));
-            statements.push(acquire_for_session(&lock, WaitTime::No, Client::Other, Replies::Rows));
-            statements.into_iter().map(|statement| statement.replace(digits, "")).collect::<Vec<_>>()
+            let statements = [statements(&lock), looking(&lock)].concat();
+            let mut texts: Vec<_> = statements.iter().map(Statement::text).collect();
+            let wait = Wait::new(&lock);
+            texts.extend([held(&lock), held_in_any_mode(&lock), all_slots_wait_for_us(&lock)]);
+            texts.extend([wait.in_line(1, 2, true), wait.in_queue(3), wait.leave()]);
+            texts.extend([wait.try_all(), wait.exactly(WaitTime::No, true)]);
+            // Each wait has a word of its own, which begins with the process's.
+            let texts = texts.into_iter().map(|text| text.replace(crate::process::word(), ""));
+            texts.map(|text| text.replace(digits, "")).collect::<Vec<_>>()
         };
         proptest::prop_assert_eq!(text(&one), text(&other));
     }
 }
 
+/// The planner may call a function behind a FROM more than once, or for rows that are filtered out.
 #[test]
 fn lock_calls_have_no_from_clause() {
     for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
         for statement in statements(&Request::on_keys(keys).lock) {
-            let statement = statement
+            let text = statement
+                .text()
                 .replace("extract(epoch FROM", "")
                 .replace("DISTINCT FROM", "");
-            assert!(statement.contains("pg_"), "{statement}");
-            assert!(!statement.contains("FROM"), "{statement}");
+            assert!(text.contains("pg_"), "{text}");
+            assert!(!text.contains("FROM"), "{text}");
         }
     }
 }
 
-/// Before the first lock on a session, and before each lock of a transaction.
+/// With each lock: a pooler may carry a session's settings to another server.
 #[test]
 fn a_server_that_is_not_postgres_is_asked_for() {
     let lock = Request::on_keys(vec![Key::from(1)]).lock;
-    for replies in [Replies::Rows, Replies::Errors] {
-        for statement in [
-            acquire_for_session(&lock, WaitTime::No, Client::Own, replies),
-            acquire_for_session(&lock, WaitTime::No, Client::Other, replies),
-            acquire_in_transaction(&lock, WaitTime::No, replies),
-            acquire_at_begin(&lock, WaitTime::No, "x", true, replies),
-        ] {
-            assert!(
-                statement.contains("current_setting('crdb_version', true)"),
-                "{statement}"
-            );
+    let mut statements = looking(&lock);
+    for time in TIMES {
+        statements.push(acquire_for_session(&lock, time, Client::Own, Line::Pass));
+        for inside in [Inside::Callers, Inside::Own, Inside::Message] {
+            let client = Client::Own;
+            statements.push(acquire_in_transaction(&lock, time, inside, client, None));
+        }
+    }
+    for statement in statements {
+        let text = statement.text();
+        assert!(text.contains("current_setting('crdb_version', true)"), "{text}");
+        assert!(text.contains("pg_is_in_recovery()"), "{text}");
+    }
+}
+
+/// A function of the same name in an earlier schema of the `search_path` would say yes, and lock nothing.
+#[test]
+fn every_function_has_its_schema() {
+    const KEYWORDS: [&str; 11] = [
+        "coalesce", "least", "greatest", "extract", "EXISTS", "IN", "AND", "OR", "WHERE", "NOT", "ARRAY",
+    ];
+    let lock = Request::on_keys(vec![Key::from(1), Key::from((2, 3))]).lock;
+    for statement in [statements(&lock), looking(&lock)].concat() {
+        for text in [statement.text(), statement.clone().raising().text()] {
+            for (at, _) in text.match_indices('(') {
+                let before = &text[..at];
+                let word = before
+                    .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .map_or(before, |start| &before[start + 1..]);
+                let known = word.is_empty() || KEYWORDS.contains(&word);
+                let schema = before.strip_suffix(word).unwrap_or_default();
+                assert!(known || schema.ends_with("pg_catalog."), "{word}: {text}");
+            }
         }
     }
 }

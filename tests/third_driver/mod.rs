@@ -92,7 +92,7 @@ impl<'c> Transaction<'c> {
         let (result, finish) = body(&mut self);
         let committed = match finish {
             Finish::Commit => self.send(commit),
-            Finish::Rollback => Ok(()),
+            Finish::Rollback | Finish::Leave => Ok(()),
         };
         let ended = match (finish, committed) {
             (Finish::Commit, Ok(())) => {
@@ -164,8 +164,9 @@ impl Session for Connection {
         self.client.is_closed()
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        let messages = self.wait(self.client.simple_query(sql));
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        let sql = [statements, question].concat();
+        let messages = self.wait(self.client.simple_query(&sql));
         let messages = messages.map_err(|error| self.failure(error))?;
         let texts = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -176,11 +177,11 @@ impl Session for Connection {
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
-        self.send(&format!("{}; BEGIN", opening.before_begin()))?;
-        Ok(Transaction::new(self, "ROLLBACK").run(&opening.commit(), body))
+        self.send(&opening.begin())?;
+        Ok(Transaction::new(self, "ROLLBACK").run(opening.commit(), body))
     }
 }
 
@@ -191,13 +192,13 @@ impl Session for Transaction<'_> {
         true
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        self.connection.query(sql)
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        self.connection.message(statements, question)
     }
 
     fn transact<R>(
         &mut self,
-        _: &Opening<'_>,
+        _: &Opening,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         self.send("SAVEPOINT third_driver")?;

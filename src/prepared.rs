@@ -1,0 +1,228 @@
+//! Who knows which statements a session has prepared.
+//!
+//! A pooled connection knows it exactly: what it has prepared is kept beside it in the pool. Of any other
+//! session, a thread remembers the last that it used, by its address. That is a hint: another connection
+//! may stand there by now. The server checks it, since it refuses to EXECUTE what a session does not have
+//! before it does anything (SQLSTATE 26000); then the statement is sent as text. A process that was wrong
+//! more than once in a thousand times gives up hinting.
+//!
+//! A first use is text, for many sessions are used once. The second prepares.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::driver::{Failure, Session, SessionHandle};
+use crate::sql::{Statement, name, prepare_once};
+
+/// What a session is known to have prepared.
+#[derive(Debug, Default, Clone)]
+pub struct Known {
+    used: Vec<u64>,
+    prepared: Vec<u64>,
+    /// Whether its statements were gone twice, or it cannot prepare any.
+    text_only: bool,
+    gone: bool,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// The addresses of the session, and of its transaction.
+    at: [usize; 2],
+    known: Known,
+    /// Whether it is more than a hint.
+    exact: bool,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+static RIGHT: AtomicU64 = AtomicU64::new(0);
+static WRONG: AtomicU64 = AtomicU64::new(0);
+
+fn may_hint() -> bool {
+    WRONG.load(Ordering::Relaxed) < 2 + RIGHT.load(Ordering::Relaxed) / 1_000
+}
+
+fn address<S>(session: &S) -> usize {
+    std::ptr::from_ref(session).addr()
+}
+
+/// In which form a statement is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    /// Prepared by the same message.
+    Prepare,
+    Execute,
+}
+
+/// A statement in the form in which it is sent.
+pub(crate) struct Sent {
+    pub(crate) text: String,
+    id: u64,
+    form: Form,
+}
+
+impl Sent {
+    /// Of a statement on a session.
+    pub(crate) fn new<S>(session: &S, statement: &Statement) -> Self {
+        let id = statement.id();
+        let form = MEMORY.with_borrow_mut(|memory| {
+            if !memory.at.contains(&address(session)) {
+                *memory = Memory {
+                    at: [address(session), 0],
+                    ..Memory::default()
+                };
+            }
+            let known = &memory.known;
+            if known.text_only || !memory.exact && !may_hint() {
+                Form::Text
+            } else if known.prepared.contains(&id) {
+                Form::Execute
+            } else if known.used.contains(&id) {
+                Form::Prepare
+            } else {
+                Form::Text
+            }
+        });
+        let text = match form {
+            Form::Text => statement.text(),
+            Form::Prepare => prepare_once(statement, id) + &statement.execute(id),
+            Form::Execute => statement.execute(id),
+        };
+        Self { text, id, form }
+    }
+
+    /// Notes what became of it. Returns whether it must be sent again, as text: nothing has been done.
+    pub(crate) fn is_gone<T>(&self, reply: &Result<T, Failure>) -> bool {
+        let gone = match reply {
+            Ok(_) => false,
+            Err(failure) if self.form == Form::Text => {
+                let _ = failure;
+                return false;
+            }
+            Err(failure) => failure.is_missing(&name(self.id)),
+        };
+        let refused = matches!(reply, Err(failure) if self.form == Form::Prepare && failure.is_without_blocks());
+        MEMORY.with_borrow_mut(|memory| {
+            let exact = memory.exact;
+            let known = &mut memory.known;
+            if refused {
+                known.text_only = true;
+            } else if gone {
+                known.text_only = known.gone;
+                known.gone = true;
+                known.prepared.clear();
+                if !exact {
+                    WRONG.fetch_add(1, Ordering::Relaxed);
+                }
+            } else {
+                match self.form {
+                    Form::Text => known.used.push(self.id),
+                    Form::Prepare if reply.is_ok() => known.prepared.push(self.id),
+                    Form::Execute if !exact => {
+                        RIGHT.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Form::Prepare | Form::Execute => {}
+                }
+            }
+        });
+        gone || refused
+    }
+}
+
+/// Sends a statement, and what goes in front of it.
+pub(crate) fn run<S: Session>(
+    session: &mut S,
+    before: &str,
+    statement: &Statement,
+) -> Result<Vec<String>, Failure> {
+    with(session, statement, |session, text, _| {
+        session.query(&[before, text].concat())
+    })
+}
+
+/// Sends a statement as part of a message, in the form that the session knows it by: `send` gets the text, and
+/// how many statements it is.
+pub(crate) fn with<S: Session, R>(
+    session: &mut S,
+    statement: &Statement,
+    mut send: impl FnMut(&mut S, &str, usize) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    let sent = Sent::new(session, statement);
+    let statements = 1 + usize::from(sent.form == Form::Prepare);
+    let reply = send(session, &sent.text, statements);
+    match sent.is_gone(&reply) {
+        true => send(session, &statement.text(), 1),
+        false => reply,
+    }
+}
+
+/// The extended protocol failed for want of a prepared statement: from now on this session gets text.
+#[cfg(feature = "diesel")]
+pub(crate) fn give_up<S>(session: &S) {
+    MEMORY.with_borrow_mut(|memory| {
+        if !memory.at.contains(&address(session)) {
+            *memory = Memory {
+                at: [address(session), 0],
+                ..Memory::default()
+            };
+        }
+        memory.known.text_only = true;
+    });
+}
+
+/// Whether a session is known to take nothing but text.
+#[cfg(feature = "diesel")]
+pub(crate) fn is_text_only<S>(session: &S) -> bool {
+    MEMORY.with_borrow(|memory| memory.at.contains(&address(session)) && memory.known.text_only)
+}
+
+/// The transaction of a session is the same session.
+pub(crate) fn in_transaction<T>(session: usize, transaction: &T) {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.at[0] == session {
+            memory.at[1] = address(transaction);
+        }
+    });
+}
+
+pub(crate) fn address_of<S>(session: &S) -> usize {
+    address(session)
+}
+
+/// Takes what is kept beside a session. What this thread remembers of it may be newer.
+pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
+    let here = address(&**handle);
+    let Some(kept) = handle.known() else {
+        return;
+    };
+    let known = kept.clone();
+    MEMORY.with_borrow_mut(|memory| {
+        if !(memory.exact && memory.at[0] == here) {
+            *memory = Memory {
+                at: [here, 0],
+                known,
+                exact: true,
+            };
+        }
+    });
+}
+
+/// Keeps beside a session what this thread remembers of it; with `forget`, in no other place: the session
+/// goes on to somebody else.
+pub(crate) fn keep<H: SessionHandle>(handle: &mut H, forget: bool) {
+    let here = address(&**handle);
+    let Some(kept) = handle.known() else {
+        return;
+    };
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.exact && memory.at[0] == here {
+            kept.clone_from(&memory.known);
+            if forget {
+                *memory = Memory::default();
+            }
+        }
+    });
+}

@@ -1,0 +1,408 @@
+//! What a wait sends after its first slice: blocks, in which the end of a slice is no error.
+//!
+//! The text of a block is the same for every wait, so that `pg_stat_statements` has it once: what it is
+//! for stands in a setting that is made in front of it, and what has become of it in another.
+//!
+//! # The line
+//!
+//! Who has waited for a slice stands in line, as in ZooKeeper's recipe for locks. It takes a *place*, a
+//! session lock on (class of the key, n), with n behind the last, and waits for the place just ahead of
+//! its own. Who has nobody ahead becomes the *head*: it takes the head's mutex, waits for the key, and lets
+//! mutex and place go in the statement that has the key. A place counts only if its session is a *member*,
+//! that is, holds a lock of 64 bits too: 32 bits collide, and the pairs of a user's are no places.
+//!
+//! A member whose client is frozen or gone would hold up the line. So a member's session has an
+//! `idle_session_timeout` of a few slices; and who has waited a whole slice for one place tries the key,
+//! which costs order, never safety.
+
+use std::fmt::Write as _;
+
+use super::conditions::suffix;
+use crate::failure::Refusal;
+use crate::key::Key;
+use crate::process;
+use crate::request::{LockInfo, Mode, WaitTime};
+
+/// What a wait asks for, slice after slice.
+pub(crate) struct Wait {
+    token: String,
+    keys: String,
+}
+
+/// How long a member of a line may be silent before the server ends its session.
+const IDLE_MILLIS: i32 = 2_400;
+
+impl Wait {
+    pub(crate) fn new(lock: &LockInfo) -> Self {
+        let mut keys = String::new();
+        for (key, mode) in lock.keys_and_modes() {
+            let (classid, objid, objsubid) = key.pg_locks();
+            let _ = write!(
+                keys,
+                " {} {} {} {} {} {classid}.{objid}.{objsubid}",
+                arguments(key),
+                match mode {
+                    Mode::Exclusive => "-",
+                    Mode::Shared => suffix(Mode::Shared),
+                },
+                key.head(),
+                key.member(),
+                key.class(),
+            );
+        }
+        Self {
+            token: process::unique_word(),
+            keys,
+        }
+    }
+
+    fn asks(&self, millis: i32, most: i32, state: Option<&str>) -> String {
+        let state = match state {
+            Some(state) => format!(", pg_catalog.set_config('pglock.line', '{state}', false)"),
+            None => String::new(),
+        };
+        format!(
+            "SELECT pg_catalog.set_config('pglock.wait', '{} {millis} {most} {IDLE_MILLIS} {}{}', true){state}; ",
+            self.token,
+            process::word(),
+            self.keys,
+        )
+    }
+
+    /// One slice in the line, of `millis` milliseconds; where the server must look for a deadlock, up to
+    /// `most`. [`OUTCOME`] asks what has become of it.
+    pub(crate) fn in_line(&self, millis: i32, most: i32, first: bool) -> String {
+        let new = format!("{} new 0 0 f 0 f f 0 0", self.token);
+        let asks = self.asks(millis, most, first.then_some(&new));
+        [&asks, IN_LINE].concat()
+    }
+
+    /// Waits at most so long for locks of the transaction, in the server's queue. It takes all of them or
+    /// none; an acquire that does not wait tells.
+    pub(crate) fn in_queue(&self, millis: i32) -> String {
+        [&self.asks(millis, millis, None), IN_QUEUE].concat()
+    }
+
+    /// Tries to lock all of several keys for the transaction, or none. [`OUTCOME`] asks what has become of
+    /// it.
+    pub(crate) fn try_all(&self) -> String {
+        [&self.asks(0, 0, None), TRY_ALL].concat()
+    }
+
+    /// Acquires locks for the transaction and raises every error itself, with our mark, its SQLSTATE and its
+    /// text: for drivers that tell no SQLSTATE, and where an error must be told from those of the
+    /// statements behind it. With `idle`, only where the message is its own transaction.
+    ///
+    /// It costs the server more than the lock.
+    pub(crate) fn exactly(&self, time: WaitTime, idle: bool) -> String {
+        let kind = match time {
+            WaitTime::No => "try",
+            WaitTime::InPlace(None) => "place",
+            WaitTime::OwnSlice(_) => "own",
+            WaitTime::InPlace(Some(_)) | WaitTime::Slice(_) => "wait",
+        };
+        let millis = time.limit().unwrap_or(0);
+        let asks = format!(
+            "SELECT pg_catalog.set_config('pglock.wait', '{} {millis} {} {kind} {}{}', true); ",
+            self.token,
+            u8::from(idle),
+            process::word(),
+            self.keys,
+        );
+        [&asks, EXACTLY].concat()
+    }
+
+    /// Gives back whatever a wait in line has left in the session.
+    pub(crate) fn leave(&self) -> String {
+        [&self.asks(0, 0, None), LEAVE].concat()
+    }
+
+    /// Whether an outcome is this wait's.
+    pub(crate) fn outcome<'l>(&self, line: &'l str) -> Option<Outcome<'l>> {
+        let mut words = line.split(' ');
+        let mine = words.next()? == self.token;
+        let word = words.next()?;
+        let mut settings = words.skip(6).map(|millis| millis.parse().unwrap_or(0));
+        mine.then(|| Outcome {
+            word,
+            lock_timeout: settings.next().unwrap_or(0),
+            statement_timeout: settings.next().unwrap_or(0),
+        })
+    }
+}
+
+/// What a slice in line has come to.
+pub(crate) struct Outcome<'l> {
+    /// `had`, `wait`, `direct` (the session holds one of the keys: it does not stand in line), or why the
+    /// lock is refused.
+    pub(crate) word: &'l str,
+    /// The session's own, in milliseconds; 0 is none.
+    pub(crate) lock_timeout: u64,
+    /// The session's own, in milliseconds; 0 is none.
+    pub(crate) statement_timeout: u64,
+}
+
+impl Outcome<'_> {
+    /// Why the lock is refused.
+    pub(crate) fn refusal(&self) -> Refusal {
+        Refusal::read(&self.word.replace('_', " ")).unwrap_or(Refusal::SharedSession)
+    }
+}
+
+/// Asks what has become of a slice in line.
+pub(crate) const OUTCOME: &str = "SELECT pg_catalog.current_setting('pglock.line') AS line";
+
+/// Arguments of a lock function without a space.
+fn arguments(key: &Key) -> String {
+    match key.as_pair() {
+        Some((first, second)) => format!("({first})::int,({second})::int"),
+        None => format!("({})::bigint", key.as_i64().unwrap_or_default()),
+    }
+}
+
+/// The advisory locks of the database, each once, from a single look at `pg_locks`.
+macro_rules! look {
+    () => {
+        "WITH l AS MATERIALIZED (SELECT classid::bigint AS c, objid::bigint AS o, objsubid AS s, pid, mode \
+         FROM pg_locks WHERE locktype = 'advisory' AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) "
+    };
+}
+
+/// The last place ahead of one, of a member.
+macro_rules! last_place {
+    () => {
+        "(SELECT max(p.o) FROM l p WHERE p.s = 2 AND p.c = class & 4294967295 AND p.mode = 'ExclusiveLock' \
+         AND p.o < before AND p.pid IN (SELECT m.pid FROM l m WHERE m.s = 1 AND m.c = (member >> 32) & 4294967295 \
+         AND m.o = member & 4294967295))"
+    };
+}
+
+/// Reads the question. Its locks stand from the sixth word on, six words each.
+macro_rules! asked {
+    () => {
+        "path := current_setting('search_path'); \
+         PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true); \
+         ask := string_to_array(current_setting('pglock.wait'), ' '); \
+         keys := (cardinality(ask) - 5) / 6; "
+    };
+}
+
+/// The setting has the wait's token and the session's own value.
+macro_rules! put_idle_back {
+    () => {
+        "PERFORM set_config('idle_session_timeout', substr(current_setting('pglock.idle'), length(ask[1]) + 2), false), \
+         set_config('pglock.idle', '', false); "
+    };
+}
+
+const IN_LINE: &str = concat!(
+    "DO $pglock$ \
+     DECLARE path text; ask text[]; was text[]; keys int; had int; place int; head boolean; ahead int; \
+       nested boolean; suspect boolean; own boolean; \
+       at int; args text; suffix text; h bigint; member bigint; class bigint; before bigint; last int; \
+       ends timestamptz; step text; call text; got boolean; moved boolean := false; millis int; \
+       client text; outcome text := 'wait'; limits text; kept text; \
+     BEGIN ",
+    asked!(),
+    "was := string_to_array(current_setting('pglock.line'), ' '); \
+     IF was[1] IS DISTINCT FROM ask[1] THEN \
+       RAISE EXCEPTION USING MESSAGE = 'pglock-' || ask[5] || ':shared session'; END IF; \
+     had := was[3]::int; place := was[4]::int; head := was[5]::boolean; ahead := was[6]::int; \
+     nested := was[7]::boolean; suspect := was[8]::boolean; limits := was[9] || ' ' || was[10]; \
+     client := current_setting('pglock.client', true); \
+     outcome := CASE WHEN pg_is_in_recovery() THEN 'in_recovery' \
+       WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not_postgres' \
+       WHEN now() <> statement_timestamp() THEN 'in_transaction' ELSE 'wait' END; \
+     IF outcome = 'wait' AND was[2] = 'new' THEN ",
+    "SELECT concat_ws(' ', (extract(epoch FROM current_setting('lock_timeout')::interval) * 1000)::bigint, \
+       (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint) INTO limits; \
+     member := ask[9]::bigint; class := ask[10]::bigint; before := 4294967296; ",
+    look!(),
+    "SELECT coalesce(",
+    last_place!(),
+    ", 0), coalesce(bool_or(c || '.' || o || '.' || s = ANY (ask)), false), count(*) > 0 \
+       INTO last, own, nested FROM l WHERE pid = pg_backend_pid(); \
+     IF client IS NULL OR NOT nested THEN PERFORM set_config('pglock.client', ask[5], false); \
+     ELSIF client <> ask[5] THEN \
+       IF own THEN outcome := 'shared_session'; \
+       ELSE PERFORM set_config('pglock.client', 'several', false); END IF; \
+     END IF; \
+     IF outcome = 'wait' AND own THEN outcome := 'direct'; END IF; \
+     END IF; \
+     ends := clock_timestamp() + CASE WHEN suspect THEN least(ask[3]::bigint, greatest(ask[2]::bigint, \
+       (extract(epoch FROM current_setting('deadlock_timeout')::interval) * 2000)::bigint)) ELSE ask[2]::bigint END * interval '1 ms'; \
+     WHILE outcome = 'wait' LOOP \
+       IF had = keys THEN outcome := 'had'; EXIT; END IF; \
+       at := 6 + 6 * had; args := ask[at]; suffix := CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END; \
+       h := ask[at + 2]::bigint; member := ask[at + 3]::bigint; class := ask[at + 4]::bigint; \
+       step := CASE WHEN place = 0 THEN 'join' WHEN head OR suspect THEN 'key' WHEN ahead > 0 THEN 'place' ELSE 'head' END; \
+       IF step = 'join' THEN \
+         got := false; \
+         IF was[2] <> 'new' OR had > 0 THEN \
+           IF suffix = '' OR (pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h)) THEN \
+             EXECUTE 'SELECT pg_try_advisory_lock' || suffix || '(' || args || ')' INTO got; END IF; \
+           IF got THEN had := had + 1; CONTINUE; END IF; \
+           before := 4294967296; last := NULL; \
+         END IF; \
+         kept := current_setting('idle_session_timeout', true); \
+         IF kept IS NOT NULL AND coalesce(current_setting('pglock.idle', true), '') NOT LIKE ask[1] || ' %' THEN \
+           PERFORM set_config('pglock.idle', ask[1] || ' ' || kept, false); \
+           IF extract(epoch FROM kept::interval) * 1000 NOT BETWEEN 1 AND ask[4]::int THEN \
+             PERFORM set_config('idle_session_timeout', ask[4], false); END IF; \
+         END IF; \
+         PERFORM pg_advisory_lock_shared(member); \
+         IF last IS NULL THEN ",
+    look!(),
+    "SELECT coalesce(",
+    last_place!(),
+    ", 0) INTO last; END IF; \
+         place := last + 1; \
+         WHILE NOT pg_try_advisory_lock(class::int, place) LOOP place := place + 1; END LOOP; \
+         ahead := CASE WHEN place = last + 1 THEN last ELSE place - 1 END; \
+         moved := true; CONTINUE; \
+       END IF; \
+       call := CASE step WHEN 'place' THEN '_shared(' || class || ',' || ahead || ')' \
+         WHEN 'head' THEN '(' || h || ')' ELSE suffix || '(' || args || ')' END; \
+       millis := ceil(extract(epoch FROM ends - clock_timestamp()) * 1000); \
+       got := false; \
+       IF millis >= 1 THEN BEGIN \
+         PERFORM set_config('lock_timeout', millis::text, true); \
+         EXECUTE 'SELECT pg_advisory_xact_lock' || call; PERFORM pg_sleep(0); got := true; \
+       EXCEPTION WHEN lock_not_available THEN got := false; END; END IF; \
+       IF NOT got THEN \
+         IF step = 'place' AND NOT moved AND (suffix = '' OR (pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h))) THEN \
+           EXECUTE 'SELECT pg_try_advisory_lock' || suffix || '(' || args || ')' INTO got; END IF; \
+         IF NOT got THEN EXIT; END IF; \
+         step := 'passed'; \
+       END IF; \
+       moved := true; \
+       IF step = 'place' THEN before := place; ",
+    look!(),
+    "SELECT coalesce(",
+    last_place!(),
+    ", 0) INTO ahead; \
+       ELSIF step = 'head' THEN PERFORM pg_advisory_lock(h); head := true; \
+       ELSE \
+         IF step = 'key' THEN EXECUTE 'SELECT pg_advisory_lock' || suffix || '(' || args || ')'; END IF; \
+         IF head THEN PERFORM pg_advisory_unlock(h); END IF; \
+         PERFORM pg_advisory_unlock(class::int, place), pg_advisory_unlock_shared(member); \
+         had := had + 1; place := 0; head := false; ahead := 0; suspect := false; \
+       END IF; \
+     END LOOP; \
+     IF outcome = 'wait' THEN \
+       suspect := nested AND NOT suspect AND EXISTS (WITH RECURSIVE blocker (pid) AS ( \
+         SELECT l.pid FROM pg_locks l WHERE l.granted AND l.locktype = 'advisory' AND l.pid <> pg_backend_pid() \
+           AND (l.classid || '.' || l.objid || '.' || l.objsubid = ask[at + 5] \
+             OR l.objsubid = 1 AND l.classid::bigint = (h >> 32) & 4294967295 AND l.objid::bigint = h & 4294967295 \
+             OR l.objsubid = 2 AND l.classid::bigint = class & 4294967295 AND l.objid::bigint < place) \
+         UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
+           AND NOT EXISTS (SELECT FROM pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
+         SELECT FROM blocker WHERE pid = pg_backend_pid()); \
+     ELSIF current_setting('pglock.idle', true) LIKE ask[1] || ' %' THEN ",
+    put_idle_back!(),
+    "END IF; \
+     PERFORM set_config('pglock.line', concat_ws(' ', ask[1], outcome, had, place, head::text, ahead, nested::text, suspect::text, limits), false), \
+       set_config('search_path', path, true); \
+     EXCEPTION WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[5], SQLSTATE, SQLERRM; \
+     END $pglock$; "
+);
+
+/// All of several locks, or none, without a wait: what became of it stands in the setting too.
+const TRY_ALL: &str = concat!(
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; got boolean; \
+       word text; \
+     BEGIN ",
+    asked!(),
+    "word := CASE WHEN pg_is_in_recovery() THEN 'in_recovery' \
+       WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not_postgres' \
+       WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale_snapshot' ELSE 'had' END; \
+     BEGIN \
+       FOR i IN 1 .. keys LOOP EXIT WHEN word <> 'had'; at := 6 * i; \
+         EXECUTE 'SELECT pg_try_advisory_xact_lock' || CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END || '(' || ask[at] || ')' INTO got; \
+         IF NOT got THEN RAISE lock_not_available; END IF; \
+       END LOOP; \
+     EXCEPTION WHEN lock_not_available THEN word := 'busy'; END; \
+     PERFORM set_config('pglock.line', ask[1] || ' ' || word, true), \
+       set_config('search_path', path, true); \
+     END $pglock$; "
+);
+
+const IN_QUEUE: &str = concat!(
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; \
+     BEGIN ",
+    asked!(),
+    "kept := current_setting('lock_timeout'); \
+     ends := clock_timestamp() + ask[2]::bigint * interval '1 ms'; \
+     BEGIN \
+       FOR i IN 1 .. keys LOOP at := 6 * i; \
+         millis := greatest(1, ceil(extract(epoch FROM ends - clock_timestamp()) * 1000)); \
+         PERFORM set_config('lock_timeout', millis::text, true); \
+         EXECUTE 'SELECT pg_advisory_xact_lock' || CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END || '(' || ask[at] || ')'; \
+       END LOOP; \
+       PERFORM pg_sleep(0); \
+     EXCEPTION WHEN lock_not_available THEN NULL; END; \
+     PERFORM set_config('lock_timeout', kept, true), set_config('search_path', path, true); \
+     END $pglock$; "
+);
+
+const EXACTLY: &str = concat!(
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; \
+       answer text; client text; got boolean; suffix text; \
+     BEGIN ",
+    asked!(),
+    "client := current_setting('pglock.client', true); \
+     answer := CASE WHEN pg_is_in_recovery() THEN 'in recovery' \
+       WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres' \
+       WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot' \
+       WHEN ask[3] = '1' AND now() <> statement_timestamp() THEN 'in transaction' ELSE '' END; \
+     IF answer = '' AND ask[3] = '1' AND client <> ask[5] AND EXISTS (SELECT FROM pg_locks l \
+       WHERE l.granted AND l.pid = pg_backend_pid() AND l.locktype = 'advisory' \
+       AND l.classid || '.' || l.objid || '.' || l.objsubid = ANY (ask) \
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN \
+       answer := 'shared session'; END IF; \
+     kept := current_setting('lock_timeout'); ends := clock_timestamp() + ask[2]::int * interval '1 ms'; \
+     FOR i IN 1 .. keys LOOP EXIT WHEN answer <> ''; \
+       at := 6 * i; suffix := CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END; \
+       IF ask[4] = 'try' THEN \
+         EXECUTE 'SELECT pg_try_advisory_xact_lock' || suffix || '(' || ask[at] || ')' INTO got; \
+         IF NOT got THEN answer := 'busy'; END IF; \
+       ELSE \
+         IF ask[4] = 'wait' OR ask[4] = 'own' AND kept !~ '^[1-9][0-9]{0,2}ms$' THEN \
+           millis := greatest(1, ceil(extract(epoch FROM ends - clock_timestamp()) * 1000)); \
+           PERFORM set_config('lock_timeout', millis::text, true); END IF; \
+         EXECUTE 'SELECT pg_advisory_xact_lock' || suffix || '(' || ask[at] || ')'; \
+       END IF; \
+     END LOOP; \
+     PERFORM pg_sleep(0); \
+     PERFORM set_config('lock_timeout', kept, true), set_config('search_path', path, true); \
+     IF answer <> '' THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock-' || ask[5] || ':' || answer; END IF; \
+     EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
+     WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[5], SQLSTATE, SQLERRM; \
+     END $pglock$"
+);
+
+const LEAVE: &str = concat!(
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; row record; ids text[] := '{}'; classes bigint[] := '{}'; \
+     BEGIN ",
+    asked!(),
+    "FOR i IN 1 .. keys LOOP at := 6 * i; \
+       ids := ids || ask[at + 5]; classes := classes || (ask[at + 4]::bigint & 4294967295); \
+       FOR j IN 2 .. 3 LOOP \
+         ids := ids || concat((ask[at + j]::bigint >> 32) & 4294967295, '.', ask[at + j]::bigint & 4294967295, '.1'); \
+       END LOOP; \
+     END LOOP; \
+     FOR row IN SELECT classid::bigint AS c, objid::bigint AS o, objsubid AS s, CASE mode WHEN 'ShareLock' THEN '_shared' ELSE '' END AS suffix \
+       FROM pg_locks WHERE pid = pg_backend_pid() AND granted AND locktype = 'advisory' \
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LOOP \
+       IF row.c || '.' || row.o || '.' || row.s = ANY (ids) OR row.s = 2 AND row.c = ANY (classes) AND row.suffix = '' THEN \
+         EXECUTE 'SELECT pg_advisory_unlock' || row.suffix || '(' || CASE row.s \
+           WHEN 1 THEN '(' || ((row.c << 32) | row.o) || ')::bigint' \
+           ELSE (row.c - CASE WHEN row.c > 2147483647 THEN 4294967296 ELSE 0 END) || ',' \
+             || (row.o - CASE WHEN row.o > 2147483647 THEN 4294967296 ELSE 0 END) END || ')'; \
+       END IF; \
+     END LOOP; \
+     IF current_setting('pglock.idle', true) LIKE ask[1] || ' %' THEN ",
+    put_idle_back!(),
+    "END IF; PERFORM set_config('search_path', path, true); END $pglock$; "
+);

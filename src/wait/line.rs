@@ -1,0 +1,93 @@
+//! Waiting in line: see [`crate::sql::Wait`] for what a line is.
+
+use super::{Attempt, SLICE, session};
+use crate::driver::{Failure, Refusal, Session, insist};
+use crate::error::Error;
+use crate::inspect;
+use crate::request::LockInfo;
+use crate::sql::{OUTCOME, Wait};
+
+/// Waits for a lock of the session's, slice after slice. Several keys are acquired one after the other,
+/// and kept.
+pub(super) fn wait<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    lock: &LockInfo,
+) -> Result<(), Error> {
+    let wait = Wait::new(lock);
+    let mut joined = false;
+    let ended = loop {
+        if let Err(stopped) = attempt.go_on() {
+            leave_or_end(session, &wait);
+            return Err(stopped);
+        }
+        let Some(slice) = attempt.later_wait(SLICE) else {
+            break Failure::Refused(Refusal::Busy);
+        };
+        let most = attempt.left().flatten().unwrap_or(i32::MAX);
+        let label = attempt.label();
+        let text = wait.in_line(slice, most, !joined);
+        let lines = match session.message(&[&label, attempt.first(), &text].concat(), OUTCOME) {
+            Ok(lines) => lines,
+            Err(failure) => break failure,
+        };
+        joined = true;
+        let outcome = lines.last().and_then(|line| wait.outcome(line));
+        match outcome {
+            Some(outcome) if outcome.word == "had" => return Ok(()),
+            Some(outcome) if outcome.word == "direct" => {
+                return session::wait_in_queue(session, attempt, lock);
+            }
+            Some(outcome) if outcome.word == "wait" => {
+                let (lock_timeout, statement_timeout) =
+                    (outcome.lock_timeout, outcome.statement_timeout);
+                if let Err(failure) = attempt.within(lock_timeout, statement_timeout) {
+                    break failure;
+                }
+                if attempt.is_over() {
+                    break Failure::Refused(Refusal::Busy);
+                }
+            }
+            Some(outcome) => break Failure::Refused(outcome.refusal()),
+            None => break Failure::Refused(Refusal::SharedSession),
+        }
+    };
+    Err(give_up(session, attempt, &wait, ended))
+}
+
+/// Gives back all that the wait has taken, and says why it ended.
+fn give_up<S: Session>(
+    session: &mut S,
+    attempt: &Attempt<'_>,
+    wait: &Wait,
+    ended: Failure,
+) -> Error {
+    if matches!(ended, Failure::Lost(_)) {
+        return attempt.error(ended, Vec::new());
+    }
+    let busy = ended.is_timeout() || matches!(ended, Failure::Refused(Refusal::Busy));
+    let mut holders = Vec::new();
+    if busy && attempt.request.names_holders(true) {
+        let leave = [attempt.first(), &wait.leave()].concat();
+        let (left, claims) = inspect::holders_after(session, &leave, &attempt.request.lock);
+        holders = claims;
+        if left.is_err() {
+            leave_or_end(session, wait);
+        }
+    } else {
+        leave_or_end(session, wait);
+    }
+    let ended = match ended {
+        Failure::Refused(Refusal::Busy) => Failure::timed_out("the timeout of the lock is over"),
+        ended => ended,
+    };
+    attempt.error(ended, holders)
+}
+
+/// Nothing may stay: where it cannot be given back, the session ends.
+fn leave_or_end<S: Session>(session: &mut S, wait: &Wait) {
+    match insist(|| session.send(&wait.leave())) {
+        Ok(()) | Err(Failure::Lost(_)) => {}
+        Err(_) => session.terminate(),
+    }
+}

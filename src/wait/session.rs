@@ -1,0 +1,103 @@
+//! A lock of the session's.
+
+use std::time::Instant;
+
+use super::{Attempt, SLICE, Within, explained, line};
+use crate::driver::{Failure, Refusal, Session};
+use crate::error::Error;
+use crate::failure::answer;
+use crate::request::{LockInfo, WaitTime};
+use crate::sql::{self, Client, Line};
+
+/// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
+pub(crate) fn acquire<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    lock: &LockInfo,
+) -> Result<(), Error> {
+    attempt.go_on()?;
+    let time = attempt.first_wait(SLICE);
+    let line = match attempt.request.keep_place {
+        true => Line::Pass,
+        false => Line::Respect,
+    };
+    let before = attempt.label() + attempt.first();
+    let start = Instant::now();
+    let sent = send(session, lock, &before, time, line);
+    let failure = match sent {
+        Ok(()) => return Ok(()),
+        Err(Failure::Refused(Refusal::Line)) if time == WaitTime::No => {
+            match try_past_line(session, lock) {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            }
+        }
+        Err(Failure::Refused(Refusal::Line)) => return line::wait(session, attempt, lock),
+        Err(failure) => explained(session, lock, time, start.elapsed(), failure),
+    };
+    match attempt.goes_on(&failure, time) {
+        true => line::wait(session, attempt, lock),
+        false => Err(attempt.failed(session, Within::Session, failure)),
+    }
+}
+
+/// Sends an acquire, and once more if the session must be looked at.
+fn send<S: Session>(
+    session: &mut S,
+    lock: &LockInfo,
+    before: &str,
+    time: WaitTime,
+    line: Line,
+) -> Result<(), Failure> {
+    as_client(|client| {
+        let acquire = sql::acquire_for_session(lock, time, client, line);
+        answer(session.prepared(before, &acquire))
+    })
+}
+
+/// Who holds the key already never stands in line.
+fn try_past_line<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Failure> {
+    let held = session.query(&sql::held_in_any_mode(lock))?;
+    match held.first().is_some_and(|held| held == "true") {
+        true => send(session, lock, "", WaitTime::No, Line::Pass),
+        false => Err(Failure::Refused(Refusal::Busy)),
+    }
+}
+
+/// Waits in the server's queue, as who holds one of the keys already: the server lets it past the waiters,
+/// and finds deadlocks.
+pub(super) fn wait_in_queue<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    lock: &LockInfo,
+) -> Result<(), Error> {
+    let wait = sql::Wait::new(lock);
+    loop {
+        attempt.go_on()?;
+        let time = attempt.later_wait(attempt.long_slice());
+        let label = attempt.label();
+        let sent = match time {
+            Some(millis) => {
+                session.send(&[&label, attempt.first(), &wait.in_queue(millis)].concat())
+            }
+            None => Ok(()),
+        };
+        let sent = sent.and_then(|()| send(session, lock, attempt.first(), WaitTime::No, Line::Pass));
+        match sent {
+            Ok(()) => return Ok(()),
+            Err(Failure::Refused(Refusal::Busy)) if time.is_some() && !attempt.is_over() => {}
+            Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
+        }
+    }
+}
+
+/// Sends a message. If the session bears another process's number, sends it once more, in the form
+/// that looks at what the session holds.
+pub(crate) fn as_client<R>(
+    mut send: impl FnMut(Client) -> Result<R, Failure>,
+) -> Result<R, Failure> {
+    match send(Client::Own) {
+        Err(Failure::Refused(Refusal::Stranger)) => send(Client::Other),
+        done => done,
+    }
+}
