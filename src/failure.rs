@@ -30,10 +30,14 @@ pub enum Refusal {
     NotPostgres,
     /// The reason is not known yet, and must be asked for.
     Unexplained,
+    /// No refusal: a message whose last statement fails in this way has been executed to its end.
+    Done,
+    /// Such a message came back without that: it stopped at a COPY from or to the client.
+    Unfinished,
 }
 
 impl Refusal {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
@@ -43,6 +47,8 @@ impl Refusal {
         Self::SharedSession,
         Self::NotPostgres,
         Self::Unexplained,
+        Self::Done,
+        Self::Unfinished,
     ];
 
     const fn word(self) -> &'static str {
@@ -56,6 +62,8 @@ impl Refusal {
             Self::SharedSession => "shared session",
             Self::NotPostgres => "not postgres",
             Self::Unexplained => "refused",
+            Self::Done => "done",
+            Self::Unfinished => "unfinished",
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 pub(crate) use keys::give_way;
 pub(crate) use keys::{Client, acquire_for_session, change_mode, release, roll_back_and_release};
 pub use literal::literal;
-pub(crate) use one_message::{Message, idle, may_end_transaction};
+pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::{trace, was_committed};
 pub(crate) use questions::{between_slices, held, held_by_session, why_not, why_not_released};
 pub(crate) use targets::PICKED;
