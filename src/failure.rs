@@ -32,10 +32,14 @@ pub enum Refusal {
     Stranger,
     /// Others stand in line for the lock.
     Line,
+    /// No refusal: a message whose last statement fails in this way has been executed to its end.
+    Done,
+    /// Such a message came back without that: it stopped at a COPY from or to the client.
+    Unfinished,
 }
 
 impl Refusal {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
@@ -46,6 +50,8 @@ impl Refusal {
         Self::NotPostgres,
         Self::Stranger,
         Self::Line,
+        Self::Done,
+        Self::Unfinished,
     ];
 
     const fn word(self) -> &'static str {
@@ -60,6 +66,8 @@ impl Refusal {
             Self::NotPostgres => "not postgres",
             Self::Stranger => "stranger",
             Self::Line => "line",
+            Self::Done => "done",
+            Self::Unfinished => "unfinished",
         }
     }
 

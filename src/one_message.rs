@@ -56,7 +56,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// Any statements that may run in a transaction, separated by semicolons. Each of them sees
     /// what the last holder has committed. There are no parameters: quote values with
     /// [`literal`](crate::literal). The server refuses `VACUUM`, `CREATE INDEX CONCURRENTLY` and
-    /// the like, and `COPY` from or to the client is not possible. The server sees one message:
+    /// the like, and `COPY` from or to the client is [`Error::ClientCopy`]. The server sees one message:
     /// `statement_timeout` bounds each statement, and `lock_timeout` is the caller's own for all
     /// but the acquire.
     ///
@@ -66,6 +66,9 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// transaction, the error is [`Error::LockLost`]: what came after the end is rolled back, and
     /// what came before it is committed or rolled back as the text says. It is `LockLost` too if the text
     /// committed and then failed; the error's source says with what.
+    ///
+    /// If the text contains the word `COPY`, the COMMIT is a second message: drivers return at a COPY from
+    /// or to the client, before the end of the text. `postgres` loses the connection at `COPY … FROM STDIN`.
     ///
     /// # Inside a transaction
     ///
@@ -91,6 +94,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///   [`Error::WrongScope`] as in [`run_in_transaction`](Lock::run_in_transaction). The statements
     ///   have not run.
     /// - [`Error::Body`] with the driver's error: a statement failed. All of them are rolled back.
+    /// - [`Error::ClientCopy`]: the text copies from or to the client. All of it is rolled back.
     /// - [`Error::NulByte`]: the text contains a NUL byte. Nothing was sent.
     /// - [`Error::LockLost`], [`Error::TransactionLeftOpen`]: the text ended the transaction, or
     ///   left one open, which is rolled back.
@@ -190,7 +194,7 @@ fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
 
 /// Sends the message until it is answered. Returns the answer, and how many statements of ours
 /// stand before and after the text.
-fn one_message<B: LockBackend + ?Sized, R>(
+fn one_message<B: LockBackend + ?Sized, R: Default>(
     backend: &mut B,
     request: &Request,
     text: &str,
@@ -206,13 +210,16 @@ fn one_message<B: LockBackend + ?Sized, R>(
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, true, |acquire| {
         backend.session_for(acquire)
     })?;
-    let name = sql::may_end_transaction(text).then(process::unique_word);
+    let copies = sql::may_copy(text);
+    let name = (copies || sql::may_end_transaction(text)).then(process::unique_word);
     let message = Message {
         lock,
         text,
         inside: handle.in_transaction(),
         bounded: request.timeout.is_some(),
         name: name.as_deref(),
+        copies,
+        has_rows: <B::Session as Session>::HAS_SQLSTATE,
     };
     prepared::recall(&mut handle);
     let session = &mut *handle;
@@ -231,6 +238,10 @@ fn one_message<B: LockBackend + ?Sized, R>(
         }
     };
     let done = match sent {
+        Ok(reply) if copies => match session.send(&message.finish()) {
+            Ok(()) => Ok(reply),
+            Err(failure) => Err(after(session, &message, failure)),
+        },
         Ok(reply) => settled(session, request, &message).map(|()| reply),
         Err(failure) => Err(after(session, &message, failure)),
     };
@@ -259,7 +270,7 @@ struct Sending<'m, F> {
 }
 
 impl<F> Sending<'_, F> {
-    fn until_answered<S: Session, R>(
+    fn until_answered<S: Session, R: Default>(
         &mut self,
         session: &mut S,
         attempt: &mut Attempt<'_>,
@@ -339,7 +350,7 @@ impl<F> Sending<'_, F> {
     }
 
     /// One message, or two: an error of unknown origin that may be the end of a slice is looked into.
-    fn answered<S: Session, R>(
+    fn answered<S: Session, R: Default>(
         &mut self,
         session: &mut S,
         time: WaitTime,
@@ -368,7 +379,7 @@ impl<F> Sending<'_, F> {
         }
     }
 
-    fn once<S: Session, R>(
+    fn once<S: Session, R: Default>(
         &mut self,
         session: &mut S,
         time: WaitTime,
@@ -385,7 +396,7 @@ impl<F> Sending<'_, F> {
         let Some(statement) = statement else {
             let (acquire, count) = message.acquire_exactly(time);
             let sent = (self.send)(session, &message.around(&acquire, before));
-            return of_text(sent).map(|sent| (sent, message.statements_around(count)));
+            return of_text(sent, message).map(|sent| (sent, message.statements_around(count)));
         };
         let mut count = 1;
         let mut once = |session: &mut S, statement: &Statement| {
@@ -393,7 +404,7 @@ impl<F> Sending<'_, F> {
                 count = statements;
                 (self.send)(session, &message.around(text, before))
             });
-            of_text(sent)
+            of_text(sent, message)
         };
         let sent = match once(session, &statement) {
             Err(Failure::Refused(Refusal::Stranger)) => {
@@ -406,9 +417,17 @@ impl<F> Sending<'_, F> {
     }
 }
 
-/// Tells a failure before the text from one of the text.
-fn of_text<R>(sent: Result<R, Failure>) -> Result<Result<R, Failure>, Failure> {
+/// Tells a failure before the text from one of the text. With a driver without rows, a message that may
+/// copy ends in an error. Without it, the driver has stopped at the COPY.
+fn of_text<R: Default>(
+    sent: Result<R, Failure>,
+    message: &Message<'_>,
+) -> Result<Result<R, Failure>, Failure> {
     match sent {
+        Err(Failure::Refused(Refusal::Done)) => Ok(Ok(R::default())),
+        Ok(_) if message.copies && !message.has_rows => {
+            Ok(Err(Failure::Refused(Refusal::Unfinished)))
+        }
         Err(failure) if is_of_acquire(&failure) => Err(failure),
         sent => Ok(sent),
     }
@@ -418,7 +437,7 @@ fn of_text<R>(sent: Result<R, Failure>) -> Result<Result<R, Failure>, Failure> {
 /// text can fail with any. Whether the acquire found no transaction, [`after`] finds out.
 fn is_of_acquire(failure: &Failure) -> bool {
     match failure {
-        Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
+        Failure::Refused(Refusal::NotHeld | Refusal::Unfinished) => false,
         failure => failure.is_marked(),
     }
 }
@@ -488,13 +507,19 @@ fn was_committed<S: Session>(session: &mut S, name: &str) -> Result<bool, Failur
 
 /// Cleans up after a message that failed in its text or after it, and returns the error.
 fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
-    if let Failure::Lost(source) = failure {
-        return Error::ConnectionLost {
-            lock: message.lock.clone(),
-            committing: !message.inside,
-            source,
-        };
-    }
+    let failure = match failure {
+        Failure::Lost(source) if session.is_broken() || session.send("").is_err() => {
+            return Error::ConnectionLost {
+                lock: message.lock.clone(),
+                committing: !message.inside,
+                source,
+            };
+        }
+        // The driver did not know what to do with a COPY.
+        Failure::Lost(_) if message.copies => Failure::Refused(Refusal::Unfinished),
+        Failure::Lost(source) => Failure::from_error(None, "", source),
+        failure => failure,
+    };
     let left = match message.inside {
         true => insist(|| session.send(UNDO)),
         false => insist(|| session.send("SELECT 1")),
@@ -524,17 +549,18 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         let lock = message.lock.clone();
         return Error::InTransaction { lock };
     }
-    if aborted.is_some() && !message.inside {
+    if !message.inside && (message.copies || aborted.is_some()) {
         let _ = insist(|| session.send("ROLLBACK"));
     }
     let lock = message.lock.clone();
     let ended = match message.name {
-        _ if matches!(failure, Failure::Refused(_)) => Ok(true),
+        _ if matches!(failure, Failure::Refused(Refusal::NotHeld)) => Ok(true),
         None => Ok(false),
         Some(_) if message.inside => Ok(undo_failed && aborted.is_none()),
         Some(name) => was_committed(session, name),
     };
     match ended {
+        Ok(false) if matches!(failure, Failure::Refused(_)) => Error::ClientCopy { lock },
         Ok(false) => failure.into(),
         // The text has ended the transaction: what came before that is as the text says.
         Ok(true) => Error::LockLost {

@@ -8,7 +8,7 @@ use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{Connection, RunQueryDsl, sql_query};
 use pglock::driver::{
-    BoxError, Failure, Finish, Opening, Replies, Session, Transacted, TransactionBackend,
+    BoxError, Failure, Finish, Opening, Session, Transacted, TransactionBackend,
 };
 use pglock::{Error, Lock, LockBackend};
 use postgres::Client;
@@ -64,9 +64,9 @@ impl Driver for PgConnection {
 
 /// The messages that pglock sends for a session lock through that driver.
 pub fn messages<S: Session>(timeout: Option<Duration>) -> Vec<String> {
-    match S::REPLIES {
-        Replies::Rows => messages_to(Recorder::<true>::default(), timeout),
-        Replies::Errors => messages_to(Recorder::<false>::default(), timeout),
+    match S::HAS_SQLSTATE {
+        true => messages_to(Recorder::<true>::default(), timeout),
+        false => messages_to(Recorder::<false>::default(), timeout),
     }
 }
 
@@ -103,25 +103,20 @@ impl<const ROWS: bool> TransactionBackend for Recorder<ROWS> {}
 impl<const ROWS: bool> Session for Recorder<ROWS> {
     type Transaction<'t> = Self;
 
-    const REPLIES: Replies = if ROWS { Replies::Rows } else { Replies::Errors };
+    const HAS_SQLSTATE: bool = ROWS;
 
     fn in_transaction(&mut self) -> bool {
         false
     }
 
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        self.messages.push(sql.to_owned());
-        Ok(())
-    }
-
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        self.messages.push(sql.to_owned());
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        self.messages.push([statements, question].concat());
         Ok(Vec::new())
     }
 
     fn transact<R>(
         &mut self,
-        _: &Opening<'_>,
+        _: &Opening,
         _: impl FnOnce(&mut Self) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         unimplemented!("only session locks are recorded")

@@ -36,6 +36,10 @@ impl Error {
                 Refusal::NotHeld => Self::LockLost { lock, source: None },
                 Refusal::SharedSession | Refusal::Stranger => Self::SharedSession { lock },
                 Refusal::NotPostgres => Self::NotPostgres { lock },
+                Refusal::Done | Refusal::Unfinished => Self::Database {
+                    lock,
+                    source: "the server refused the lock, and did not say why".into(),
+                },
             },
             Failure::Lost(source) => Self::ConnectionLost {
                 lock,

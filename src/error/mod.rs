@@ -235,6 +235,16 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// The statements of a message have a COPY from or to the client in them, for which a message has no
+    /// place. All of them were rolled back.
+    #[error(
+        "the statements under {lock} copy from or to the client, which is not possible in one message: all of them were rolled back; use run_in_transaction, and the driver's own COPY in it"
+    )]
+    ClientCopy {
+        /// The lock; it was released with the transaction.
+        lock: LockInfo,
+    },
+
     /// The server did not say how a text had ended that contains a word like COMMIT: each question was
     /// cancelled, or failed otherwise. See [`Lock::batch_execute`](crate::Lock::batch_execute).
     #[error(
@@ -468,6 +478,7 @@ impl Error {
             | Self::LockTableFull { lock, .. }
             | Self::TransactionLeftOpen { lock, .. }
             | Self::NotCommitted { lock, .. }
+            | Self::ClientCopy { lock }
             | Self::CommitUnknown { lock, .. }
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }

@@ -43,7 +43,7 @@ pub(crate) use keys::{
 };
 pub(crate) use line::{OUTCOME, Wait};
 pub use literal::literal;
-pub(crate) use one_message::{Message, idle, may_end_transaction};
+pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::{trace, was_committed};
 pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};
 pub use statement::{Parameter, Statement};

@@ -6,7 +6,7 @@
 use super::keys::{self, Client, IDLE, Inside, Named};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
-use super::{RELEASE, SAVEPOINT, ours, targets};
+use super::{RELEASE, SAVEPOINT, ours, raise, targets};
 use crate::request::{LockInfo, WaitTime};
 
 /// What stands in a message.
@@ -18,35 +18,71 @@ pub(crate) struct Message<'a> {
     pub(crate) inside: bool,
     /// Whether the caller's timeout bounds the wait, which takes a statement in front.
     pub(crate) bounded: bool,
-    /// The transaction's name, where the text may end the transaction.
+    /// The transaction's name, where the text may end the transaction, or may copy.
     pub(crate) name: Option<&'a str>,
+    /// Whether the text may copy from or to the client. Drivers return at the COPY, before the end of the
+    /// message: with an error, or as if all were done. So the message does not commit, nor does it release
+    /// its savepoint: a second one does, once the first has been seen to end.
+    pub(crate) copies: bool,
+    /// Whether the driver returns what comes behind a COPY. Without that, a message ends in an error that
+    /// shows that it has ended.
+    pub(crate) has_rows: bool,
 }
 
 impl Message<'_> {
     /// The message around an acquire. The text stands on lines of its own, for it may end with a comment.
     pub(crate) fn around(&self, acquire: &str, label: &str) -> String {
-        let (before, after) = match self.inside {
-            true => (SAVEPOINT, ["; ", RELEASE].concat()),
-            false => ("", String::new()),
+        let before = if self.inside { SAVEPOINT } else { "" };
+        let begin = match self.copies && !self.inside {
+            true => "; BEGIN",
+            false => "",
         };
-        let check = match self.name {
-            Some(name) => {
-                let trace = ours::trace(self.lock);
-                format!("; {}", ours::still_ours(ours::MESSAGE, name, &trace))
-            }
-            None => String::new(),
-        };
+        let after = self.after();
         [
-            label, before, acquire, ";\n", self.text, "\n", &check, &after,
+            label, before, acquire, begin, ";\n", self.text, "\n", &after,
         ]
         .concat()
     }
 
+    fn after(&self) -> String {
+        let check = self
+            .check()
+            .map_or_else(String::new, |check| format!("; {check}"));
+        if self.copies && !self.has_rows {
+            return format!("{check}; SAVEPOINT pglock_end; {}", raise("false", "'done'"));
+        }
+        match self.inside && !self.copies {
+            true => [&check, "; ", RELEASE].concat(),
+            false => check,
+        }
+    }
+
+    fn check(&self) -> Option<String> {
+        let name = self.name?;
+        let trace = ours::trace(self.lock);
+        Some(ours::still_ours(ours::MESSAGE, name, &trace))
+    }
+
+    /// The second message, after a text that may copy.
+    pub(crate) fn finish(&self) -> String {
+        let back = match self.has_rows {
+            true => "",
+            false => "ROLLBACK TO SAVEPOINT pglock_end; ",
+        };
+        let check = self.check().unwrap_or_default();
+        let end = if self.inside { RELEASE } else { "COMMIT" };
+        format!("{back}{check}; {end}")
+    }
+
     /// How many statements of ours stand in front of the text, where `acquire` is so many, and behind it.
     pub(crate) fn statements_around(&self, acquire: usize) -> (usize, usize) {
-        let savepoint = usize::from(self.inside);
+        let begin = usize::from(self.copies && !self.inside);
         let before = usize::from(self.inside || self.bounded);
-        (acquire + before, savepoint + usize::from(self.name.is_some()))
+        let release = usize::from(self.inside && !self.copies);
+        (
+            acquire + before + begin,
+            release + usize::from(self.name.is_some()),
+        )
     }
 
     fn named(&self) -> Option<Named<'_>> {
@@ -88,15 +124,26 @@ pub(crate) fn idle() -> Statement {
     Statement::new(idle, "'in transaction'")
 }
 
+/// Whether a text may copy from or to the client: no function can.
+pub(crate) fn may_copy(text: &str) -> bool {
+    has_word(text, &["copy"])
+}
+
 /// Whether a text may begin or end a transaction: without one of these words it cannot. A CALL can
 /// commit only in a message of its own.
 pub(crate) fn may_end_transaction(text: &str) -> bool {
-    const WORDS: [&str; 7] = [
-        "begin", "start", "commit", "end", "rollback", "abort", "prepare",
-    ];
+    has_word(
+        text,
+        &[
+            "begin", "start", "commit", "end", "rollback", "abort", "prepare",
+        ],
+    )
+}
+
+fn has_word(text: &str, known: &[&str]) -> bool {
     let in_word = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || c == '_' || c == '$';
     let mut words = text.split(|c| !in_word(c));
-    words.any(|word| WORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
+    words.any(|word| known.iter().any(|known| known.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]

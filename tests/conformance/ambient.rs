@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pglock::driver::{BoxError, Replies, Session};
+use pglock::driver::{BoxError, Session};
 use pglock::{Error, Lock, try_with_lock, with_lock, with_transaction_lock};
 
 use crate::harness::{Harness, on, sql};
@@ -113,7 +113,7 @@ pub fn a_transaction_that_idles_too_long_is_told<H: Harness>() {
 /// The server's reason is the error's source, unless a slow client got it together with its last
 /// reply. Of several messages, libpq gives diesel only the last, which is libpq's own.
 fn assert_reason<H: Harness>(source: &BoxError, told_early: bool) {
-    if crate::SessionOf::<'_, H>::REPLIES == Replies::Rows && !told_early {
+    if crate::SessionOf::<'_, H>::HAS_SQLSTATE && !told_early {
         assert!(format!("{source:?}").contains("timeout"), "{source:?}");
     }
 }

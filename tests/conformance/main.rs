@@ -148,6 +148,7 @@ macro_rules! outside_a_transaction {
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
                 an_error_like_a_lost_connection_loses_none,
+                a_copy_that_the_body_leaves_open_keeps_no_lock,
             }
         }
     };

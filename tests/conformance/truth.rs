@@ -1,6 +1,9 @@
 //! What is told is what happened.
 
-use pglock::{Error, IntoTarget, Lock, Row, Table as Whole, transaction_lock};
+use pglock::{
+    Error, IntoTarget, Lock, Row, Table as Whole, transaction_lock, with_lock,
+    with_transaction_lock,
+};
 
 use crate::harness::{Harness, InTransaction, holds, on, sql};
 use crate::oracle::{Oracle, Table, unique_key, unique_name};
@@ -155,6 +158,34 @@ pub fn an_error_like_a_lost_connection_leaves_the_transaction_usable<H: InTransa
                 "{state}: {refused:?}"
             );
             on(backend, &table.assert_rows(1)).unwrap();
+        });
+    }
+}
+
+/// A driver can return at a COPY from or to the client as if all were done. What the body is told is the
+/// driver's affair; the lock is not left on the connection, and nothing is called committed that is not.
+pub fn a_copy_that_the_body_leaves_open_keeps_no_lock<H: Harness>() {
+    for copy in ["FROM STDIN", "TO STDOUT"] {
+        let (key, mut oracle) = (unique_key(), Oracle::new());
+        let table = Table::new();
+        let text = format!("{}; COPY {} {copy}", table.insert(), table.name);
+        H::with(|backend| {
+            let _ = with_lock(backend, &key, |conn| sql(conn, &text));
+            oracle.wait_until_free(&key);
+        });
+        let before = table.rows();
+        H::with(|backend| {
+            let done = with_transaction_lock(backend, &key, |tx| sql(tx, &text));
+            oracle.wait_until_free(&key);
+            let committed = i64::from(done.is_ok());
+            assert_eq!(table.rows(), before + committed, "{copy}: {done:?}");
+            let swallowed = Lock::new(&mut *backend, &key).run_in_transaction(|tx| {
+                let _ = sql(tx, &text);
+                Ok::<_, Error>(())
+            });
+            oracle.wait_until_free(&key);
+            let committed = committed + i64::from(swallowed.is_ok());
+            assert_eq!(table.rows(), before + committed, "{copy}: {swallowed:?}");
         });
     }
 }

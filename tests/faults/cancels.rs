@@ -125,14 +125,14 @@ impl<C: Session> Session for Faulty<C> {
         self.connection.is_broken()
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        self.fails(sql)?;
-        self.connection.query(sql)
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        self.fails(&[statements, question].concat())?;
+        self.connection.message(statements, question)
     }
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut C::Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         self.connection.transact(opening, body)

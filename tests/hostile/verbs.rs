@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pglock::driver::{Refusal, Replies, Session};
+use pglock::driver::{Refusal, Session};
 use pglock::{Error, FirstFree, Lock, LockGuard, Mode, Table, inspect};
 use pglock::{transaction_lock, try_with_lock, with_lock, with_transaction_lock};
 use proptest::prelude::*;
@@ -98,10 +98,7 @@ impl Check<'_> {
 impl Verb {
     /// The error names the `Ok` that the server did not give.
     pub fn call<C: Calls>(self, connection: &mut C, log: &Log) -> Result<(), String> {
-        let is_refusal = match C::REPLIES {
-            Replies::Rows => |row: &str| Refusal::read(row).is_some(),
-            Replies::Errors => |_: &str| false,
-        };
+        let is_refusal = |row: &str| Refusal::read(row).is_some();
         let mut check = Check {
             log,
             is_refusal,

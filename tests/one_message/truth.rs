@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use pglock::driver::{BoxError, Failure, Finish, Opening, Replies, Session, Transacted};
+use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Transacted};
 use pglock::{Error, Key, Lock, LockBackend};
 
 use crate::harness::{Harness, InTransaction, on};
@@ -159,25 +159,24 @@ impl<S: Session> LockBackend for Canceled<'_, S> {
 impl<S: Session> Session for Canceled<'_, S> {
     type Transaction<'t> = S::Transaction<'t>;
 
-    const REPLIES: Replies = S::REPLIES;
+    const HAS_SQLSTATE: bool = S::HAS_SQLSTATE;
 
     fn in_transaction(&mut self) -> bool {
         self.session.in_transaction()
     }
 
-    fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
-        let sql = self.next(sql);
-        self.session.query(sql)
-    }
-
-    fn send(&mut self, sql: &str) -> Result<(), Failure> {
-        let sql = self.next(sql);
-        self.session.send(sql)
+    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
+        if statements.is_empty() {
+            let question = self.next(question);
+            return self.session.message("", question);
+        }
+        let statements = self.next(statements);
+        self.session.message(statements, question)
     }
 
     fn transact<R>(
         &mut self,
-        opening: &Opening<'_>,
+        opening: &Opening,
         body: impl FnOnce(&mut Self::Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         self.session.transact(opening, body)
