@@ -29,9 +29,10 @@ pub(crate) fn guard<H: SessionHandle>(
     let (scope, hold) = if handle.place().is_some_and(QueuePlace::takes_over) {
         (Scope::Session, waiting.acquired())
     } else {
-        on_session(&mut *handle, &mut attempt, waiting)?
+        let acquired = on_session(&mut *handle, &mut attempt, waiting);
+        prepared::keep(&mut handle, acquired.is_err());
+        acquired?
     };
-    prepared::keep(&mut handle, false);
     Ok(LockGuard::new(handle, request, scope, hold))
 }
 
@@ -126,7 +127,9 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     hold.end(match (&ended, finish) {
         _ if inside => Outcome::Kept,
         (Ok(()), Finish::Commit) => Outcome::Released,
-        (Ok(()), Finish::Rollback | Finish::Leave) | (Err(Failure::Sql { .. }), _) => Outcome::RolledBack,
+        (Ok(()), Finish::Rollback | Finish::Leave) | (Err(Failure::Sql { .. }), _) => {
+            Outcome::RolledBack
+        }
         (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
     });
     Ok(result.and_then(|value| match ended {
@@ -172,12 +175,19 @@ fn in_own_transaction<S: Session, R>(
             _ => None,
         };
         let label = attempt.label();
-        let block = sql::acquire_target(lock, time, named.map(Named::text).as_deref(), true, S::HAS_SQLSTATE);
+        let block = sql::acquire_target(
+            lock,
+            time,
+            named.map(Named::text).as_deref(),
+            true,
+            S::HAS_SQLSTATE,
+        );
         let done = if let Some(block) = block {
             let before = [&label, attempt.first(), &*block].concat();
             targeted(session, before, &commit, run, || {
                 let named = named.map(Named::text);
-                let text = sql::acquire_target(lock, time, named.as_deref(), false, S::HAS_SQLSTATE);
+                let text =
+                    sql::acquire_target(lock, time, named.as_deref(), false, S::HAS_SQLSTATE);
                 [&label, sql::FIRST, &*text.unwrap_or_default()].concat()
             })
         } else {

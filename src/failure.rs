@@ -78,7 +78,6 @@ impl Refusal {
             .into_iter()
             .find(|refusal| text.starts_with(refusal.word()))
     }
-
 }
 
 /// Whether a statement did its work: then it has no row.

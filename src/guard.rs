@@ -131,10 +131,12 @@ where
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
             Scope::Transaction => {
                 let held = session.query(&[&label, &*sql::held(&guard.lock)].concat());
-                held.and_then(|held| match held.first().is_some_and(|held| held == "true") {
-                    true => Ok(()),
-                    false => Err(Failure::Refused(Refusal::NotHeld)),
-                })
+                held.and_then(
+                    |held| match held.first().is_some_and(|held| held == "true") {
+                        true => Ok(()),
+                        false => Err(Failure::Refused(Refusal::NotHeld)),
+                    },
+                )
             }
         };
         match reply {

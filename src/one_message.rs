@@ -336,13 +336,21 @@ impl<F> Sending<'_, F> {
             let start = Instant::now();
             let text = [&attempt.label(), attempt.first(), &wait.in_queue(millis)].concat();
             match session.send(&text) {
-                Ok(()) if start.elapsed() >= Duration::from_millis(u64::from(millis.unsigned_abs())) => {}
+                Ok(())
+                    if start.elapsed()
+                        >= Duration::from_millis(u64::from(millis.unsigned_abs())) => {}
                 Ok(()) => {
                     let limit = attempt.later_wait(attempt.long_slice());
                     return Ok(limit.map_or(WaitTime::No, WaitTime::Slice));
                 }
                 Err(failure) => {
-                    let failure = explained(session, self.message.lock, WaitTime::No, start.elapsed(), failure);
+                    let failure = explained(
+                        session,
+                        self.message.lock,
+                        WaitTime::No,
+                        start.elapsed(),
+                        failure,
+                    );
                     return failed(attempt, session, failure);
                 }
             }
@@ -400,8 +408,12 @@ impl<F> Sending<'_, F> {
         };
         let mut count = 1;
         let mut once = |session: &mut S, statement: &Statement| {
+            let mut again = false;
             let sent = prepared::with(session, statement, |session, text, statements| {
                 count = statements;
+                if std::mem::replace(&mut again, true) && message.inside {
+                    session.send(UNDO)?;
+                }
                 (self.send)(session, &message.around(text, before))
             });
             of_text(sent, message)
@@ -446,7 +458,9 @@ fn is_of_acquire(failure: &Failure) -> bool {
 fn may_end_slice(failure: &Failure, time: WaitTime, elapsed: Duration) -> bool {
     let is_over = |millis: i32| elapsed.as_millis() >= u128::from(millis.unsigned_abs());
     match time {
-        WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) if failure.is_unknown() => is_over(millis),
+        WaitTime::Slice(millis) | WaitTime::OwnSlice(millis) if failure.is_unknown() => {
+            is_over(millis)
+        }
         WaitTime::Slice(millis) => failure.is_timeout() && is_over(millis),
         WaitTime::OwnSlice(_) => failure.is_timeout(), // the session's own may be shorter
         WaitTime::No | WaitTime::InPlace(_) => false,

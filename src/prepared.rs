@@ -11,12 +11,14 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::driver::{Failure, Session, SessionHandle};
+use crate::driver::{Failure, Refusal, Session, SessionHandle};
 use crate::sql::{Statement, name, prepare_once};
 
 /// What a session is known to have prepared.
 #[derive(Debug, Default, Clone)]
 pub struct Known {
+    /// Which connection's it is; 0 is none's yet.
+    connection: u64,
     used: Vec<u64>,
     prepared: Vec<u64>,
     /// Whether its statements were gone twice, or it cannot prepare any.
@@ -37,6 +39,7 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 static RIGHT: AtomicU64 = AtomicU64::new(0);
 static WRONG: AtomicU64 = AtomicU64::new(0);
 
@@ -98,10 +101,7 @@ impl Sent {
     pub(crate) fn is_gone<T>(&self, reply: &Result<T, Failure>) -> bool {
         let gone = match reply {
             Ok(_) => false,
-            Err(failure) if self.form == Form::Text => {
-                let _ = failure;
-                return false;
-            }
+            Err(_) if self.form == Form::Text => return false,
             Err(failure) => failure.is_missing(&name(self.id)),
         };
         let refused = matches!(reply, Err(failure) if self.form == Form::Prepare && failure.is_without_blocks());
@@ -138,9 +138,23 @@ pub(crate) fn run<S: Session>(
     before: &str,
     statement: &Statement,
 ) -> Result<Vec<String>, Failure> {
+    let mut again = false;
     with(session, statement, |session, text, _| {
-        session.query(&[before, text].concat())
+        let reply = session.query(&[before, text].concat());
+        match std::mem::replace(&mut again, true) {
+            true => reply.map_err(after_abort),
+            false => reply,
+        }
     })
+}
+
+/// The session did not have a statement, which was an error: in a raw BEGIN of the caller's, that has
+/// aborted the transaction.
+pub(crate) fn after_abort(failure: Failure) -> Failure {
+    match failure.may_be_aborted_transaction() {
+        true => Failure::Refused(Refusal::InTransaction),
+        false => failure,
+    }
 }
 
 /// Sends a statement as part of a message, in the form that the session knows it by: `send` gets the text, and
@@ -198,9 +212,13 @@ pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
     let Some(kept) = handle.known() else {
         return;
     };
+    if kept.connection == 0 {
+        kept.connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    }
     let known = kept.clone();
     MEMORY.with_borrow_mut(|memory| {
-        if !(memory.exact && memory.at[0] == here) {
+        let same = memory.exact && memory.known.connection == known.connection;
+        if !(same && memory.at[0] == here) {
             *memory = Memory {
                 at: [here, 0],
                 known,
@@ -218,7 +236,8 @@ pub(crate) fn keep<H: SessionHandle>(handle: &mut H, forget: bool) {
         return;
     };
     MEMORY.with_borrow_mut(|memory| {
-        if memory.exact && memory.at[0] == here {
+        let same = memory.exact && memory.known.connection == kept.connection;
+        if same && memory.at[0] == here {
             kept.clone_from(&memory.known);
             if forget {
                 *memory = Memory::default();

@@ -7,9 +7,7 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{Connection, RunQueryDsl, sql_query};
-use pglock::driver::{
-    BoxError, Failure, Finish, Opening, Session, Transacted, TransactionBackend,
-};
+use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Transacted, TransactionBackend};
 use pglock::{Error, Lock, LockBackend};
 use postgres::Client;
 

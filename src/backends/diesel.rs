@@ -58,10 +58,14 @@ impl Session for PgConnection {
     }
 
     fn prepared(&mut self, _: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        let mut gone = false;
         if !prepared::is_text_only(self) {
             let lines = lines(self, Typed::new(statement));
             match &lines {
-                Err(failure) if failure.is_missing("__diesel_stmt_") => prepared::give_up(self),
+                Err(failure) if failure.is_missing("__diesel_stmt_") => {
+                    prepared::give_up(self);
+                    gone = true;
+                }
                 Ok(lines) if is_in_transaction(lines) && !is_in_one_transaction(self)? => {
                     prepared::give_up(self);
                 }
@@ -72,6 +76,7 @@ impl Session for PgConnection {
         match self.send(&text) {
             Ok(()) => Ok(Vec::new()),
             Err(Failure::Refused(refusal)) => Ok(vec![refusal.to_string()]),
+            Err(failure) if gone => Err(prepared::after_abort(failure)),
             Err(failure) => Err(failure),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::candidate::{Candidate, End, Memory};
 use super::lease::Moment;
 use super::office::{Duty, Office};
-use crate::driver::{Refusal, LockBackend, Session};
+use crate::driver::{LockBackend, Refusal, Session};
 use crate::error::Error;
 use crate::failure::{BoxError, Failure};
 
@@ -104,7 +104,11 @@ pub(super) fn keep<S: Session>(session: &mut S, office: &Office, question: &str)
 
 /// Whether the session still holds the lock.
 pub(super) fn ask<S: Session>(session: &mut S, question: &str) -> Result<(), Failure> {
-    match session.query(question)?.first().is_some_and(|held| held == "true") {
+    match session
+        .query(question)?
+        .first()
+        .is_some_and(|held| held == "true")
+    {
         true => Ok(()),
         false => Err(Failure::Refused(Refusal::NotHeld)),
     }

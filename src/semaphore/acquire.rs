@@ -168,7 +168,9 @@ impl Asked<'_> {
         attempt.slice_in()?;
         let stuck = session.query(&sql::all_slots_wait_for_us(self.lock))?;
         match stuck.first().is_some_and(|stuck| stuck == "true") {
-            true => Err(Failure::deadlock("the holders of all slots wait for this session")),
+            true => Err(Failure::deadlock(
+                "the holders of all slots wait for this session",
+            )),
             false => Ok(()),
         }
     }

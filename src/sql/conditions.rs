@@ -1,7 +1,7 @@
 //! What tries, waits for and exchanges locks, as parts of a condition.
 
-use super::statement::{Conditions, Parameter};
 use super::Line;
+use super::statement::{Conditions, Parameter};
 use crate::key::Key;
 use crate::request::{LockInfo, Mode, WaitTime};
 
@@ -40,7 +40,10 @@ impl Locks {
     }
 
     fn all(&self, condition: impl Fn(&str, Mode, &str) -> String) -> String {
-        let all = self.keys.iter().map(|(key, mode, head)| condition(key, *mode, head));
+        let all = self
+            .keys
+            .iter()
+            .map(|(key, mode, head)| condition(key, *mode, head));
         all.collect::<Vec<_>>().join(" AND ")
     }
 
@@ -73,7 +76,10 @@ impl Locks {
         time: WaitTime,
         line: Line,
     ) -> String {
-        let shared = self.keys.iter().filter(|(_, mode, _)| *mode == Mode::Shared);
+        let shared = self
+            .keys
+            .iter()
+            .filter(|(_, mode, _)| *mode == Mode::Shared);
         let shared: Vec<_> = match line {
             Line::Respect => shared.map(|(_, _, head)| nobody_is_head(head)).collect(),
             Line::Pass => Vec::new(),

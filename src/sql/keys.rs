@@ -5,9 +5,9 @@
 //! is done, a statement without rows can no longer be cancelled. So a statement that fails has taken
 //! no lock for the session, and released none, and can be sent again.
 
-use super::{advisory_rows, ours};
 use super::conditions::{Locks, all_released};
 use super::statement::{Conditions, Statement};
+use super::{advisory_rows, ours};
 use crate::failure::Refusal;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
@@ -102,7 +102,10 @@ pub(super) fn allowed_for_session(
         conditions.and(&[condition]);
     }
     let stranger = match client {
-        Client::Own => format!("WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'", Refusal::Stranger),
+        Client::Own => format!(
+            "WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'",
+            Refusal::Stranger
+        ),
         Client::Other => format!(
             "WHEN {CLIENT} NOT IN ({me}, 'several') OR {} THEN '{}'",
             held_here(lock),
@@ -279,7 +282,10 @@ pub(crate) fn acquire_in_transaction(
         let (alone, otherwise) = match client {
             Client::Own => {
                 let me = conditions.text_parameter(process::word());
-                (format!("coalesce({CLIENT}, {me}) = {me}"), Refusal::Stranger)
+                (
+                    format!("coalesce({CLIENT}, {me}) = {me}"),
+                    Refusal::Stranger,
+                )
             }
             Client::Other => (format!("NOT {}", held_here(lock)), Refusal::SharedSession),
         };

@@ -75,16 +75,17 @@ pub(crate) fn commit(name: &str, trace: &str) -> String {
 }
 
 /// Stands in front of an acquire in the caller's transaction. The name is the same everywhere, for
-/// `pg_stat_statements` would have each of them; a savepoint of that name that the caller may have is hidden
-/// only until ours is released.
-pub(crate) const SAVEPOINT: &str = "SAVEPOINT pglock; ";
+/// `pg_stat_statements` would have each of them. None of the caller's may have it: in a transaction that was
+/// aborted before, [`UNDO`] would go back to that.
+pub(crate) const SAVEPOINT: &str = "SAVEPOINT pglock_before_lock; ";
 
 /// Ends [`SAVEPOINT`].
-pub(crate) const RELEASE: &str = "RELEASE SAVEPOINT pglock";
+pub(crate) const RELEASE: &str = "RELEASE SAVEPOINT pglock_before_lock";
 
 /// Leaves the caller's transaction as it was before a failed statement behind a savepoint, its
 /// settings included.
-pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT pglock; RELEASE SAVEPOINT pglock; ";
+pub(crate) const UNDO: &str =
+    "ROLLBACK TO SAVEPOINT pglock_before_lock; RELEASE SAVEPOINT pglock_before_lock; ";
 
 /// The savepoint around a body, where a driver allows a name: one for each depth. After a rollback to it a
 /// driver leaves it open, and the next of that name must not hide those around it.

@@ -49,7 +49,10 @@ impl Message<'_> {
             .check()
             .map_or_else(String::new, |check| format!("; {check}"));
         if self.copies && !self.has_rows {
-            return format!("{check}; SAVEPOINT pglock_end; {}", raise("false", "'done'"));
+            return format!(
+                "{check}; SAVEPOINT pglock_end; {}",
+                raise("false", "'done'")
+            );
         }
         match self.inside && !self.copies {
             true => [&check, "; ", RELEASE].concat(),

@@ -87,7 +87,10 @@ mod tests {
     fn a_situation_is_read() {
         let situation = Situation::read(&["t 1000 300 0".to_owned()]).unwrap();
         assert!(situation.holds);
-        assert_eq!((situation.lock_timeout, situation.statement_timeout), (300, 0));
+        assert_eq!(
+            (situation.lock_timeout, situation.statement_timeout),
+            (300, 0)
+        );
         assert!(Situation::read(&[]).is_none());
     }
 }

@@ -33,7 +33,11 @@ impl Slots<'_> {
         if !at_head {
             conditions.and(&[&first_come]);
         }
-        let slots: Vec<_> = self.order.iter().map(|slot| self.slot(&mut conditions, slot)).collect();
+        let slots: Vec<_> = self
+            .order
+            .iter()
+            .map(|slot| self.slot(&mut conditions, slot))
+            .collect();
         if let Some((mine, first, _)) = slots.first() {
             conditions.and(&[mine, "pg_catalog.pg_try_advisory_lock(", first, ")"]);
         }

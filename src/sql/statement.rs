@@ -269,7 +269,11 @@ mod tests {
     fn only_the_shape_makes_the_id() {
         let (one, other) = (statement(), statement().raising());
         assert_ne!(one.id(), other.id());
-        assert!(other.prepare(1).contains("pg_catalog.concat($5, 'busy')::int"));
+        assert!(
+            other
+                .prepare(1)
+                .contains("pg_catalog.concat($5, 'busy')::int")
+        );
         assert!(other.text().contains(&mark()));
     }
 }

@@ -17,7 +17,11 @@ fn statements(lock: &LockInfo) -> Vec<Statement> {
             statements.push(acquire_for_session(lock, time, Client::Own, line));
         }
         for inside in [Inside::Callers, Inside::Own, Inside::Message] {
-            for named in [None, Some(Named::Transaction("x")), Some(Named::Message("x"))] {
+            for named in [
+                None,
+                Some(Named::Transaction("x")),
+                Some(Named::Message("x")),
+            ] {
                 let client = Client::Own;
                 statements.push(acquire_in_transaction(lock, time, inside, client, named));
             }
@@ -39,14 +43,27 @@ fn of_a_semaphore(lock: &LockInfo, held: usize) -> Vec<Statement> {
         held: &lock.keys()[..held],
         queue: &queue,
     };
-    [false, true].map(|at_head| slots.attempt(Client::Own, at_head)).into()
+    [false, true]
+        .map(|at_head| slots.attempt(Client::Own, at_head))
+        .into()
 }
 
 fn looking(lock: &LockInfo) -> Vec<Statement> {
     let mut statements = of_a_semaphore(lock, 1);
     let other = Client::Other;
-    statements.push(acquire_for_session(lock, WaitTime::No, other, Line::Respect));
-    statements.push(acquire_in_transaction(lock, WaitTime::No, Inside::Own, other, None));
+    statements.push(acquire_for_session(
+        lock,
+        WaitTime::No,
+        other,
+        Line::Respect,
+    ));
+    statements.push(acquire_in_transaction(
+        lock,
+        WaitTime::No,
+        Inside::Own,
+        other,
+        None,
+    ));
     statements
 }
 
@@ -55,7 +72,10 @@ fn looking(lock: &LockInfo) -> Vec<Statement> {
 fn a_prepared_statement_is_the_same_for_all_keys() {
     let of = |one: i64, other: i64| {
         let lock = Request::on_keys(vec![Key::from(one), Key::from((1, other as i32))]).lock;
-        statements(&lock).iter().map(Statement::id).collect::<Vec<_>>()
+        statements(&lock)
+            .iter()
+            .map(Statement::id)
+            .collect::<Vec<_>>()
     };
     assert_eq!(of(1, 2), of(i64::MIN, -3));
 }
@@ -111,7 +131,10 @@ fn a_server_that_is_not_postgres_is_asked_for() {
     }
     for statement in statements {
         let text = statement.text();
-        assert!(text.contains("current_setting('crdb_version', true)"), "{text}");
+        assert!(
+            text.contains("current_setting('crdb_version', true)"),
+            "{text}"
+        );
         assert!(text.contains("pg_is_in_recovery()"), "{text}");
     }
 }
@@ -120,7 +143,8 @@ fn a_server_that_is_not_postgres_is_asked_for() {
 #[test]
 fn every_function_has_its_schema() {
     const KEYWORDS: [&str; 11] = [
-        "coalesce", "least", "greatest", "extract", "EXISTS", "IN", "AND", "OR", "WHERE", "NOT", "ARRAY",
+        "coalesce", "least", "greatest", "extract", "EXISTS", "IN", "AND", "OR", "WHERE", "NOT",
+        "ARRAY",
     ];
     let lock = Request::on_keys(vec![Key::from(1), Key::from((2, 3))]).lock;
     for statement in [statements(&lock), looking(&lock)].concat() {

@@ -152,7 +152,9 @@ impl<'r> Attempt<'r> {
         let waited = self.waited();
         let is_over = |limit| limit > 0 && waited >= Duration::from_millis(limit);
         if is_over(statement_timeout) {
-            return Err(Failure::canceled("the wait took as long as statement_timeout"));
+            return Err(Failure::canceled(
+                "the wait took as long as statement_timeout",
+            ));
         }
         match self.request.timeout.is_none() && is_over(lock_timeout) {
             true => Err(Failure::timed_out("the wait took as long as lock_timeout")),
@@ -263,7 +265,9 @@ pub(crate) fn explained<S: Session>(
         return failure;
     }
     let over = |millis: u64| millis > 0 && waited >= Duration::from_millis(millis);
-    let limit = time.limit().map_or(0, |millis| u64::from(millis.unsigned_abs()));
+    let limit = time
+        .limit()
+        .map_or(0, |millis| u64::from(millis.unsigned_abs()));
     if over(limit) {
         return failure.with_state(crate::failure::TIMEOUT);
     }

@@ -82,7 +82,8 @@ pub(super) fn wait_in_queue<S: Session>(
             }
             None => Ok(()),
         };
-        let sent = sent.and_then(|()| send(session, lock, attempt.first(), WaitTime::No, Line::Pass));
+        let sent =
+            sent.and_then(|()| send(session, lock, attempt.first(), WaitTime::No, Line::Pass));
         match sent {
             Ok(()) => return Ok(()),
             Err(Failure::Refused(Refusal::Busy)) if time.is_some() && !attempt.is_over() => {}

@@ -1,6 +1,6 @@
 //! A lock of the caller's transaction.
 
-use super::{Attempt, Within, explained};
+use super::{Attempt, Within};
 use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
@@ -19,10 +19,7 @@ pub(crate) fn acquire<S: Session>(
     let label = attempt.label();
     let (within, failure) = match once(session, lock, time, &label) {
         Ok(()) => return Ok(()),
-        Err((within, failure)) => (
-            within,
-            explained(session, lock, time, attempt.waited(), failure),
-        ),
+        Err(ended) => ended,
     };
     match attempt.goes_on(&failure, time) {
         true => wait(session, attempt, lock),
@@ -43,6 +40,7 @@ fn once<S: Session>(
         failure => open(failure),
     };
     let behind = |acquire: &str| [label, SAVEPOINT, acquire, "; ", RELEASE].concat();
+    let mut undo = "";
     if let Some(block) = sql::acquire_target(lock, time, None, false, S::HAS_SQLSTATE) {
         return session.send(&behind(&block)).map_err(open);
     }
@@ -52,7 +50,8 @@ fn once<S: Session>(
     let acquire = sql::acquire_in_transaction(lock, time, Inside::Callers, Client::Own, None);
     if S::HAS_SQLSTATE {
         let lines = prepared::with(session, &acquire, |session, text, _| {
-            session.query(&behind(text))
+            let undo = std::mem::replace(&mut undo, UNDO);
+            session.query(&[undo, &behind(text)].concat())
         });
         return answer(lines).map_err(released);
     }

@@ -335,13 +335,17 @@ pub fn a_deferrable_default_does_not_outlast_a_timeout<H: Harness>() {
             table.insert()
         );
         writer.client.batch_execute(&write).unwrap();
+        // diesel runs a lock of the session's by the extended protocol, in which nothing can stand in front.
+        let in_front = <crate::SessionOf<'_, H> as pglock::driver::Session>::HAS_SQLSTATE;
         for timeout in [Duration::ZERO, SHORT] {
             let mut lock = Lock::new(&mut *session, &taken).timeout(timeout);
-            let busy = lock.run(|_| Ok::<_, Error>(()));
-            assert!(
-                matches!(&busy, Err(Error::Timeout { holders, .. }) if timeout == SHORT || holders.len() == 1),
-                "{busy:?}"
-            );
+            if in_front {
+                let busy = lock.run(|_| Ok::<_, Error>(()));
+                assert!(
+                    matches!(&busy, Err(Error::Timeout { holders, .. }) if timeout == SHORT || holders.len() == 1),
+                    "{busy:?}"
+                );
+            }
             let refused = [
                 lock.run_in_transaction(|_| Ok::<_, Error>(())),
                 lock.batch_execute("SELECT 1"),
@@ -352,6 +356,9 @@ pub fn a_deferrable_default_does_not_outlast_a_timeout<H: Harness>() {
                     "{refused:?}"
                 );
             }
+        }
+        if !in_front {
+            return;
         }
         Lock::new(&mut *session, &free)
             .timeout(SHORT)

@@ -143,6 +143,7 @@ macro_rules! outside_a_transaction {
                 a_token_ends_the_wait,
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
+                a_session_that_holds_the_key_is_refused_to_transactions,
             }
             truth::{
                 a_reset_in_the_body_loses_nothing,

@@ -150,8 +150,9 @@ pub fn a_name_is_shown_where_that_was_asked_for<H: Harness>() {
 pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>() {
     let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
     let call = |function: &str, key: &Key| format!("SELECT {function}({})", key.as_i64().unwrap());
+    let ok =
+        |backend: &mut H::Backend<'_>, key: &Key| with_lock(backend, key, |_| Ok::<_, Error>(()));
     H::with(|backend| {
-        let ok = |backend: &mut _, key: &Key| with_lock(backend, key, |_| Ok::<_, Error>(()));
         ok(&mut *backend, &key).unwrap();
 
         let bears_another = "SET pglock.client = '0123456789abcdef'";
@@ -190,14 +191,67 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
         })
         .unwrap();
 
-        // A lock that the session's owner took with SQL stays the owner's.
-        on(backend, "DISCARD ALL").unwrap();
+        // A session that has lost its number may hold anybody's locks.
+        for reset in ["RESET ALL", "SET pglock.client = ''"] {
+            on(backend, reset).unwrap();
+            on(backend, &call("pg_advisory_lock", &key)).unwrap();
+            let refused = ok(&mut *backend, &key);
+            assert!(
+                matches!(refused, Err(Error::SharedSession { .. })),
+                "{reset}: {refused:?}"
+            );
+            ok(&mut *backend, &other).unwrap();
+            let refused = ok(&mut *backend, &key);
+            assert!(
+                matches!(refused, Err(Error::SharedSession { .. })),
+                "{reset}: {refused:?}"
+            );
+            oracle.holder(&key);
+            on(backend, &call("pg_advisory_unlock", &key)).unwrap();
+            ok(&mut *backend, &key).unwrap();
+            oracle.assert_free(&key);
+        }
+    });
+    // A lock that the session's owner took with SQL stays the owner's.
+    H::with(|backend| {
         on(backend, &call("pg_advisory_lock", &key)).unwrap();
         ok(&mut *backend, &key).unwrap();
         oracle.holder(&key);
-        on(backend, "DISCARD ALL").unwrap();
-        ok(&mut *backend, &key).unwrap();
-        oracle.assert_free(&key);
+    });
+}
+
+/// A pooler gives this process a server session whose lock another process holds, and the forms that begin
+/// their own transaction would get it too.
+pub fn a_session_that_holds_the_key_is_refused_to_transactions<H: Harness>() {
+    let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
+    H::with(|backend| {
+        for number in ["0123456789abcdef", ""] {
+            on(backend, &format!("SET pglock.client = '{number}'")).unwrap();
+            let lock = format!("SELECT pg_advisory_lock({})", key.as_i64().unwrap());
+            on(backend, &lock).unwrap();
+            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
+                let mut lock = Lock::new(&mut *backend, &key);
+                if let Some(timeout) = timeout {
+                    lock = lock.timeout(timeout);
+                }
+                let refused = [
+                    lock.run_in_transaction(|_| Ok::<_, Error>(())),
+                    lock.batch_execute("SELECT 1"),
+                ];
+                for refused in refused {
+                    assert!(
+                        matches!(refused, Err(Error::SharedSession { .. })),
+                        "{number:?} {timeout:?}: {refused:?}"
+                    );
+                }
+            }
+            oracle.holder(&key);
+            with_transaction_lock(&mut *backend, &other, |_| Ok::<_, Error>(())).unwrap();
+            let mut lock = Lock::new(&mut *backend, &other);
+            lock.batch_execute("SELECT 1").unwrap();
+            on(backend, "SELECT pg_advisory_unlock_all()").unwrap();
+            with_transaction_lock(&mut *backend, &key, |_| Ok::<_, Error>(())).unwrap();
+        }
     });
 }
 
