@@ -106,11 +106,7 @@ pub(super) fn allowed_for_session(
             "WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'",
             Refusal::Stranger
         ),
-        Client::Other => format!(
-            "WHEN {CLIENT} NOT IN ({me}, 'several') OR {} THEN '{}'",
-            held_here(lock),
-            Refusal::SharedSession
-        ),
+        Client::Other => held_by_another(),
     };
     format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} {stranger}")
 }
@@ -124,12 +120,23 @@ fn bear(number: &str) -> String {
 fn may_bear(lock: &LockInfo, me: &str) -> String {
     format!(
         "CASE WHEN {CLIENT} IS NOT DISTINCT FROM {me} THEN true \
-         WHEN {key} THEN false WHEN {any} THEN {nobodys} ELSE {mine} END",
+         WHEN {key} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
         key = held_here(lock),
+        found = found(),
         any = on_this_session(&advisory_rows(&[])),
         nobodys = bear("'several'"),
         mine = bear(me),
     )
+}
+
+/// Notes for the message that another's lock was found: later it could not be told from those that the
+/// message itself has taken.
+fn found() -> String {
+    "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
+}
+
+fn held_by_another() -> String {
+    format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
 }
 
 /// Whether this session holds one of the lock's keys.
@@ -282,15 +289,18 @@ pub(crate) fn acquire_in_transaction(
         let (alone, otherwise) = match client {
             Client::Own => {
                 let me = conditions.text_parameter(process::word());
-                (
-                    format!("coalesce({CLIENT}, {me}) = {me}"),
-                    Refusal::Stranger,
-                )
+                let alone = format!("coalesce({CLIENT}, {me}) = {me}");
+                let otherwise = format!("WHEN NOT ({alone}) THEN '{}'", Refusal::Stranger);
+                (alone, otherwise)
             }
-            Client::Other => (format!("NOT {}", held_here(lock)), Refusal::SharedSession),
+            Client::Other => {
+                let (held, found) = (held_here(lock), found());
+                let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
+                (alone, held_by_another())
+            }
         };
         conditions.and(&[&alone]);
-        why = format!("{why} WHEN NOT ({alone}) THEN '{otherwise}'");
+        why = format!("{why} {otherwise}");
     }
     let locks = Locks::new(&mut conditions, lock);
     let acquired = match time {

@@ -98,7 +98,7 @@ impl Step {
             Self::Lock => "pg_advisory_xact_lock",
             Self::Body => "INSERT",
             Self::Commit => "COMMIT",
-            Self::Unlock => "pg_advisory_unlock",
+            Self::Unlock => "pg_advisory_unlock(", // of an exclusive lock
         }
     }
 

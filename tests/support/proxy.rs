@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // no test that includes it uses all of it
 
+use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -268,6 +269,7 @@ impl Shared {
     ) -> io::Result<()> {
         let mut client = BufReader::new(client);
         let (mut started, mut flight) = (false, Vec::new());
+        let mut prepared = HashMap::new();
         loop {
             // The messages up to the startup message have no type:
             // https://www.postgresql.org/docs/current/protocol-message-formats.html
@@ -284,7 +286,8 @@ impl Shared {
             } else if awaits_reply(flight[start]) {
                 self.round_trips.fetch_add(1, Ordering::SeqCst);
             }
-            match self.fault_of(&flight[body..]) {
+            let text = statement(flight[start], &flight[body..], &mut prepared);
+            match self.fault_of(&text) {
                 Some(fault) if fault.point == Point::Before => go_on((fault.act)())?,
                 Some(fault) => *next_reply.lock().unwrap() = Some(fault),
                 None => {}
@@ -305,8 +308,7 @@ impl Shared {
     }
 
     /// Takes the fault, if it is for this message.
-    fn fault_of(&self, message: &[u8]) -> Option<Fault> {
-        let text = String::from_utf8_lossy(message);
+    fn fault_of(&self, text: &str) -> Option<Fault> {
         let mut fault = self.fault.lock().unwrap();
         fault.take_if(|fault| text.contains(&fault.marker))
     }
@@ -335,6 +337,35 @@ impl Shared {
             }
             client.write_all(&buffer[passed..length])?;
         }
+    }
+}
+
+/// What a message is to execute. A statement that is prepared by the protocol stands at its Bind, one that is
+/// prepared by SQL at its EXECUTE too.
+fn statement(kind: u8, body: &[u8], prepared: &mut HashMap<String, String>) -> String {
+    let mut texts = body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    match (kind, texts.next(), texts.next()) {
+        (b'P', Some(name), Some(text)) if !name.is_empty() => {
+            prepared.insert(name.into(), text.into());
+            String::new()
+        }
+        (b'B', Some(_), Some(name)) => prepared.get(&*name).cloned().unwrap_or_default(),
+        (_, Some(text), _) => {
+            let mut whole = text.to_string();
+            for (verb, known) in [("PREPARE ", false), ("EXECUTE ", true)] {
+                for (at, _) in text.match_indices(verb) {
+                    let Some((name, rest)) = text[at + verb.len()..].split_once('(') else {
+                        continue;
+                    };
+                    match known {
+                        false => drop(prepared.insert(name.to_owned(), rest.to_owned())),
+                        true => whole += prepared.get(name).map_or("", String::as_str),
+                    }
+                }
+            }
+            whole
+        }
+        _ => String::new(),
     }
 }
 
