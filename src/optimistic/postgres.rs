@@ -5,6 +5,7 @@ use postgres::types::{ToSql, Type};
 use postgres::{Column, GenericClient, Statement};
 
 use super::{Error, Version, check_next, refusal, saved};
+use crate::escape::escaped;
 use crate::sql;
 use crate::targets::TableName;
 
@@ -121,7 +122,10 @@ impl VersionedTable {
             Some(&Type::INT4 | &Type::INT8) => Ok(statement),
             other => Err(Error::VersionType {
                 table: table(),
-                found: other.map_or_else(|| "no column".to_owned(), Type::to_string),
+                found: other.map_or_else(
+                    || "no column".to_owned(),
+                    |other| escaped(other.to_string()),
+                ),
             }),
         }
     }

@@ -320,4 +320,26 @@ mod tests {
             r#"the first free row of "job" with state = new where "n > 1" (exclusive)"#
         );
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_commands_a_terminal(any in "(?s:.){0,9}", hostile in "[a\\x00-\\x9f\\u{200e}-\\u{202e}\\u{2066}-\\u{206f}]{0,9}") {
+            for text in [any, hostile] {
+                let text = text.as_str();
+                let targets: [Target; 5] = [
+                    Key::from(text.to_owned()).into(),
+                    Key::namespaced(text.to_owned(), text.to_owned()).into(),
+                    Row::new((text, text), text, text).into(),
+                    Table::new(text).into(),
+                    FirstFree::new(text, text).with(text, text).filter(text).into(),
+                ];
+                for target in targets {
+                    let lock = LockInfo::new(target, Mode::Shared);
+                    for shown in [lock.to_string(), format!("{lock:?}")] {
+                        proptest::prop_assert_eq!(crate::escape::escaped(&shown), shown);
+                    }
+                }
+            }
+        }
+    }
 }
