@@ -172,7 +172,7 @@ impl fmt::Display for Claim {
             None => f.write_str("a prepared transaction")?,
         }
         if let Some(application) = &self.application {
-            write!(f, " \"{application}\"")?;
+            write!(f, " {application:?}")?; // it may have quotes
         }
         if let Some(client) = &self.client {
             write!(f, " from {client}")?;
@@ -258,7 +258,7 @@ mod tests {
             "true",
             "false",
             "4711",
-            &digits(b"mailer"),
+            &digits(b"mailer\" from ::2"),
             &digits(b"app"),
             "::1",
             "idle in transaction",
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!((claim.waiting_for, &*claim.blocked_by), (None, &[][..]));
         assert_eq!(
             claim.to_string(),
-            "pid 4711 \"mailer\" from ::1, idle in transaction for 00:03:12"
+            r#"pid 4711 "mailer\" from ::2" from ::1, idle in transaction for 00:03:12"#
         );
     }
 
