@@ -1,6 +1,6 @@
 //! Questions to the server: queries of one text column, in one round trip on every driver.
 
-use crate::driver::{Failure, Replies, Session, while_canceled};
+use crate::driver::{Failure, Replies, Session, until_answered, while_canceled};
 use crate::sql;
 
 /// What stands before the rows, and after each of them, when they come as the text of an error.
@@ -20,7 +20,19 @@ pub(crate) fn lines<S: Session>(
     }
 }
 
-/// The same after a statement has failed behind a savepoint: rolls back to the savepoint first.
+/// Asks a yes-or-no question until there is an answer: a cancel or a timeout that hits it is none.
+pub(crate) fn whether<S: Session>(session: &mut S, query: &str) -> Result<bool, Failure> {
+    until_answered(|| match lines(session, "", query)?.first() {
+        Some(line) => Ok(line == "true"),
+        None => Err(Failure::from_error(
+            None,
+            "",
+            "the server's reply has no row",
+        )),
+    })
+}
+
+/// The same as [`lines`] after a statement has failed behind a savepoint: rolls back to the savepoint first.
 /// Returns whether that worked, and the rows; there are none if the question was not answered.
 pub(crate) fn lines_after_undo<S: Session>(
     session: &mut S,

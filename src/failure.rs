@@ -30,10 +30,14 @@ pub enum Refusal {
     NotPostgres,
     /// The reason is not known yet, and must be asked for.
     Unexplained,
+    /// No refusal: a message whose last statement fails in this way has been executed to its end.
+    Done,
+    /// Such a message came back without that: it stopped at a COPY from or to the client.
+    Unfinished,
 }
 
 impl Refusal {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
@@ -43,6 +47,8 @@ impl Refusal {
         Self::SharedSession,
         Self::NotPostgres,
         Self::Unexplained,
+        Self::Done,
+        Self::Unfinished,
     ];
 
     const fn word(self) -> &'static str {
@@ -56,6 +62,8 @@ impl Refusal {
             Self::SharedSession => "shared session",
             Self::NotPostgres => "not postgres",
             Self::Unexplained => "refused",
+            Self::Done => "done",
+            Self::Unfinished => "unfinished",
         }
     }
 
@@ -109,13 +117,17 @@ pub enum Failure {
         /// The driver's error.
         source: BoxError,
     },
-    /// The connection is gone.
+    /// The connection is gone: it does not answer any more.
     Lost(BoxError),
 }
 
 impl Failure {
     /// Classifies an error of the server's, for a driver to report. A refusal that came as an error
     /// is recognised by its text, and so is an SQLSTATE in that text.
+    ///
+    /// It is never [`Lost`](Failure::Lost): an SQLSTATE does not say that, since any statement can fail
+    /// with any of them, and a foreign server's error has that of *its* lost connection. What ends a
+    /// session has the severity FATAL or PANIC.
     pub fn from_error(sqlstate: Option<&str>, message: &str, source: impl Into<BoxError>) -> Self {
         let source = source.into();
         let mark = mark();
@@ -124,13 +136,10 @@ impl Failure {
             return Self::Refused(refusal);
         }
         let carried = marked.and_then(state_at_start);
-        match carried.or(sqlstate) {
-            Some(state) if is_connection_loss(state) => Self::Lost(source),
-            state => Self::Sql {
-                sqlstate: state.map(str::to_owned),
-                marked: carried.is_some(),
-                source,
-            },
+        Self::Sql {
+            sqlstate: carried.or(sqlstate).map(str::to_owned),
+            marked: carried.is_some(),
+            source,
         }
     }
 
@@ -152,17 +161,12 @@ impl Failure {
         matches!(self, Self::Refused(Refusal::InTransaction)) || self.has_state(ACTIVE_TRANSACTION)
     }
 
-    /// Whether two messages failed in the same words, if the driver gives no SQLSTATE.
+    /// Whether two messages failed in the same words.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (
-                Self::Sql {
-                    sqlstate: None,
-                    source,
-                    ..
-                },
-                Self::Sql { source: other, .. },
-            ) => source.to_string() == other.to_string(),
+            (Self::Sql { source, .. }, Self::Sql { source: other, .. }) => {
+                words(&**source) == words(&**other)
+            }
             _ => false,
         }
     }
@@ -171,9 +175,9 @@ impl Failure {
         matches!(self, Self::Refused(_) | Self::Sql { marked: true, .. })
     }
 
-    /// Whether the message found no transaction, or an aborted one.
-    pub(crate) fn is_without_transaction(&self) -> bool {
-        self.has_state(NO_TRANSACTION) || self.has_state(IN_FAILED_TRANSACTION)
+    /// Whether the message found no transaction, as far as its SQLSTATE shows.
+    pub(crate) fn may_be_without_transaction(&self) -> bool {
+        self.has_state(NO_TRANSACTION)
     }
 
     fn has_state(&self, state: &str) -> bool {
@@ -186,6 +190,11 @@ impl Failure {
 
     pub(crate) fn is_canceled(&self) -> bool {
         self.has_state(CANCELED)
+    }
+
+    /// Whether an earlier error is known to have aborted the transaction.
+    pub(crate) fn is_aborted_transaction(&self) -> bool {
+        self.has_state(IN_FAILED_TRANSACTION)
     }
 
     /// Whether the message failed, or may have failed if the driver gives no SQLSTATE, because an
@@ -243,6 +252,13 @@ pub(crate) const ACTIVE_TRANSACTION: &str = "25001";
 pub(crate) const NO_TRANSACTION: &str = "25P01";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 
+/// What an error and its causes say: some drivers' own text is the same for all errors of the server.
+fn words(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect()
+}
+
 /// Reads the SQLSTATE that a `DO` block puts in front of an error's text. Its form is checked,
 /// because the text of a syntax error may quote ours.
 fn state_at_start(text: &str) -> Option<&str> {
@@ -254,16 +270,6 @@ fn state_at_start(text: &str) -> Option<&str> {
     is_state.then_some(state)
 }
 
-/// Whether an error ends its session: connection exceptions, shutdowns, and three timeouts (session
-/// idle, transaction idle, transaction too long).
-fn is_connection_loss(sqlstate: &str) -> bool {
-    sqlstate.starts_with("08")
-        || matches!(
-            sqlstate,
-            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04"
-        )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,10 +279,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_the_session_is_a_lost_connection() {
-        for state in ["08006", "57P01", "57P05", "25P03", "25P04"] {
-            let failure = failure_of(Some(state), "terminating connection");
-            assert!(matches!(failure, Failure::Lost(_)), "{state}: {failure:?}");
+    fn an_sqlstate_alone_loses_no_connection() {
+        let carried = format!("{}08006 could not connect", mark());
+        for (state, message) in [
+            (Some("08006"), "gone"),
+            (Some("57P01"), "gone"),
+            (None, &carried),
+        ] {
+            let failure = failure_of(state, message);
+            assert!(matches!(failure, Failure::Sql { .. }), "{failure:?}");
         }
     }
 

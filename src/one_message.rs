@@ -9,7 +9,7 @@ use crate::driver::{Failure, LockBackend, Refusal, Replies, Session, insist};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::process;
-use crate::request::{Request, Scope, WaitTime};
+use crate::request::{LockInfo, Request, Scope, WaitTime};
 use crate::sql::{self, Message};
 use crate::telemetry::Outcome;
 
@@ -55,7 +55,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// Any statements that may run in a transaction, separated by semicolons. Each of them sees
     /// what the last holder has committed. There are no parameters: quote values with
     /// [`literal`](crate::literal). The server refuses `VACUUM`, `CREATE INDEX CONCURRENTLY` and
-    /// the like, and `COPY` from or to the client is not possible. The server sees one message:
+    /// the like, and `COPY` from or to the client is [`Error::ClientCopy`]. The server sees one message:
     /// `statement_timeout` bounds each statement, and `lock_timeout` is the caller's own for all
     /// but the acquire.
     ///
@@ -63,7 +63,11 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// `END`, `ROLLBACK`, `ABORT`, `PREPARE`, even in a string), pglock checks whether it did.
     /// Outside a transaction the check costs a second round trip. If the text ended the
     /// transaction, the error is [`Error::LockLost`]: what came after the end is rolled back, and
-    /// what came before it is committed or rolled back as the text says.
+    /// what came before it is committed or rolled back as the text says. It is `LockLost` too if the text
+    /// committed and then failed; the error's source says with what.
+    ///
+    /// If the text contains the word `COPY`, the COMMIT is a second message: drivers return at a COPY from
+    /// or to the client, before the end of the text. `postgres` loses the connection at `COPY … FROM STDIN`.
     ///
     /// # Inside a transaction
     ///
@@ -89,11 +93,14 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///   [`Error::WrongScope`] as in [`run_in_transaction`](Lock::run_in_transaction). The statements
     ///   have not run.
     /// - [`Error::Body`] with the driver's error: a statement failed. All of them are rolled back.
+    /// - [`Error::ClientCopy`]: the text copies from or to the client. All of it is rolled back.
     /// - [`Error::NulByte`]: the text contains a NUL byte. Nothing was sent.
     /// - [`Error::LockLost`], [`Error::TransactionLeftOpen`]: the text ended the transaction, or
     ///   left one open, which is rolled back.
     /// - [`Error::ConnectionLost`]: the connection broke. Outside a transaction, it is not known
     ///   whether the statements were committed.
+    /// - [`Error::CommitUnknown`]: the check behind a text with one of the words above was cancelled, a
+    ///   hundred times.
     pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
         one_message(&mut self.backend, &self.request, sql, send)?;
         Ok(())
@@ -189,7 +196,7 @@ fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
 
 /// Sends the message until it is answered. Returns the answer, and how many statements of ours
 /// stand before and after the text.
-fn one_message<B: LockBackend + ?Sized, R>(
+fn one_message<B: LockBackend + ?Sized, R: Default>(
     backend: &mut B,
     request: &Request,
     text: &str,
@@ -206,13 +213,16 @@ fn one_message<B: LockBackend + ?Sized, R>(
         backend.session_for(acquire)
     })?;
     let session = &mut *handle;
-    let name = sql::may_end_transaction(text).then(process::unique_word);
+    let copies = sql::may_copy(text);
+    let name = (copies || sql::may_end_transaction(text)).then(process::unique_word);
     let message = Message {
         lock,
         text,
         inside: session.in_transaction(),
         bounded: request.timeout.is_some(),
         name: name.as_deref(),
+        copies,
+        replies: <B::Session as Session>::REPLIES,
     };
     let within = match message.inside {
         true => Within::CallersTransaction,
@@ -223,7 +233,7 @@ fn one_message<B: LockBackend + ?Sized, R>(
     let sent = attempt.in_slices(session, within, |session, time, label| {
         let mut once = |session: &mut B::Session, time, exact| {
             let sent = send(session, &message.text(time, exact, label));
-            match sent {
+            match to_its_end(sent, &message) {
                 Err(failure) if is_of_acquire(&failure) => Err(failure),
                 sent => Ok(sent),
             }
@@ -251,24 +261,41 @@ fn one_message<B: LockBackend + ?Sized, R>(
         }
     };
     let done = match sent {
+        Ok(reply) if copies => match session.send(&message.finish()) {
+            Ok(()) => Ok(reply),
+            Err(failure) => Err(after(session, &message, failure)),
+        },
         Ok(reply) => settled(session, request, &message).map(|()| reply),
         Err(failure) => Err(after(session, &message, failure)),
     };
     waiting.acquired().end(match &done {
         Ok(_) if message.inside => Outcome::Kept,
         Ok(_) => Outcome::Released,
+        Err(Error::CommitUnknown { .. }) => Outcome::Released,
         Err(Error::LockLost { .. } | Error::ConnectionLost { .. }) => Outcome::Lost,
         Err(_) => Outcome::RolledBack,
     });
     Ok((done?, message.statements_around()))
 }
 
-/// Whether a message failed before its text began. The text itself cannot fail for lack of a
-/// transaction: an earlier error ends the message.
+/// With a driver that replies by errors alone, a message that may copy ends in one. Without it, the driver
+/// has stopped at the COPY.
+fn to_its_end<R: Default>(sent: Result<R, Failure>, message: &Message<'_>) -> Result<R, Failure> {
+    match sent {
+        Err(Failure::Refused(Refusal::Done)) => Ok(R::default()),
+        Ok(_) if message.copies && message.replies == Replies::Errors => {
+            Err(Failure::Refused(Refusal::Unfinished))
+        }
+        sent => sent,
+    }
+}
+
+/// Whether a message is known to have failed before its text began. An SQLSTATE does not show that: the
+/// text can fail with any. Whether the acquire found no transaction, [`after`] finds out.
 fn is_of_acquire(failure: &Failure) -> bool {
     match failure {
-        Failure::Refused(refusal) => *refusal != Refusal::NotHeld,
-        failure => failure.is_marked() || failure.is_without_transaction(),
+        Failure::Refused(Refusal::NotHeld | Refusal::Unfinished) => false,
+        failure => failure.is_marked(),
     }
 }
 
@@ -292,30 +319,38 @@ fn settled<S: Session>(
     if message.inside || message.name.is_none() {
         return Ok(());
     }
-    let lock = || request.lock.clone();
-    let source = match ask::lines(session, "", &sql::idle()) {
-        Ok(lines) if lines.first().is_none_or(|idle| idle == "true") => return Ok(()),
-        Ok(_) => None,
-        Err(Failure::Lost(source)) => {
-            return Err(Error::ConnectionLost {
-                lock: lock(),
-                committing: true,
-                source,
-            });
+    let lock = request.lock.clone();
+    let source = match ask::whether(session, &sql::idle()) {
+        Ok(true) => return Ok(()),
+        Ok(false) => None,
+        Err(failure) if failure.is_aborted_transaction() => failure.into_source(),
+        Err(failure) => {
+            let _ = insist(|| session.send("ROLLBACK"));
+            return Err(unknown(lock, failure));
         }
-        Err(failure) => failure.into_source(),
     };
     let _ = insist(|| session.send("ROLLBACK"));
-    Err(Error::TransactionLeftOpen {
-        lock: lock(),
-        source,
-    })
+    Err(Error::TransactionLeftOpen { lock, source })
+}
+
+/// What to say where the last question was not answered.
+fn unknown(lock: LockInfo, failure: Failure) -> Error {
+    match failure {
+        Failure::Lost(source) => Error::ConnectionLost {
+            lock,
+            committing: true,
+            source,
+        },
+        failure => Error::CommitUnknown {
+            lock,
+            source: failure.into_source().unwrap_or_else(|| "a refusal".into()),
+        },
+    }
 }
 
 /// Cleans up after a message that failed in its text or after it, and returns the error.
 fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -> Error {
     let failure = match failure {
-        // An unreachable foreign server has an SQLSTATE like it.
         Failure::Lost(source) if session.is_broken() || session.send("").is_err() => {
             return Error::ConnectionLost {
                 lock: message.lock.clone(),
@@ -323,14 +358,20 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
                 source,
             };
         }
+        // The driver did not know what to do with a COPY.
+        Failure::Lost(_) if message.copies => Failure::Refused(Refusal::Unfinished),
+        Failure::Lost(source) => Failure::from_error(None, "", source),
         failure => failure,
     };
     let left = match message.inside {
         true => ask::undo(session),
         false => insist(|| session.send("SELECT 1")),
     };
+    let undo_failed = message.inside && left.is_err();
+    // The text could not have ended the transaction: so it was not open when the savepoint was to be set.
+    let none_open = undo_failed && message.name.is_none() && failure.may_be_without_transaction();
     // The server answers once it has released the lock, unless a transaction is aborted: by the
-    // text, or one of the caller's before it.
+    // text, or one of the caller's before it. In the latter it says no more than that, each time.
     let aborted = match &left {
         Err(_) if message.inside => session.send("SELECT 1").err(),
         Err(_) | Ok(()) => left.err(),
@@ -338,7 +379,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
     let before = aborted
         .as_ref()
         .is_some_and(|left| failure.says_the_same(left));
-    if before {
+    if before || none_open {
         let lock = message.lock.clone();
         return Error::acquire(lock, None, failure.without_transaction(true));
     }
@@ -351,14 +392,24 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         let lock = message.lock.clone();
         return Error::InTransaction { lock };
     }
-    if aborted.is_some() && !message.inside {
+    if !message.inside && (message.copies || aborted.is_some()) {
         let _ = insist(|| session.send("ROLLBACK"));
     }
-    match failure {
-        Failure::Refused(_) => Error::LockLost {
-            lock: message.lock.clone(),
-            source: None,
+    let lock = message.lock.clone();
+    let ended = match message.name {
+        _ if matches!(failure, Failure::Refused(Refusal::NotHeld)) => Ok(true),
+        None => Ok(false),
+        Some(_) if message.inside => Ok(undo_failed && aborted.is_none()),
+        Some(name) => ask::whether(session, &sql::was_committed(name)),
+    };
+    match ended {
+        Ok(false) if matches!(failure, Failure::Refused(_)) => Error::ClientCopy { lock },
+        Ok(false) => failure.into(),
+        // The text has ended the transaction: what came before that is as the text says.
+        Ok(true) => Error::LockLost {
+            lock,
+            source: failure.into_source(),
         },
-        failure => failure.into(),
+        Err(unanswered) => unknown(lock, unanswered),
     }
 }

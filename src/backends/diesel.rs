@@ -119,29 +119,37 @@ fn depth(connection: &mut PgConnection) -> u32 {
 }
 
 fn failure(connection: &mut PgConnection, error: DieselError) -> Failure {
-    // libpq's own texts, unlike most of the server's, end with a newline, and say that the connection
-    // is lost. diesel misses that if it read a last notice, such as of a crash, after a failed write.
-    // On a lost connection the next message fails too.
-    let may_be_libpqs =
-        matches!(&error, DieselError::DatabaseError(_, server) if server.message().ends_with('\n'));
-    if is_lost(&error)
-        || may_be_libpqs
-            && connection
-                .batch_execute("")
-                .is_err_and(|error| is_lost(&error))
-    {
-        return Failure::Lost(error.into());
+    match is_lost(connection, &error) {
+        true => Failure::Lost(error.into()),
+        false => of_error(error),
     }
-    of_error(error)
 }
 
-fn is_lost(error: &DieselError) -> bool {
+/// diesel goes by the SQLSTATE, which a foreign server's error can have, and any trigger's; and it does
+/// not show the severity. So it is asked once more: on a lost connection the next message fails too.
+///
+/// libpq's own texts, unlike most of the server's, end with a newline. diesel misses that they tell of a
+/// lost connection if it read a last notice, such as of a crash, after a failed write.
+fn is_lost(connection: &mut PgConnection, error: &DieselError) -> bool {
+    let is_libpqs =
+        matches!(error, DieselError::DatabaseError(_, server) if server.message().ends_with('\n'));
+    match error {
+        DieselError::BrokenTransactionManager => true, // once the rollback of a transaction has failed
+        error if says_lost(error) || is_libpqs => {
+            let again = connection.batch_execute("");
+            again.is_err_and(|error| says_lost(&error))
+        }
+        _ => false,
+    }
+}
+
+fn says_lost(error: &DieselError) -> bool {
     matches!(
         error,
         DieselError::DatabaseError(
             DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
             _,
-        ) | DieselError::BrokenTransactionManager // once the rollback of a transaction has failed
+        )
     )
 }
 
@@ -159,12 +167,16 @@ fn of_error(error: DieselError) -> Failure {
     }
 }
 
-/// A cancel that hits before or after the block which would carry its SQLSTATE leaves only a text in
-/// the server's language. If that is not English, it stays an unknown error. A lock timeout can come
+/// What fails outside a block, which would carry its SQLSTATE, leaves only a text in the server's language:
+/// a cancel that hits before or after it, and everything in an aborted transaction. If that is not English, it stays an unknown error. A lock timeout can come
 /// after the block if a cancel came in it.
 fn interrupted(message: &str) -> Option<&'static str> {
-    if message == "deadlock detected" {
-        return Some(failure::DEADLOCK);
+    const ABORTED: &str =
+        "current transaction is aborted, commands ignored until end of transaction block";
+    match message {
+        "deadlock detected" => return Some(failure::DEADLOCK),
+        ABORTED => return Some(failure::IN_FAILED_TRANSACTION),
+        _ => {}
     }
     match message.strip_prefix("canceling statement due to ")? {
         "user request" | "statement timeout" => Some(failure::CANCELED),

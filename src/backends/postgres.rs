@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postgres::error::{DbError, ErrorPosition};
+use postgres::error::{DbError, ErrorPosition, Severity};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
@@ -195,12 +195,21 @@ fn context(server: &DbError) -> String {
 
 fn failure(error: postgres::Error) -> Failure {
     match error.as_db_error() {
+        Some(server) if ends_session(server) => Failure::Lost(error.into()),
         Some(server) => {
             let (sqlstate, message) = (server.code().clone(), server.message().to_owned());
             let context = context(server);
             Failure::from_error(Some(sqlstate.code()), &message, error).in_context(&context)
         }
         None => Failure::Lost(error.into()),
+    }
+}
+
+/// A pooler's own errors have no severity in the form that every language shares.
+fn ends_session(server: &DbError) -> bool {
+    match server.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        None => matches!(server.severity(), "FATAL" | "PANIC"),
     }
 }
 

@@ -9,8 +9,8 @@
 //! - Send each text as **one message of the [simple query protocol]**. Several statements in it are
 //!   one implicit transaction, and `now() = statement_timestamp()` holds in it; pglock relies on both.
 //! - Wait for the end of the reply, and report an error by [`Failure::from_error`], with the server's
-//!   SQLSTATE and its primary message. An error without those, such as a socket's, is [`Failure::Lost`].
-//!   When the server ends a session, its last error says why. If the driver then only says that the
+//!   SQLSTATE and its primary message. An error that ends the session is [`Failure::Lost`]: the server's
+//!   with the severity FATAL or PANIC, or one without a severity, such as a socket's. When the server ends a session, its last error says why. If the driver then only says that the
 //!   connection is closed, but has kept that error, report the error: it becomes the source of pglock's.
 //! - Open transactions as [`Session::transact`] says.
 //!
@@ -33,7 +33,7 @@ use std::time::Duration;
 pub use self::transaction::{Finish, Opening, Transacted};
 pub use crate::failure::{BoxError, Failure, Refusal, Replies};
 
-pub(crate) use self::persist::{end_session, insist, while_canceled};
+pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 pub(crate) use self::transaction::Entry;
 use crate::error::Error;
 use crate::request::{LockInfo, Scope};
@@ -291,8 +291,8 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// # Errors
     ///
-    /// [`Failure::Lost`] when the connection is gone. An error from the server is [`Failure::Sql`] or
-    /// [`Failure::Refused`]: [`Failure::from_error`] decides.
+    /// [`Failure::Lost`] when the connection is gone. Any other error from the server is [`Failure::Sql`]
+    /// or [`Failure::Refused`]: [`Failure::from_error`] decides.
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure>;
 
     /// Sends a text as one message. Defaults to [`query`](Session::query), and finds a refusal in its

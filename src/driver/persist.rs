@@ -44,3 +44,17 @@ pub(crate) fn while_canceled<T>(
     }
     done
 }
+
+/// Sends a question again until it is answered. In an aborted transaction it never is.
+pub(crate) fn until_answered<T>(
+    mut send: impl FnMut() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut done = send();
+    for _ in 1..ATTEMPTS {
+        match &done {
+            Err(failure) if failure.is_transient() => done = send(),
+            _ => break,
+        }
+    }
+    done
+}

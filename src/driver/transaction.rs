@@ -49,7 +49,11 @@ impl Opening<'_> {
     /// Returns what commits. It fails if the transaction has been aborted, or is no longer pglock's.
     #[must_use]
     pub fn commit(&self) -> String {
-        sql::commit(self.name)
+        let trace = match self.entry {
+            Entry::Lock(lock, _) => sql::trace(lock),
+            Entry::Fence(fence) => fence.trace(),
+        };
+        sql::commit(self.name, &trace)
     }
 }
 

@@ -35,7 +35,7 @@ impl Error {
                 Refusal::NoSuchRow => Self::NoSuchRow { lock },
                 Refusal::NotHeld => Self::LockLost { lock, source: None },
                 Refusal::SharedSession => Self::SharedSession { lock },
-                Refusal::Unexplained => Self::Database {
+                Refusal::Unexplained | Refusal::Done | Refusal::Unfinished => Self::Database {
                     lock,
                     source: "the server refused the lock, and did not say why".into(),
                 },

@@ -235,6 +235,28 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// The statements of a message have a COPY from or to the client in them, for which a message has no
+    /// place. All of them were rolled back.
+    #[error(
+        "the statements under {lock} copy from or to the client, which is not possible in one message: all of them were rolled back; use run_in_transaction, and the driver's own COPY in it"
+    )]
+    ClientCopy {
+        /// The lock; it was released with the transaction.
+        lock: LockInfo,
+    },
+
+    /// The server did not say how a text had ended that contains a word like COMMIT: each question was
+    /// cancelled, or failed otherwise. See [`Lock::batch_execute`](crate::Lock::batch_execute).
+    #[error(
+        "whether the work under {lock} was committed is not known: the server did not answer; look before doing it again"
+    )]
+    CommitUnknown {
+        /// The lock; it was released with the transaction.
+        lock: LockInfo,
+        /// The driver's error: why the last question failed.
+        source: BoxError,
+    },
+
     /// The server refused the release, for example because this role may not call
     /// `pg_advisory_unlock`. pglock ended the session, which frees the lock. The section was protected
     /// to its end.
@@ -456,6 +478,8 @@ impl Error {
             | Self::LockTableFull { lock, .. }
             | Self::TransactionLeftOpen { lock, .. }
             | Self::NotCommitted { lock, .. }
+            | Self::ClientCopy { lock }
+            | Self::CommitUnknown { lock, .. }
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }
             | Self::TermOver { lock }

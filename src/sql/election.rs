@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::conditions::{Conditions, setting_millis};
 use super::keys::{IDLE, OPEN_TRANSACTION, unless};
+use super::ours::trace_of_key;
 use super::{advisory_rows, carry, held, in_savepoint, named, raise};
 use crate::failure::Replies;
 use crate::key::Key;
@@ -171,6 +172,11 @@ impl Fence {
             Replies::Rows => raise(&conditions, OVER),
             Replies::Errors => carry(&conditions, OVER),
         })
+    }
+
+    /// See [`super::commit`].
+    pub(crate) fn trace(&self) -> String {
+        trace_of_key(&self.lock)
     }
 
     fn stands(&self, conditions: &mut Conditions) {

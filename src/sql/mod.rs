@@ -26,6 +26,7 @@ mod inspect;
 mod keys;
 mod literal;
 mod one_message;
+mod ours;
 mod questions;
 pub(crate) mod semaphore;
 mod targets;
@@ -38,7 +39,8 @@ pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 pub(crate) use keys::give_way;
 pub(crate) use keys::{Client, acquire_for_session, change_mode, release, roll_back_and_release};
 pub use literal::literal;
-pub(crate) use one_message::{Message, idle, may_end_transaction};
+pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
+pub(crate) use ours::{trace, was_committed};
 pub(crate) use questions::{between_slices, held, held_by_session, why_not, why_not_released};
 pub(crate) use targets::PICKED;
 pub(crate) use versions::trigger;
@@ -78,20 +80,16 @@ pub(crate) fn first(bounded: bool) -> &'static str {
     if bounded { FIRST } else { "" }
 }
 
-/// Gives the transaction a name, which ends with it.
 fn named(name: &str) -> String {
-    format!("set_config('pglock.transaction', '{name}', true)")
+    ours::named(ours::TRANSACTION, name)
 }
 
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
-/// lock with it, and perhaps begun another.
-pub(crate) fn commit(name: &str) -> String {
-    let mut ours = Conditions::new();
-    ours.and(&[&format!(
-        "current_setting('pglock.transaction', true) = '{name}'"
-    )]);
-    format!("{}; COMMIT", raise(&ours, "'not held'"))
+/// lock with it, and perhaps begun another. `trace` shows in `pg_locks` what it holds.
+pub(crate) fn commit(name: &str, trace: &str) -> String {
+    let ours = ours::still_ours(ours::TRANSACTION, name, trace);
+    format!("{ours}; COMMIT")
 }
 
 pub(crate) fn in_savepoint(statement: &str) -> String {

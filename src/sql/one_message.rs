@@ -4,7 +4,7 @@
 //! committed. A refusal must be an error, or the statements would run without the lock.
 
 use super::conditions::Conditions;
-use super::{IDLE, carry, keys, raise, savepoint, targets};
+use super::{IDLE, carry, keys, ours, raise, savepoint, targets};
 use crate::failure::Replies;
 use crate::request::{LockInfo, WaitTime};
 
@@ -17,8 +17,14 @@ pub(crate) struct Message<'a> {
     pub(crate) inside: bool,
     /// Whether the caller's timeout bounds the wait, which takes a statement in front.
     pub(crate) bounded: bool,
-    /// The transaction's name, where the text may end the transaction.
+    /// The transaction's name, where the text may end the transaction, or may copy.
     pub(crate) name: Option<&'a str>,
+    /// Whether the text may copy from or to the client. Drivers return at the COPY, before the end of the
+    /// message: with an error, or as if all were done. So the message does not commit, nor does it release
+    /// its savepoint: a second one does, once the first has been seen to end.
+    pub(crate) copies: bool,
+    /// How the driver replies.
+    pub(crate) replies: Replies,
 }
 
 impl Message<'_> {
@@ -27,33 +33,69 @@ impl Message<'_> {
     /// With `exact`, every error of the acquire is marked. That takes a block, which costs the server more
     /// than the lock.
     pub(crate) fn text(&self, time: WaitTime, exact: bool, label: &str) -> String {
-        let (before, after) = match self.inside {
-            true => (
-                format!("SAVEPOINT {}; ", savepoint()),
-                format!("; RELEASE SAVEPOINT {}", savepoint()),
-            ),
-            false => Default::default(),
-        };
-        let check = match self.name {
-            Some(name) => format!("; {}", still_there(name)),
-            None => String::new(),
-        };
+        let mut before = String::new();
+        if self.inside {
+            before = format!("SAVEPOINT {}; ", savepoint());
+        }
         let acquire = self.acquire(time, exact);
+        let begin = match self.copies && !self.inside {
+            true => "; BEGIN",
+            false => "",
+        };
+        let after = self.after();
         [
-            label, &before, &acquire, ";\n", self.text, "\n", &check, &after,
+            label, &before, &acquire, begin, ";\n", self.text, "\n", &after,
         ]
         .concat()
     }
 
+    fn after(&self) -> String {
+        let check = self
+            .check()
+            .map_or_else(String::new, |check| format!("; {check}"));
+        let end = match self.replies {
+            Replies::Errors if self.copies => {
+                format!("; SAVEPOINT {}; {}", end_savepoint(), done())
+            }
+            _ if self.inside && !self.copies => format!("; RELEASE SAVEPOINT {}", savepoint()),
+            _ => String::new(),
+        };
+        check + &end
+    }
+
+    fn check(&self) -> Option<String> {
+        let name = self.name?;
+        let trace = ours::trace(self.lock);
+        Some(ours::still_ours(ours::MESSAGE, name, &trace))
+    }
+
+    /// The second message, after a text that may copy.
+    pub(crate) fn finish(&self) -> String {
+        let back = match self.replies {
+            Replies::Errors => format!("ROLLBACK TO SAVEPOINT {}; ", end_savepoint()),
+            Replies::Rows => String::new(),
+        };
+        let check = self.check().unwrap_or_default();
+        let end = match self.inside {
+            true => format!("RELEASE SAVEPOINT {}", savepoint()),
+            false => "COMMIT".to_owned(),
+        };
+        format!("{back}{check}; {end}")
+    }
+
     /// How many statements of ours stand in front of the text, and behind it.
     pub(crate) fn statements_around(&self) -> (usize, usize) {
-        let savepoint = usize::from(self.inside);
+        let begin = usize::from(self.copies && !self.inside);
         let before = usize::from(self.inside || self.bounded);
-        (1 + before, savepoint + usize::from(self.name.is_some()))
+        let release = usize::from(self.inside && !self.copies);
+        (
+            1 + before + begin,
+            release + usize::from(self.name.is_some()),
+        )
     }
 
     fn acquire(&self, time: WaitTime, exact: bool) -> String {
-        let named = self.name.map(named);
+        let named = self.name.map(ours::named_message);
         let replies = match exact {
             true => Replies::Errors,
             false => Replies::Rows,
@@ -73,33 +115,43 @@ impl Message<'_> {
     }
 }
 
-/// Not the setting of [`super::named`]: a transaction of pglock's may be around the message.
-fn named(name: &str) -> String {
-    format!("set_config('pglock.message', '{name}', true)")
-}
-
-fn still_there(name: &str) -> String {
-    let mut ours = Conditions::new();
-    ours.and(&[&format!(
-        "current_setting('pglock.message', true) = '{name}'"
-    )]);
-    raise(&ours, "'not held'")
-}
-
 /// Whether no transaction is open: `true` or `false`.
 pub(crate) fn idle() -> String {
     format!("SELECT ({IDLE})::text AS line")
 }
 
+/// Stands before the end of a message that may copy.
+fn end_savepoint() -> String {
+    savepoint() + "_end"
+}
+
+/// Fails: so it shows that a message has been executed to its end.
+fn done() -> String {
+    let mut never = Conditions::new();
+    never.and(&["false"]);
+    raise(&never, "'done'")
+}
+
+/// Whether a text may copy from or to the client: no function can.
+pub(crate) fn may_copy(text: &str) -> bool {
+    has_word(text, &["copy"])
+}
+
 /// Whether a text may begin or end a transaction: without one of these words it cannot. A CALL can
 /// commit only in a message of its own.
 pub(crate) fn may_end_transaction(text: &str) -> bool {
-    const WORDS: [&str; 7] = [
-        "begin", "start", "commit", "end", "rollback", "abort", "prepare",
-    ];
+    has_word(
+        text,
+        &[
+            "begin", "start", "commit", "end", "rollback", "abort", "prepare",
+        ],
+    )
+}
+
+fn has_word(text: &str, known: &[&str]) -> bool {
     let in_word = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || c == '_' || c == '$';
     let mut words = text.split(|c| !in_word(c));
-    words.any(|word| WORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
+    words.any(|word| known.iter().any(|known| known.eq_ignore_ascii_case(word)))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod ranges;
 mod sections;
 mod slices;
 mod transactions;
+mod truth;
 mod waiting;
 
 use harness::*;
@@ -143,6 +144,12 @@ macro_rules! outside_a_transaction {
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
             }
+            truth::{
+                a_reset_in_the_body_loses_nothing,
+                a_reset_hides_no_end_of_the_transaction,
+                an_error_like_a_lost_connection_loses_none,
+                a_copy_that_the_body_leaves_open_keeps_no_lock,
+            }
         }
     };
 }
@@ -184,6 +191,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            truth::{
+                an_error_like_a_lost_connection_leaves_the_transaction_usable,
             }
         }
     };

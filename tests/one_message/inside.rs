@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use pglock::{Error, Lock, LockBackend, with_transaction_lock};
 
-use crate::harness::{DieselConnection, Harness, InTransaction, PostgresClient, on};
+use crate::harness::{
+    DieselConnection, Harness, InTransaction, PostgresClient, PostgresTransaction, on,
+};
 use crate::oracle::{Oracle, Table, unique_key};
 use crate::{assert, holds_key, of_statements};
 
@@ -115,4 +117,17 @@ fn keeps_its_name<B: LockBackend>(backend: &mut B) {
 fn the_transaction_of_a_lock_keeps_its_name() {
     PostgresClient::with(keeps_its_name);
     DieselConnection::with(keeps_its_name);
+}
+
+/// A raw COMMIT that the driver has not seen.
+#[test]
+fn a_transaction_that_has_ended_is_told() {
+    let table = Table::new();
+    PostgresTransaction::with(|backend| {
+        on(backend, "COMMIT").unwrap();
+        let error = Lock::new(&mut *backend, unique_key()).batch_execute(&table.insert());
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::NotInTransaction { .. }), "{error:?}");
+    });
+    assert_eq!(table.rows(), 0);
 }

@@ -12,6 +12,7 @@ mod oracle;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
+mod copies;
 mod cuts;
 mod inside;
 mod literals;
@@ -19,6 +20,7 @@ mod outside;
 mod queued;
 mod rows;
 mod texts;
+mod truth;
 mod waiting;
 
 use harness::*;
@@ -80,6 +82,18 @@ macro_rules! outside_a_transaction {
                 any_text_ends_where_it_ends,
                 a_nul_is_refused,
             }
+            copies::{
+                a_copy_from_or_to_the_client_is_told,
+                a_text_with_that_word_is_one_section,
+            }
+            truth::{
+                a_reset_in_the_text_loses_nothing,
+                a_reset_hides_no_end_of_the_transaction,
+                an_error_of_the_text_is_never_the_acquires,
+                a_question_that_is_canceled_is_asked_again,
+                without_an_answer_nothing_is_claimed,
+                a_text_that_commits_and_then_fails_is_told,
+            }
             waiting::{
                 nothing_runs_while_the_lock_is_held,
                 a_wait_of_several_slices_sees_what_was_written,
@@ -109,6 +123,14 @@ macro_rules! inside_a_transaction {
                 a_lock_timeout_of_the_statements_is_theirs,
                 a_commit_in_the_text_is_told,
                 an_aborted_transaction_is_told,
+            }
+            copies::{
+                a_copy_from_or_to_the_client_leaves_the_transaction_as_it_was,
+                a_text_with_that_word_keeps_the_lock_for_the_transaction,
+            }
+            truth::{
+                an_error_of_the_text_in_a_transaction_is_never_the_acquires,
+                a_text_that_ends_the_transaction_and_then_fails_is_told,
             }
         }
     };

@@ -3,7 +3,7 @@
 use pglock::{Error, Lock, Row, Scope, Table as Whole};
 
 use crate::harness::{Harness, holds, on};
-use crate::oracle::{Oracle, Table, connect, unique_key};
+use crate::oracle::{Oracle, Table, unique_key};
 use crate::{assert, holds_key, of_statements};
 
 pub fn statements_run_under_the_lock_and_are_committed<H: Harness>() {
@@ -114,18 +114,6 @@ pub fn an_sqlstate_of_the_locks_in_the_statements_is_theirs<H: Harness>() {
             oracle.assert_free(&key);
         }
     });
-}
-
-/// A foreign server can cause it. Not with diesel, which itself takes the connection for lost.
-#[test]
-fn an_sqlstate_of_a_lost_connection_does_not_lose_it() {
-    let (key, mut client) = (unique_key(), connect());
-    let mut lock = Lock::new(&mut client, &key);
-    for state in ["08006", "57P01"] {
-        let text = format!("DO $$ BEGIN RAISE 'far away' USING ERRCODE = '{state}'; END $$");
-        assert_eq!(of_statements(lock.batch_execute(&text).unwrap_err()), state);
-        Oracle::new().assert_free(&key);
-    }
 }
 
 pub fn what_needs_no_transaction_is_refused_by_the_server<H: Harness>() {

@@ -15,7 +15,7 @@ fn shown(messages: &[SimpleQueryMessage]) -> Vec<String> {
     messages.iter().map(show).collect()
 }
 
-const TEXTS: [(&str, &[&str]); 6] = [
+const TEXTS: [(&str, &[&str]); 7] = [
     ("SELECT 'busy'", &["columns 1", "row busy", "done 1"]),
     (
         "SELECT 'not held', 2 -- end",
@@ -28,6 +28,7 @@ const TEXTS: [(&str, &[&str]); 6] = [
     ("DO $$ BEGIN END $$", &["done 0"]),
     ("", &[]),
     ("; -- commit", &[]),
+    ("SELECT 'copy'", &["columns 1", "row copy", "done 1"]),
 ];
 
 #[test]

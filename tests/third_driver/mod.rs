@@ -54,6 +54,9 @@ impl Connection {
             error = last;
         }
         match error.as_db_error() {
+            Some(server) if matches!(server.severity(), "FATAL" | "PANIC") => {
+                Failure::Lost(error.into())
+            }
             Some(server) => {
                 let (sqlstate, message) = (server.code().clone(), server.message().to_owned());
                 Failure::from_error(Some(sqlstate.code()), &message, error)
