@@ -8,7 +8,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::Slots;
 
-use crate::key_args::KeyArgs;
+use crate::key_args::{KeyArgs, name};
 use crate::times::{lease, pause, time};
 
 const AFTER: &str = "\
@@ -38,7 +38,7 @@ Exit status:
 pub(crate) struct Cli {
     /// The database, as a URL or as libpq's keyword=value pairs
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
-    pub(crate) url: Option<String>,
+    pub(crate) url: Option<OsString>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -189,7 +189,7 @@ pub(crate) struct LsArgs {
     pub(crate) names: Option<PathBuf>,
 
     /// Look for the names in this namespace, too
-    #[arg(long, value_name = "NS", requires = "names")]
+    #[arg(long, value_name = "NS", requires = "names", value_parser = name)]
     pub(crate) namespace: Vec<String>,
 
     /// Show who waits for whom: waiters below the sessions that hold them up
@@ -250,10 +250,11 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyNameArgs {
     /// The name
+    #[arg(value_parser = name)]
     pub(crate) name: String,
 
     /// The namespace that the name is in (only in pglock's own scheme)
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = name)]
     pub(crate) namespace: Option<String>,
 
     /// Print JSON

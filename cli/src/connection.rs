@@ -2,13 +2,51 @@
 
 use diesel::pg::PgConnection;
 use diesel::sql_types::Text;
-use diesel::{Connection, RunQueryDsl, sql_query};
+use diesel::{Connection, ConnectionError, RunQueryDsl, sql_query};
 
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::conninfo::{fault, misread};
+use crate::exit::{Failure, UNAVAILABLE, one_line};
+
+/// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
+/// quote any part of it, passwords too.
+const HAS_READ: [&str; 5] = [
+    "connection to server ",
+    "could not translate host name ",
+    "could not connect to server",
+    "FATAL:",
+    "timeout expired",
+];
+
+pub(crate) const NOT_UTF_8: &str = "the connection string (--url or DATABASE_URL) is not UTF-8; in a URI, write \
+     other bytes as %XX";
 
 /// Connects, and sends nothing else.
 pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
-    PgConnection::establish(url).map_err(|error| Failure::of(UNAVAILABLE, &error))
+    let opened = match misread(url) {
+        Some(fault) => Err(unreadable(fault)),
+        None => PgConnection::establish(url).map_err(|error| refused(url, &error)),
+    };
+    opened.map_err(|message| Failure::new(UNAVAILABLE, message))
+}
+
+fn refused(url: &str, error: &ConnectionError) -> String {
+    let message = one_line(&error.to_string());
+    if HAS_READ.iter().any(|words| message.starts_with(words)) {
+        return message;
+    }
+    if let Some(fault) = fault(url) {
+        return unreadable(&fault);
+    }
+    match message.split_once('"') {
+        Some((words, _)) => format!(
+            "libpq: {words}\"…\" (a value of the connection string or of libpq's environment)"
+        ),
+        None => format!("libpq: {message}"),
+    }
+}
+
+fn unreadable(fault: &str) -> String {
+    format!("the connection string (--url or DATABASE_URL) cannot be read: {fault}")
 }
 
 /// Connects; an empty URL means libpq's own defaults. The session is shown as `application` unless the

@@ -5,6 +5,7 @@
 mod args;
 mod claims;
 mod connection;
+mod conninfo;
 mod doctor;
 mod exit;
 mod guard;
@@ -25,6 +26,7 @@ mod supervise;
 mod times;
 mod tools;
 mod tree;
+mod usage;
 mod waits;
 mod wanted;
 
@@ -38,15 +40,14 @@ fn main() -> ExitCode {
     if let Some(failure) = spawn::become_the_command() {
         return end(Err(failure));
     }
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            let code = if error.use_stderr() { exit::USAGE } else { 0 };
-            return code.into();
-        }
+        Err(error) => return usage::explain(error, &arguments).into(),
     };
-    let url = cli.url.unwrap_or_default();
+    let Ok(url) = cli.url.unwrap_or_default().into_string() else {
+        return end(Err(Failure::new(exit::USAGE, connection::NOT_UTF_8)));
+    };
     let done = match cli.command {
         Command::Run(args) => run::run(&url, &args),
         Command::Ls(args) => show::ls(&url, &args),
