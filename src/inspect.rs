@@ -39,6 +39,7 @@ use crate::ask;
 pub use crate::claim::Claim;
 use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
+pub use crate::escape::escaped;
 use crate::key::{IntoKey, Key};
 use crate::request::LockInfo;
 use crate::sql;

@@ -101,6 +101,7 @@ pub mod compat;
 pub mod driver;
 pub mod election;
 mod error;
+mod escape;
 mod failure;
 mod first_free;
 mod guard;
