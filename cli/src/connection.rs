@@ -63,3 +63,17 @@ pub(crate) fn connect(url: &str, application: &str) -> Result<PgConnection, Fail
         .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     Ok(connection)
 }
+
+/// A text as the server has it, whether or not it is valid: in a SQL_ASCII database, or a name that was given
+/// in a database of another encoding.
+pub(crate) fn raw(text: &str) -> String {
+    format!("decode(replace(({text})::text, chr(92), chr(92) || chr(92)), 'escape')")
+}
+
+/// The same in UTF-8, where the server can convert it.
+pub(crate) fn utf8(text: &str) -> String {
+    format!(
+        "CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN {} ELSE convert_to(({text})::text, 'UTF8') END",
+        raw(text)
+    )
+}

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
-            output::print(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
+            output::print_raw(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
         Command::Man { directory } => man::write(&directory),
     };

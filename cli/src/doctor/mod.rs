@@ -2,13 +2,13 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
-use diesel::sql_types::{Nullable, Text};
+use diesel::sql_types::{Binary, Nullable};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::args::DoctorArgs;
-use crate::connection::open;
+use crate::connection::{open, utf8};
 use crate::exit::{Failure, UNAVAILABLE, UNFIT};
-use crate::output::print;
+use crate::output::{print, print_json};
 
 mod facts;
 mod finding;
@@ -25,7 +25,7 @@ pub(crate) fn doctor(url: &str, args: &DoctorArgs) -> Result<u8, Failure> {
     let findings = examine(&mut one, &mut two);
     let findings = findings.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     match args.json {
-        true => print(json_of(&findings))?,
+        true => print_json(&json_of(&findings))?,
         false => print(text_of(&findings))?,
     };
     let fit = findings.iter().all(|finding| finding.level != Level::Unfit);
@@ -59,15 +59,17 @@ fn examine(one: &mut PgConnection, two: &mut PgConnection) -> QueryResult<Vec<Fi
 
 #[derive(QueryableByName)]
 struct Answer {
-    #[diesel(sql_type = Nullable<Text>)]
-    answer: Option<String>,
+    /// A name in it may be no UTF-8.
+    #[diesel(sql_type = Nullable<Binary>)]
+    answer: Option<Vec<u8>>,
 }
 
 /// Asks for one text, in the transaction that is open.
 fn ask(connection: &mut PgConnection, expression: &str) -> QueryResult<Option<String>> {
-    let query = format!("SELECT ({expression})::text AS answer");
+    let query = format!("SELECT {} AS answer", utf8(expression));
     let answer = sql_query(query).get_result::<Answer>(connection)?;
-    Ok(answer.answer)
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(answer.answer.map(text))
 }
 
 /// The same in a transaction of its own: the driver sends two messages, which a pooler may send to

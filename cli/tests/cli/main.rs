@@ -13,6 +13,7 @@ mod server;
 
 mod doctor;
 mod errors;
+mod hostile;
 mod input;
 mod kill;
 mod lease;
