@@ -22,7 +22,7 @@ Keys:
 
 Exit status:
     0  done
-    1  nobody holds the lock (who, kill); not fit for locks (doctor)
+    1  nobody holds the lock (who, kill); you said no (kill); not fit for locks (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error

@@ -72,10 +72,11 @@ pub(crate) fn shown(key: &Key, names: &Names) -> String {
     parts.join(" = ")
 }
 
-/// As the server knows it: a number, or an array of two.
+/// As the server knows it: an array of two numbers, or one, as a string: jq, JavaScript and others round
+/// numbers of 64 bits.
 pub(crate) fn number(key: &Key) -> Value {
     match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => json!(number),
+        (Some(number), _) => json!(number.to_string()),
         (_, pair) => json!(pair),
     }
 }

@@ -1,9 +1,13 @@
 //! `pglock kill`.
 
+use std::fs::File;
+use std::io::Write;
+
 use postgres::{Client, NoTls};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::oracle::{Oracle, wait_until};
-use crate::process::{Running, assert_fails, stdout};
+use crate::process::{Running, assert_fails, pglock, stdout};
 use crate::server::Server;
 use crate::unique;
 
@@ -19,6 +23,46 @@ fn a_holder_is_ended_only_when_that_was_meant() {
     assert!(stdout(&["kill", &name, "--yes"]).starts_with(&format!("ended pid {pid} ")));
     assert_eq!(running.end().0.code(), Some(76));
     oracle.assert_free(&key);
+}
+
+#[test]
+fn the_status_says_that_the_answer_was_no() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    for (answer, code, text) in [
+        ("n\n", 1, "ended nothing"),
+        ("\n", 1, "ended nothing"),
+        ("y\n", 0, "end it?"),
+    ] {
+        let running = Running::start(&name, &[], "");
+        let pid = oracle.holder(&key);
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name_of = ptsname(&terminal, Vec::new()).unwrap();
+        let end = File::options()
+            .read(true)
+            .write(true)
+            .open(name_of.to_str().unwrap());
+        File::from(terminal.try_clone().unwrap())
+            .write_all(answer.as_bytes())
+            .unwrap();
+        let output = pglock(&["kill", &name])
+            .stdin(end.unwrap())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{answer:?}: {stderr}");
+        assert!(stderr.contains(text), "{answer:?}: {stderr}");
+        if code == 0 {
+            running.end();
+        } else {
+            assert_eq!(oracle.holder(&key), pid);
+            drop(running);
+            wait_until("the end of the lock", || {
+                oracle.rows(&key).is_empty().then_some(())
+            });
+        }
+    }
 }
 
 #[test]
