@@ -90,9 +90,10 @@ the role pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens two connections, and checks what is between them and the server, timeouts, what happens
-to the lock of a client that vanishes, the room in the lock table, the rights of this user, and
-the isolation of transactions. Behind a pooler, the server reports on the pooler's connection.
+It opens three connections, then others one after the other, and checks what is between them and
+the server, whether reads go where locks are, timeouts, what happens to the lock of a client that
+vanishes, the room in the lock table, the rights of this user, PL/pgSQL, and the isolation of
+transactions. Behind a pooler, the server reports on the pooler's connection.
 Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
 'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),

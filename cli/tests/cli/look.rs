@@ -118,7 +118,8 @@ fn a_name_is_shown_for_its_own_number_alone() {
     let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
     let name_of = |key: &Key| {
         let mut claims = json.as_array().unwrap().iter();
-        let claim = claims.find(|claim| claim["key"] == key.as_i64().unwrap().to_string());
+        let number = key.as_i64().unwrap().to_string();
+        let claim = claims.find(|claim| claim["key"] == number);
         claim.unwrap()["name"].clone()
     };
     assert_eq!((name_of(&key), name_of(&other)), (name.into(), Value::Null));

@@ -4,6 +4,8 @@
 mod bouncer;
 #[path = "../../../tests/support/oracle.rs"]
 mod oracle;
+#[path = "../support/pgpool.rs"]
+mod pgpool;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../../../tests/support/proxy.rs"]
@@ -23,6 +25,7 @@ mod man;
 mod names;
 mod output;
 mod report;
+mod routing;
 mod run;
 mod slots;
 mod tree;
