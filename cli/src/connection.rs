@@ -5,7 +5,7 @@ use diesel::sql_types::Text;
 use diesel::{Connection, ConnectionError, RunQueryDsl, sql_query};
 
 use crate::conninfo::{fault, misread};
-use crate::exit::{Failure, UNAVAILABLE, one_line};
+use crate::exit::{Failure, UNAVAILABLE, USAGE, one_line};
 
 /// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
 /// quote any part of it, passwords too.
@@ -22,31 +22,33 @@ pub(crate) const NOT_UTF_8: &str = "the connection string (--url or DATABASE_URL
 
 /// Connects, and sends nothing else.
 pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
-    let opened = match misread(url) {
+    match misread(url) {
         Some(fault) => Err(unreadable(fault)),
         None => PgConnection::establish(url).map_err(|error| refused(url, &error)),
-    };
-    opened.map_err(|message| Failure::new(UNAVAILABLE, message))
+    }
 }
 
-fn refused(url: &str, error: &ConnectionError) -> String {
+fn refused(url: &str, error: &ConnectionError) -> Failure {
     let message = one_line(&error.to_string());
     if HAS_READ.iter().any(|words| message.starts_with(words)) {
-        return message;
+        return Failure::new(UNAVAILABLE, message);
     }
     if let Some(fault) = fault(url) {
         return unreadable(&fault);
     }
-    match message.split_once('"') {
-        Some((words, _)) => format!(
-            "libpq: {words}\"…\" (a value of the connection string or of libpq's environment)"
-        ),
-        None => format!("libpq: {message}"),
-    }
+    let message = match message.split_once('"') {
+        Some((words, _)) => {
+            format!("{words}\"…\" (a value of the connection string or of libpq's environment)")
+        }
+        None => message,
+    };
+    Failure::new(UNAVAILABLE, format_args!("libpq: {message}"))
 }
 
-fn unreadable(fault: &str) -> String {
-    format!("the connection string (--url or DATABASE_URL) cannot be read: {fault}")
+/// No server can change that.
+fn unreadable(fault: &str) -> Failure {
+    let place = "the connection string (--url or DATABASE_URL)";
+    Failure::new(USAGE, format_args!("{place} cannot be read: {fault}"))
 }
 
 /// Connects; an empty URL means libpq's own defaults. The session is shown as `application` unless the

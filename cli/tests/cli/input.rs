@@ -31,7 +31,7 @@ fn bad_input_is_told_in_its_place() {
         "no key scheme",
     );
     assert_fails(&["--url", "dbname=nosuch", "ls"], 69, "nosuch");
-    assert_fails(&["--url", "dbname='nosuch", "ls"], 69, "pglock: ");
+    assert_fails(&["--url", "dbname='nosuch", "ls"], 64, "pglock: ");
     assert!(stdout(&["--help"]).contains("Exit status:"));
     assert!(stdout(&["completions", "bash"]).contains("_pglock"));
 }
@@ -87,7 +87,7 @@ fn a_connection_string_that_cannot_be_read_is_not_shown() {
             for output in [by_option, by_variable] {
                 let output = output.unwrap();
                 let stderr = String::from_utf8_lossy(&output.stderr);
-                assert_eq!(output.status.code(), Some(69), "{arguments:?}: {stderr}");
+                assert_eq!(output.status.code(), Some(64), "{arguments:?}: {stderr}");
                 assert!(
                     stderr.contains("(--url or DATABASE_URL) cannot be read: "),
                     "{stderr}"
