@@ -6,6 +6,7 @@ use diesel::{Connection, ConnectionError, RunQueryDsl, sql_query};
 
 use crate::conninfo::{fault, misread};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, one_line};
+use crate::wire::about_to_connect;
 
 /// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
 /// quote any part of it, passwords too.
@@ -24,8 +25,13 @@ pub(crate) const NOT_UTF_8: &str = "the connection string (--url or DATABASE_URL
 pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
     match misread(url) {
         Some(fault) => Err(unreadable(fault)),
-        None => PgConnection::establish(url).map_err(|error| refused(url, &error)),
+        None => establish(url).map_err(|error| refused(url, &error)),
     }
+}
+
+fn establish(url: &str) -> Result<PgConnection, ConnectionError> {
+    about_to_connect();
+    PgConnection::establish(url)
 }
 
 fn refused(url: &str, error: &ConnectionError) -> Failure {

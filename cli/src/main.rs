@@ -29,6 +29,7 @@ mod tree;
 mod usage;
 mod waits;
 mod wanted;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::net::TcpListener;
 
 use postgres::{Client, NoTls};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -23,6 +24,63 @@ fn a_holder_is_ended_only_when_that_was_meant() {
     assert!(stdout(&["kill", &name, "--yes"]).starts_with(&format!("ended pid {pid} ")));
     assert_eq!(running.end().0.code(), Some(76));
     oracle.assert_free(&key);
+}
+
+/// With a transaction's lock, too; and on a TCP connection.
+#[test]
+fn the_server_s_reason_reaches_the_holder() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let server = Server::new("cli-reason");
+    server.configure(&format!("listen_addresses = '127.0.0.1'\nport = {port}\n"));
+    server.start();
+    let tcp = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+    let styles = ["SQL", "German", "Postgres", "ISO, DMY"];
+    let socket = server.url_at(port);
+    let ways = [&tcp, &socket].map(|url| ["session", "transaction"].map(|scope| (url, scope)));
+    for ((url, scope), style) in ways.iter().flatten().zip(styles) {
+        let script = "echo started; read -r _";
+        let command = ["--", "sh", "-c", script];
+        let run = ["--url", url, "run", "x", "--lease", "1h", "--scope", scope];
+        let running = Running::of(&mut pglock(&[&run[..], &command].concat()));
+        change_a_setting(url, style);
+        stdout(&["--url", url, "kill", "x", "--yes"]);
+        let (status, stderr) = running.end();
+        assert_eq!(status.code(), Some(76), "{stderr}");
+        let reason = "ending the command: terminating connection due to administrator command";
+        assert!(stderr.contains(reason), "{url} {scope}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+/// The server tells all sessions of it unasked; the holder takes that for no end.
+fn change_a_setting(url: &str, style: &str) {
+    let mut client = Client::connect(url, NoTls).unwrap();
+    let mut holder = || {
+        let query = "SELECT state_change::text FROM pg_stat_activity JOIN pg_locks USING (pid) \
+                     WHERE locktype = 'advisory' AND state LIKE 'idle%'";
+        let row = client.query_opt(query, &[]).unwrap();
+        row.map(|row| row.get::<_, String>(0))
+    };
+    // With so long a lease, it asks only once.
+    let mut before = None;
+    wait_until("the first question", || {
+        let now = holder();
+        let same = now.is_some() && now == before;
+        before = now;
+        same.then_some(())
+    });
+    let mut other = Client::connect(url, NoTls).unwrap();
+    for change in [
+        &format!("ALTER SYSTEM SET DateStyle = '{style}'"),
+        "SELECT pg_reload_conf()",
+    ] {
+        other.batch_execute(change).unwrap();
+    }
+    wait_until("another question", || {
+        holder().filter(|now| Some(now) != before.as_ref())
+    });
 }
 
 #[test]
