@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use pglock::inspect::escaped;
 
 use crate::exit::USAGE;
 use crate::output::prompt;
@@ -21,7 +22,8 @@ pub(crate) fn explain(mut error: clap::Error, arguments: &[OsString]) -> u8 {
     }
     let text = error.render().to_string();
     let hidden = without_secrets(&text, arguments);
-    match hidden == text {
+    let harmless = text.split('\n').all(|line| escaped(line) == line);
+    match hidden == text && harmless {
         true => drop(error.print()), // in colour
         false => prompt(hidden),
     }

@@ -104,3 +104,14 @@ fn a_prepared_transaction_s_name_can_be_typed() {
         assert_fails(&kill, 1, "nobody holds 6");
     }
 }
+
+#[test]
+fn an_argument_commands_no_terminal() {
+    for arguments in [
+        &["ls", NAME][..],
+        &["who", "--int", NAME],
+        &["who", "x", "--scheme", NAME],
+    ] {
+        assert!(printed(arguments).contains("31m"), "{arguments:?}");
+    }
+}
