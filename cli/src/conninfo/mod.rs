@@ -1,112 +1,9 @@
 //! What is wrong with a connection string. No part of it is shown, since any part may be of a password:
 //! only the scheme in front of it, and the names of parameters that no password comes before.
 
-/// What libpq 18 knows, in a URI and in keyword=value pairs.
-const PARAMETERS: [&str; 53] = [
-    "application_name",
-    "channel_binding",
-    "client_encoding",
-    "connect_timeout",
-    "dbname",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "host",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "oauth_client_id",
-    "oauth_client_secret",
-    "oauth_issuer",
-    "oauth_scope",
-    "options",
-    "passfile",
-    "password",
-    "port",
-    "replication",
-    "require_auth",
-    "requirepeer",
-    "requiressl",
-    "scram_client_key",
-    "scram_server_key",
-    "service",
-    "servicefile",
-    "ssl",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslkeylogfile",
-    "sslmode",
-    "sslnegotiation",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    "user",
-];
+mod parameters;
 
-/// Parameters of other tools, whose they are, and what does the same here.
-const FOREIGN: [(&str, &str); 22] = [
-    (
-        "schema",
-        "it is Prisma's; libpq has options=-csearch_path%3DNAME",
-    ),
-    (
-        "pgbouncer",
-        "it is Prisma's; leave it out, and see pglock doctor",
-    ),
-    ("connection_limit", "it is Prisma's; leave it out"),
-    ("pool_timeout", "it is Prisma's; leave it out"),
-    ("sslaccept", "it is Prisma's; libpq has sslmode"),
-    (
-        "sslidentity",
-        "it is Prisma's; libpq has sslcert and sslkey",
-    ),
-    ("socket_timeout", "it is Prisma's; leave it out"),
-    (
-        "currentschema",
-        "it is JDBC's; libpq has options=-csearch_path%3DNAME",
-    ),
-    (
-        "applicationname",
-        "it is JDBC's; libpq has application_name",
-    ),
-    ("sslfactory", "it is JDBC's; libpq has sslmode"),
-    ("preparethreshold", "it is JDBC's; leave it out"),
-    (
-        "targetservertype",
-        "it is JDBC's; libpq has target_session_attrs",
-    ),
-    ("search_path", "libpq has options=-csearch_path%3DNAME"),
-    (
-        "statement_timeout",
-        "libpq has options=-cstatement_timeout%3DTIME",
-    ),
-    ("encoding", "libpq has client_encoding"),
-    ("charset", "libpq has client_encoding"),
-    ("ssl-mode", "libpq has sslmode"),
-    ("statement-cache-capacity", "it is sqlx's; leave it out"),
-    ("uselibpqcompat", "it is node-postgres'; leave it out"),
-    ("prepared_statements", "it is Rails'; leave it out"),
-    (
-        "prepared_statement_cache_size",
-        "it is asyncpg's; leave it out",
-    ),
-    ("pool", "it is Rails'; leave it out"),
-];
+use parameters::{FOREIGN, PARAMETERS};
 
 /// What libpq would read otherwise than it is meant: it would take a part of the password for the name of
 /// a host or a database, ask for it on the network, and show it.
@@ -315,5 +212,4 @@ fn unknown(name: &str, place: usize, secret: bool) -> String {
 }
 
 #[cfg(test)]
-#[path = "conninfo_tests.rs"]
 mod tests;
