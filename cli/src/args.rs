@@ -8,7 +8,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::Slots;
 
-use crate::key_args::KeyArgs;
+use crate::key_args::{KeyArgs, name};
 use crate::times::{lease, pause, time};
 
 const AFTER: &str = "\
@@ -22,7 +22,7 @@ Keys:
 
 Exit status:
     0  done
-    1  nobody holds the lock (who, kill); not fit for locks (doctor)
+    1  nobody holds the lock (who, kill); you said no (kill); not fit for locks (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error
@@ -38,7 +38,7 @@ Exit status:
 pub(crate) struct Cli {
     /// The database, as a URL or as libpq's keyword=value pairs
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
-    pub(crate) url: Option<String>,
+    pub(crate) url: Option<OsString>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -90,9 +90,10 @@ the role pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens two connections, and checks what is between them and the server, timeouts, what happens
-to the lock of a client that vanishes, the room in the lock table, the rights of this user, and
-the isolation of transactions. Behind a pooler, the server reports on the pooler's connection.
+It opens three connections, then others one after the other, and checks what is between them and
+the server, whether reads go where locks are, timeouts, what happens to the lock of a client that
+vanishes, the room in the lock table, the rights of this user, PL/pgSQL, and the isolation of
+transactions. Behind a pooler, the server reports on the pooler's connection.
 Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
 'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
@@ -189,7 +190,7 @@ pub(crate) struct LsArgs {
     pub(crate) names: Option<PathBuf>,
 
     /// Look for the names in this namespace, too
-    #[arg(long, value_name = "NS", requires = "names")]
+    #[arg(long, value_name = "NS", requires = "names", value_parser = name)]
     pub(crate) namespace: Vec<String>,
 
     /// Show who waits for whom: waiters below the sessions that hold them up
@@ -250,10 +251,11 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyNameArgs {
     /// The name
+    #[arg(value_parser = name)]
     pub(crate) name: String,
 
     /// The namespace that the name is in (only in pglock's own scheme)
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = name)]
     pub(crate) namespace: Option<String>,
 
     /// Print JSON

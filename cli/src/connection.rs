@@ -2,13 +2,59 @@
 
 use diesel::pg::PgConnection;
 use diesel::sql_types::Text;
-use diesel::{Connection, RunQueryDsl, sql_query};
+use diesel::{Connection, ConnectionError, RunQueryDsl, sql_query};
 
-use crate::exit::{Failure, UNAVAILABLE};
+use crate::conninfo::{fault, misread};
+use crate::exit::{Failure, UNAVAILABLE, USAGE, one_line};
+use crate::wire::about_to_connect;
+
+/// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
+/// quote any part of it, passwords too.
+const HAS_READ: [&str; 5] = [
+    "connection to server ",
+    "could not translate host name ",
+    "could not connect to server",
+    "FATAL:",
+    "timeout expired",
+];
+
+pub(crate) const NOT_UTF_8: &str = "the connection string (--url or DATABASE_URL) is not UTF-8; in a URI, write \
+     other bytes as %XX";
 
 /// Connects, and sends nothing else.
 pub(crate) fn open(url: &str) -> Result<PgConnection, Failure> {
-    PgConnection::establish(url).map_err(|error| Failure::of(UNAVAILABLE, &error))
+    match misread(url) {
+        Some(fault) => Err(unreadable(fault)),
+        None => establish(url).map_err(|error| refused(url, &error)),
+    }
+}
+
+fn establish(url: &str) -> Result<PgConnection, ConnectionError> {
+    about_to_connect();
+    PgConnection::establish(url)
+}
+
+fn refused(url: &str, error: &ConnectionError) -> Failure {
+    let message = one_line(&error.to_string());
+    if HAS_READ.iter().any(|words| message.starts_with(words)) {
+        return Failure::new(UNAVAILABLE, message);
+    }
+    if let Some(fault) = fault(url) {
+        return unreadable(&fault);
+    }
+    let message = match message.split_once('"') {
+        Some((words, _)) => {
+            format!("{words}\"…\" (a value of the connection string or of libpq's environment)")
+        }
+        None => message,
+    };
+    Failure::new(UNAVAILABLE, format_args!("libpq: {message}"))
+}
+
+/// No server can change that.
+fn unreadable(fault: &str) -> Failure {
+    let place = "the connection string (--url or DATABASE_URL)";
+    Failure::new(USAGE, format_args!("{place} cannot be read: {fault}"))
 }
 
 /// Connects; an empty URL means libpq's own defaults. The session is shown as `application` unless the
@@ -24,4 +70,18 @@ pub(crate) fn connect(url: &str, application: &str) -> Result<PgConnection, Fail
         .execute(&mut connection)
         .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     Ok(connection)
+}
+
+/// A text as the server has it, whether or not it is valid: in a SQL_ASCII database, or a name that was given
+/// in a database of another encoding.
+pub(crate) fn raw(text: &str) -> String {
+    format!("decode(replace(({text})::text, chr(92), chr(92) || chr(92)), 'escape')")
+}
+
+/// The same in UTF-8, where the server can convert it.
+pub(crate) fn utf8(text: &str) -> String {
+    format!(
+        "CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN {} ELSE convert_to(({text})::text, 'UTF8') END",
+        raw(text)
+    )
 }

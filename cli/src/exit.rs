@@ -7,6 +7,8 @@ use pglock::Error;
 
 /// `who`, `kill`: nobody holds the lock.
 pub(crate) const NOBODY: u8 = 1;
+/// `kill`: the user has said no.
+pub(crate) const NOTHING_DONE: u8 = 1;
 /// `doctor`: not all forms of locks work on this connection.
 pub(crate) const UNFIT: u8 = 1;
 pub(crate) const USAGE: u8 = 64;

@@ -5,6 +5,7 @@
 mod args;
 mod claims;
 mod connection;
+mod conninfo;
 mod doctor;
 mod exit;
 mod guard;
@@ -25,8 +26,10 @@ mod supervise;
 mod times;
 mod tools;
 mod tree;
+mod usage;
 mod waits;
 mod wanted;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -38,15 +41,14 @@ fn main() -> ExitCode {
     if let Some(failure) = spawn::become_the_command() {
         return end(Err(failure));
     }
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            let code = if error.use_stderr() { exit::USAGE } else { 0 };
-            return code.into();
-        }
+        Err(error) => return usage::explain(error, &arguments).into(),
     };
-    let url = cli.url.unwrap_or_default();
+    let Ok(url) = cli.url.unwrap_or_default().into_string() else {
+        return end(Err(Failure::new(exit::USAGE, connection::NOT_UTF_8)));
+    };
     let done = match cli.command {
         Command::Run(args) => run::run(&url, &args),
         Command::Ls(args) => show::ls(&url, &args),
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
-            output::print(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
+            output::print_raw(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
         Command::Man { directory } => man::write(&directory),
     };

@@ -4,6 +4,8 @@
 mod bouncer;
 #[path = "../../../tests/support/oracle.rs"]
 mod oracle;
+#[path = "../support/pgpool.rs"]
+mod pgpool;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../../../tests/support/proxy.rs"]
@@ -13,6 +15,7 @@ mod server;
 
 mod doctor;
 mod errors;
+mod hostile;
 mod input;
 mod kill;
 mod lease;
@@ -22,6 +25,7 @@ mod man;
 mod names;
 mod output;
 mod report;
+mod routing;
 mod run;
 mod slots;
 mod tree;

@@ -16,7 +16,7 @@ use crate::unique;
 /// What a listing says about a key: name, scheme and tool.
 fn meaning(json: &str, key: &Key) -> [Option<String>; 3] {
     let number = match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => Value::from(number),
+        (Some(number), _) => Value::from(number.to_string()),
         (_, Some((first, second))) => Value::from(vec![first, second]),
         (None, None) => unreachable!(),
     };
