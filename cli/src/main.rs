@@ -5,7 +5,9 @@
 mod args;
 mod claims;
 mod connection;
+mod descendants;
 mod doctor;
+mod ending;
 mod exit;
 mod guard;
 mod keeper;
@@ -18,6 +20,7 @@ mod names;
 mod output;
 mod prepared;
 mod run;
+mod running;
 mod show;
 mod signals;
 mod spawn;
@@ -27,6 +30,7 @@ mod tools;
 mod tree;
 mod waits;
 mod wanted;
+mod warden;
 
 use std::process::ExitCode;
 
@@ -35,8 +39,8 @@ use clap::{CommandFactory, Parser};
 use exit::Failure;
 
 fn main() -> ExitCode {
-    if let Some(failure) = spawn::become_the_command() {
-        return end(Err(failure));
+    if let Some(done) = spawn::become_another() {
+        return end(done);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -11,8 +11,12 @@ mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
+#[cfg(target_os = "linux")]
+mod descendants;
 mod doctor;
 mod errors;
+#[cfg(target_os = "linux")]
+mod init;
 mod input;
 mod kill;
 mod lease;
