@@ -28,6 +28,7 @@ Exit status:
    71  system error
    75  somebody else holds the lock
    76  the lock was lost while the command ran
+   77  so it was, and the command could not be ended
   126  the command cannot be run
   127  the command was not found
 128+n  the command was ended by signal n";
@@ -137,6 +138,10 @@ pub(crate) struct RunArgs {
     /// Do not wait at all
     #[arg(short = 'n', long = "try", conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
+
+    /// If the server cannot be reached yet, try for this long; not at all by default
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) wait_for_server: Option<Duration>,
 
     /// What the lock belongs to; behind a pooler in transaction mode, it must be the transaction
     #[arg(long, value_enum, default_value_t = ScopeArg::Session)]

@@ -11,6 +11,7 @@ mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
+mod away;
 #[cfg(target_os = "linux")]
 mod descendants;
 mod doctor;
