@@ -19,6 +19,7 @@ mod modes;
 mod ranges;
 mod sections;
 mod slices;
+mod snapshots;
 mod transactions;
 mod waiting;
 
@@ -138,6 +139,12 @@ macro_rules! outside_a_transaction {
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
             }
+            snapshots::{
+                no_section_begins_with_a_snapshot,
+                no_transaction_begins_with_a_snapshot,
+                a_wait_leaves_no_snapshot,
+                no_message_begins_with_a_snapshot,
+            }
         }
     };
 }
@@ -176,6 +183,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            snapshots::{
+                no_lock_leaves_a_snapshot_in_the_callers_transaction,
             }
         }
     };
