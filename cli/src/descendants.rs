@@ -1,7 +1,7 @@
 //! The processes that come of the command, also those that it has left behind: they work under the
 //! lock, and must not outlive it.
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
 use crate::exit::SIGNAL;
 
@@ -64,7 +64,7 @@ pub(crate) struct Told {
 
 /// Sends a signal to all descendants but one.
 #[cfg(target_os = "linux")]
-pub(crate) fn tell_all(signal: Signal, except: Option<Pid>) -> Told {
+pub(crate) fn tell_all(signal: rustix::process::Signal, except: Option<Pid>) -> Told {
     let mut told = Told::default();
     for pid in procfs::descendants().into_iter().filter_map(Pid::from_raw) {
         if Some(pid) == except {
