@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::lease::{Lease, Moment};
 use crate::output::say_aside;
 use crate::reach::{is_gone, may_come_back};
-use crate::signals::Signals;
+use crate::signals::{Limit, Signals};
 use crate::wanted::Wanted;
 
 /// From one attempt to reach a server to the next.
@@ -54,14 +54,14 @@ impl Miss {
 
 /// Waits for the lock, for as long as the arguments say.
 pub(crate) fn grant(url: &str, args: &RunArgs, signals: &Signals) -> Result<Granted, Failure> {
+    let wait = args.wait_for_server.unwrap_or_default() + CONNECTING;
     let mut reach = Reach {
         begun: Instant::now(),
         reached: None,
+        limit: timeout(args)
+            .map(|timeout| give_up_after(wait + timeout, signals))
+            .transpose()?,
     };
-    if let Some(timeout) = timeout(args) {
-        let wait = args.wait_for_server.unwrap_or_default();
-        give_up_after(wait + timeout + CONNECTING, signals)?;
-    }
     let mut said = false;
     loop {
         let failure = match attempt(url, args, signals, &mut reach) {
@@ -79,7 +79,7 @@ pub(crate) fn grant(url: &str, args: &RunArgs, signals: &Signals) -> Result<Gran
     }
 }
 
-fn give_up_after(time: Duration, signals: &Signals) -> Result<(), Failure> {
+fn give_up_after(time: Duration, signals: &Signals) -> Result<Limit, Failure> {
     let shown = format_duration(Duration::from_secs(time.as_secs()));
     let message = format!("the server does not answer, gave up after {shown}");
     signals.give_up_after(time, message)
@@ -90,6 +90,8 @@ struct Reach {
     begun: Instant,
     /// For the first time. From then on, the wait for the server is a part of the wait for the lock.
     reached: Option<Instant>,
+    /// When pglock gives up on a server that is silent.
+    limit: Option<Limit>,
 }
 
 impl Reach {
@@ -111,7 +113,7 @@ impl Reach {
             return Ok(None);
         };
         if self.reached.is_none() {
-            give_up_after(timeout + LATE, signals)?;
+            self.limit = Some(give_up_after(timeout + LATE, signals)?);
         }
         let reached = *self.reached.get_or_insert_with(Instant::now);
         Ok(Some(timeout.saturating_sub(reached.elapsed())))
@@ -148,8 +150,8 @@ fn attempt(
     })?;
     let asked = Moment::now();
     let message = "the server granted the lock, and does not answer any more".to_owned();
-    let watched = signals.give_up_after(lease.term(), message);
-    watched.map_err(Miss::Failed)?;
+    let limit = signals.give_up_after(lease.term(), message);
+    let _limit = limit.map_err(Miss::Failed)?;
     check_at_leisure(&mut guard).map_err(|error| {
         let failure = Failure::of(UNAVAILABLE, &error);
         Miss::on(guard.connection(), failure)

@@ -1,8 +1,10 @@
 //! The running command: where its signals go, and when it is gone.
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
 
 use crate::descendants::{self, Told};
+use crate::output::say_aside;
 
 pub(crate) struct Running {
     pid: Pid,
@@ -35,9 +37,9 @@ impl Running {
         }
     }
 
-    /// Passes a signal on.
+    /// Passes a signal on, and says so if it may not.
     pub(crate) fn tell(&self, signal: Signal) {
-        let _ = if self.has_group() {
+        let told = if self.has_group() {
             kill_process_group(self.pid, signal)
         } else if self.status.is_none() {
             // Until it is reaped, no other process can get its number.
@@ -45,6 +47,10 @@ impl Running {
         } else {
             Ok(())
         };
+        if told == Err(Errno::PERM) {
+            let message = "the command runs as another user, and pglock may not send it signals";
+            say_aside(message.to_owned());
+        }
     }
 
     /// Sends a signal to the command and to all that came of it, on Linux wherever they are.

@@ -1,7 +1,7 @@
 //! Signals: while pglock waits for a lock they end it, while the command runs it passes them on.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -114,10 +114,13 @@ impl Signals {
 
     /// Ends pglock after that time, unless the command runs by then: on a silent network a driver waits
     /// for ever, and heeds neither a timeout nor a token.
-    pub(crate) fn give_up_after(&self, time: Duration, reason: String) -> Result<(), Failure> {
+    pub(crate) fn give_up_after(&self, time: Duration, reason: String) -> Result<Limit, Failure> {
         let phase = Arc::clone(&self.phase);
+        let (limit, lifted) = mpsc::channel();
         let watch = thread::Builder::new().spawn(move || {
-            thread::sleep(time);
+            if lifted.recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
             {
                 let mut phase = lock(&phase);
                 match *phase {
@@ -128,8 +131,16 @@ impl Signals {
             say(reason);
             std::process::exit(i32::from(UNAVAILABLE));
         });
-        watch.map(drop).map_err(|error| deaf(&error))
+        watch
+            .map(|_| Limit { _held: limit })
+            .map_err(|error| deaf(&error))
     }
+}
+
+/// A time after which pglock gives up. Dropped, it is lifted.
+#[must_use]
+pub(crate) struct Limit {
+    _held: Sender<()>,
 }
 
 /// The signals that pglock heeds: those that are passed on unless it was started to ignore them, and

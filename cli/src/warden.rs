@@ -3,13 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use signal_hook::consts::SIGCHLD;
 
 use crate::descendants;
-use crate::exit::{Failure, LOST};
+use crate::ending::{Ended, Ending};
+use crate::exit::{Failure, LOST, RUNS_ON};
 use crate::lease::LOOK;
 use crate::output::say_aside;
 use crate::running::Running;
@@ -53,14 +54,13 @@ fn end(running: &mut Running, grace: Duration) -> u8 {
     if !running.gone {
         say_aside("pglock was killed and the lock is lost, ending the command".to_owned());
     }
-    running.end(Signal::TERM);
-    let kill_at = Instant::now().checked_add(grace);
-    while !running.gone {
-        sleep(LOOK);
-        if kill_at.is_some_and(|kill_at| Instant::now() >= kill_at) {
-            running.end(Signal::KILL);
+    let mut ending = Ending::lost(running, grace);
+    loop {
+        match ending.go_on(running) {
+            Some(Ended::RunsOn) => return RUNS_ON,
+            Some(Ended::Lost | Ended::ByItself(_)) => return LOST,
+            None => sleep(LOOK),
         }
         running.reap();
     }
-    LOST
 }

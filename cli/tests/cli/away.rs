@@ -190,3 +190,26 @@ fn a_server_that_falls_silent_after_the_grant_keeps_nobody_from_ending() {
     assert!(stderr.contains("does not answer"), "{stderr}");
     drop(silence);
 }
+
+/// The limit for the first connection's answer is not one for the next wait.
+#[test]
+fn a_connection_that_breaks_after_the_grant_is_one_more_wait() {
+    let ((name, key), mut oracle, proxy) = (unique(), Oracle::new(), Proxy::start());
+    let silence = silent_after_the_grant(&proxy);
+    let run = ["--url", &proxy.url(), "run", &name, "--lease", "1s"];
+    let waiting = start(&[&run[..], &["--", "true"]].concat());
+    oracle.wait_for_holder(&key);
+    wait_until("the question", || (!proxy.is_armed()).then_some(()));
+    drop(silence);
+    oracle.lock(&key);
+    let query = "SELECT FROM pg_stat_activity WHERE pid = $1 \
+                 AND substring(query FROM 'waited ([0-9]+) ms')::int > 2000";
+    let mut looks = Oracle::new();
+    wait_until("a long wait", || {
+        let pid = looks.wait_for_waiter(&key);
+        looks.client.query_opt(query, &[&pid]).unwrap().map(drop)
+    });
+    oracle.unlock(&key);
+    let (status, stderr) = end(waiting);
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}

@@ -1,6 +1,7 @@
 //! `pglock run` and what comes of its command: nothing of it outlives the lock. Linux only.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -70,9 +71,9 @@ fn what_the_command_left_behind_does_not_outlive_a_pglock_that_is_killed() {
 fn the_command_does_not_outlive_the_process_that_watches_over_it() {
     for script in LEFT_BEHIND {
         let mut case = Case::start(&format!("echo $PPID >&2; {script}"));
-        let mut said = std::io::BufReader::new(case.running.0.stderr.take().unwrap());
+        let mut said = BufReader::new(case.running.0.stderr.take().unwrap());
         let mut warden = String::new();
-        std::io::BufRead::read_line(&mut said, &mut warden).unwrap();
+        said.read_line(&mut warden).unwrap();
         let warden = Pid::from_raw(warden.trim().parse().unwrap()).unwrap();
         kill_process(warden, Signal::KILL).unwrap();
         let (status, _) = case.running.end();
@@ -119,14 +120,22 @@ fn a_command_that_has_become_root_is_told_at_once() {
         ])
         .arg(&program)
         .args(["--reuid", "0", "--regid", "0", "--clear-groups"])
-        .args(["sh", "-c", "echo $$; exec sleep 1000 2>/dev/null"])
+        .args(["sh", "-c", "echo $$; exec sleep 1000 2>/dev/null >&2"])
         .uid(65534)
         .gid(65534);
     let mut running = Running::begin(&mut command);
     let root = Pid::from_raw(running.line().parse().unwrap()).unwrap();
+    let mut said = BufReader::new(running.0.stderr.take().unwrap());
+    running.signal(Signal::TERM);
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("may not send it signals"), "{line}");
+
     let server = oracle.holder(&key);
     oracle.terminate(server);
-    let (status, stderr) = running.end();
+    let (status, _) = running.end();
+    let mut stderr = String::new();
+    said.read_to_string(&mut stderr).unwrap();
     kill_process(root, Signal::KILL).unwrap();
     fs::remove_file(program).unwrap();
     fs::remove_file(own).unwrap();
