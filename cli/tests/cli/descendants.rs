@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
@@ -92,6 +92,16 @@ fn what_a_command_leaves_behind_when_it_ends_by_itself_is_left_alone() {
     kill_process(case.worker, Signal::KILL).unwrap();
 }
 
+/// A copy in the temporary folder. Another process writes it: one that this process writes is busy while
+/// other tests start programs.
+fn install(program: &str, mode: &str) -> PathBuf {
+    let copy = std::env::temp_dir().join(unique_name("program"));
+    let install = ["-m", mode, "-o", "root", program];
+    let mut command = Command::new("install");
+    assert!(command.args(install).arg(&copy).status().unwrap().success());
+    copy
+}
+
 /// Needs root, to make a program that becomes root.
 #[test]
 fn a_command_that_has_become_root_is_told_at_once() {
@@ -99,14 +109,9 @@ fn a_command_that_has_become_root_is_told_at_once() {
         println!("skipped: not root");
         return;
     }
-    let program = std::env::temp_dir().join(unique_name("setpriv"));
-    fs::copy("/usr/bin/setpriv", &program).unwrap();
-    chown(&program, Some(0), Some(0)).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
-
+    let program = install("/usr/bin/setpriv", "4755");
+    let own = install(env!("CARGO_BIN_EXE_pglock"), "755");
     let ((name, key), mut oracle, proxy) = (unique(), Oracle::new(), Proxy::start());
-    let own = std::env::temp_dir().join(unique_name("pglock"));
-    fs::copy(env!("CARGO_BIN_EXE_pglock"), &own).unwrap();
     let mut command = Command::new(&own);
     command
         .args([
