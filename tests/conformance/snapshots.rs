@@ -36,13 +36,20 @@ impl Witness {
         let (idle, snapshot): (bool, Option<String>) = (row.get(0), row.get(1));
         assert_eq!((idle, snapshot), (true, None), "{body}");
     }
+
+    /// The same as the body of a section.
+    #[track_caller]
+    fn body(&mut self, name: &str) -> Result<(), Error> {
+        self.sees_none(name);
+        Ok(())
+    }
 }
 
 pub fn no_section_begins_with_a_snapshot<H: Harness>() {
     let key = unique_key();
     H::with(|backend| {
         let mut witness = Witness::of(backend);
-        let mut sees = |body| Ok::<_, Error>(witness.sees_none(body));
+        let mut sees = |body| witness.body(body);
         with_lock(backend, &key, |_| sees("with_lock")).unwrap();
         try_with_lock(backend, &key, |_| sees("try_with_lock")).unwrap();
         for mode in [Mode::Exclusive, Mode::Shared] {
@@ -73,12 +80,10 @@ pub fn no_transaction_begins_with_a_snapshot<H: Harness>() {
         transactions(backend, witness, "a row", Row::new(&*table.name, "n", 1));
         transactions(backend, witness, "a table", TableLock::new(&*table.name));
         let mut keys = Lock::all(&mut *backend, [unique_key(), unique_key()]);
-        keys.run_in_transaction(|_| Ok::<_, Error>(witness.sees_none("keys")))
-            .unwrap();
+        keys.run_in_transaction(|_| witness.body("keys")).unwrap();
         let free = FirstFree::new(&*table.name, "n");
-        let found = free.run_in_transaction(backend, |_, _: i32| {
-            Ok::<_, Error>(witness.sees_none("the first free row"))
-        });
+        let found =
+            free.run_in_transaction(backend, |_, _: i32| witness.body("the first free row"));
         assert_eq!(found.unwrap(), Some(()));
     });
 }
@@ -89,7 +94,7 @@ fn transactions<B: LockBackend, T: IntoTarget + Clone>(
     name: &str,
     target: T,
 ) {
-    let mut sees = || Ok::<_, Error>(witness.sees_none(name));
+    let mut sees = || witness.body(name);
     let mut lock = Lock::new(&mut *backend, target.clone());
     lock.run_in_transaction(|_| sees()).unwrap();
     lock.try_run_in_transaction(|_| sees()).unwrap();
@@ -107,7 +112,7 @@ pub fn a_wait_leaves_no_snapshot<H: Harness>() {
         for in_transaction in [false, true] {
             after_a_wait(&mut holder, &key, || {
                 let mut lock = Lock::new(&mut *backend, &key);
-                let mut sees = || Ok::<_, Error>(witness.sees_none("after a wait"));
+                let mut sees = || witness.body("after a wait");
                 match in_transaction {
                     false => lock.run(|_| sees()),
                     true => lock.run_in_transaction(|_| sees()),
@@ -172,10 +177,8 @@ pub fn no_lock_leaves_a_snapshot_in_the_callers_transaction<H: InTransaction>() 
         witness.sees_none("is_held");
         drop(guard);
         let free = FirstFree::new(&*table.name, "n");
-        free.run_in_transaction(backend, |_, _: i32| {
-            Ok::<_, Error>(witness.sees_none("the first free row"))
-        })
-        .unwrap();
+        free.run_in_transaction(backend, |_, _: i32| witness.body("the first free row"))
+            .unwrap();
 
         let key = unique_key();
         after_a_wait(&mut holder, &key, || {
@@ -201,6 +204,6 @@ fn inside<B: TransactionBackend, T: IntoTarget + Clone>(
     witness.sees_none(name);
     Lock::new(&mut *backend, target)
         .timeout(Duration::from_secs(60))
-        .run_in_transaction(|_| Ok::<_, Error>(witness.sees_none(name)))
+        .run_in_transaction(|_| witness.body(name))
         .unwrap();
 }
