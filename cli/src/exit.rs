@@ -18,6 +18,8 @@ pub(crate) const OS: u8 = 71;
 pub(crate) const BUSY: u8 = 75;
 /// `run`: the lock was lost while the command ran.
 pub(crate) const LOST: u8 = 76;
+/// `run`: so it was, and the command could not be ended.
+pub(crate) const RUNS_ON: u8 = 77;
 pub(crate) const CANNOT_RUN: u8 = 126;
 pub(crate) const NOT_FOUND: u8 = 127;
 /// The number of the signal is added.

@@ -6,8 +6,11 @@ mod args;
 mod claims;
 mod connection;
 mod conninfo;
+mod descendants;
 mod doctor;
+mod ending;
 mod exit;
+mod grant;
 mod guard;
 mod keeper;
 mod key_args;
@@ -18,7 +21,9 @@ mod man;
 mod names;
 mod output;
 mod prepared;
+mod reach;
 mod run;
+mod running;
 mod show;
 mod signals;
 mod spawn;
@@ -29,6 +34,7 @@ mod tree;
 mod usage;
 mod waits;
 mod wanted;
+mod warden;
 mod wire;
 
 use std::process::ExitCode;
@@ -38,8 +44,8 @@ use clap::{CommandFactory, Parser};
 use exit::Failure;
 
 fn main() -> ExitCode {
-    if let Some(failure) = spawn::become_the_command() {
-        return end(Err(failure));
+    if let Some(done) = spawn::become_another() {
+        return end(done);
     }
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {

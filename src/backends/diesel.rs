@@ -46,6 +46,11 @@ impl Session for PgConnection {
     fn query(&mut self, sql: &str) -> Result<Vec<String>, Failure> {
         let lines = diesel::sql_query(sql).load::<Line>(self);
         let lines = lines.map_err(|error| failure(self, error))?;
+        if depth(self) > 0 {
+            // The query's portal would keep its snapshot until the next statement, which a body that
+            // works over another connection may never send.
+            self.send("SET LOCAL pglock.portal = 'closed'")?;
+        }
         Ok(lines.into_iter().filter_map(|line| line.line).collect())
     }
 

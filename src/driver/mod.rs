@@ -287,7 +287,8 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// those that are NULL.
     ///
     /// With [`Replies::Errors`] the text is a single query, whose column is a text called `line`, and
-    /// may go through another protocol.
+    /// may go through another protocol. In a transaction, it must leave no portal behind: that keeps a
+    /// snapshot.
     ///
     /// # Errors
     ///

@@ -20,6 +20,7 @@ mod modes;
 mod ranges;
 mod sections;
 mod slices;
+mod snapshots;
 mod transactions;
 mod truth;
 mod waiting;
@@ -144,6 +145,12 @@ macro_rules! outside_a_transaction {
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
             }
+            snapshots::{
+                no_section_begins_with_a_snapshot,
+                no_transaction_begins_with_a_snapshot,
+                a_wait_leaves_no_snapshot,
+                no_message_begins_with_a_snapshot,
+            }
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
@@ -191,6 +198,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            snapshots::{
+                no_lock_leaves_a_snapshot_in_the_callers_transaction,
             }
             truth::{
                 an_error_like_a_lost_connection_leaves_the_transaction_usable,

@@ -13,9 +13,14 @@ mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
+mod away;
+#[cfg(target_os = "linux")]
+mod descendants;
 mod doctor;
 mod errors;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod init;
 mod input;
 mod kill;
 mod lease;
