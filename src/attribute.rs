@@ -35,7 +35,7 @@
 /// | `shared` | lets other shared holders in | exclusive |
 /// | `transaction` | BEGIN, lock, body, COMMIT; rolled back on error | a session lock outside a transaction |
 /// | `try` | runs the body only if the lock is free, or becomes free within the timeout | waits |
-/// | `on_conflict = path` | a function without arguments, called instead of returning the timeout's error; its result becomes the function's | the error |
+/// | `on_conflict = path` | a function that takes the timeout's [`Error`](crate::Error), called instead of returning it; its result becomes the function's | the error |
 /// | `crate = path` | where pglock is found, if it is renamed or re-exported | `::pglock` |
 ///
 /// With `try` the function returns `Result<Option<T>, E>`, and so does the body: it ends in
@@ -77,9 +77,20 @@
 /// # }
 /// ```
 ///
-/// In the body, `self.conn` and the bare name `conn` both stand for what the lock gives. The lock
-/// borrows that field: the body can use the other fields, but no method that borrows all of `self`.
-/// A field of an argument, `conn = shop.conn`, is only reached by its bare name.
+/// In the body, `self.conn` stands for what the lock gives. The lock borrows that field: the body can
+/// use the other fields, but no method that borrows all of `self`. A variable that happens to be
+/// called `conn` is another thing. A field of an argument, `conn = shop.conn`, is reached by its bare
+/// name, as if `conn` were an argument.
+///
+/// ```compile_fail,E0425
+/// # struct Shop { conn: postgres::Client }
+/// # impl Shop {
+/// #[pglock::locked(conn = self.conn)]
+/// fn sell(&mut self) -> anyhow::Result<()> {
+///     Ok(conn.batch_execute("SELECT 'sell'")?) // write `self.conn`
+/// }
+/// # }
+/// ```
 ///
 /// A pool can be locked on through a shared reference: `conn = self.pool` works with `&self`.
 ///
