@@ -41,6 +41,33 @@
 /// With `try` the function returns `Result<Option<T>, E>`, and so does the body: it ends in
 /// `Ok(Some(…))`, and `Ok(None)` comes from the attribute when another session holds the lock.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// fn busy(timeout: pglock::Error) -> anyhow::Result<String> {
+///     Ok(format!("please try again: {timeout}"))
+/// }
+///
+/// #[pglock::locked(key = "doc:on-conflict:{seat}", timeout = "0ms", on_conflict = busy)]
+/// fn sell(conn: &mut Client, seat: &str) -> anyhow::Result<String> {
+///     conn.batch_execute("SELECT 'sell'")?;
+///     Ok("sold".to_owned())
+/// }
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// let (mut ada, mut bob) = (Client::connect(&url, NoTls)?, Client::connect(&url, NoTls)?);
+/// pglock::with_lock(&mut ada, "doc:on-conflict:12A", |_| {
+///     let answer = sell(&mut bob, "12A")?;
+///     assert!(answer.starts_with("please try again"), "{answer}");
+///     anyhow::Ok(())
+/// })?;
+/// assert_eq!(sell(&mut bob, "12A")?, "sold");
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// The default key does not contain the name of a type: two methods with the same name in one
 /// module share a lock unless you give them keys.
 ///
