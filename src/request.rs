@@ -51,7 +51,8 @@ pub enum Mode {
 pub enum Scope {
     /// Until it is released, or its connection ends. The default outside a transaction.
     Session,
-    /// Until the transaction ends by COMMIT or ROLLBACK. The default inside a transaction.
+    /// Until the transaction ends by COMMIT or ROLLBACK, or a savepoint that was set before the lock
+    /// is rolled back. The default inside a transaction.
     Transaction,
 }
 
