@@ -108,6 +108,7 @@ pub mod guide;
 pub mod inspect;
 mod key;
 mod lock;
+mod nesting;
 mod one_message;
 pub mod optimistic;
 mod process;

@@ -93,7 +93,7 @@ impl TwoDoors {
     #[locked(key = "{self.name}", conn = self.conn)]
     fn sell(&mut self) -> Result<Vec<bool>, Error> {
         let mut seen = vec![held_by(&mut self.conn)?];
-        for conn in [&mut self.other] {
+        for conn in std::iter::once(&mut self.other) {
             seen.push(held_by(&mut self.conn)?);
             assert!(!held_by(conn)?);
         }
