@@ -12,6 +12,7 @@ use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Replies, Session, insist};
 use crate::error::Error;
 use crate::inspect;
+use crate::nesting::Note;
 use crate::request::{LockInfo, Request, WaitTime, millis};
 use crate::sql;
 use crate::stop::StopToken;
@@ -39,6 +40,8 @@ pub(crate) struct Attempt<'r> {
     pub(crate) request: &'r Request,
     /// What the timeout counts from.
     start: Instant,
+    /// That this thread waits, on a pool.
+    pub(crate) note: Option<Note>,
 }
 
 impl<'r> Attempt<'r> {
@@ -46,6 +49,7 @@ impl<'r> Attempt<'r> {
         Self {
             request,
             start: Instant::now(),
+            note: None,
         }
     }
 

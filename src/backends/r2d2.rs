@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, LockBackend, OwnedBackend, Session, SessionHandle, TransactionBackend,
+    Acquire, BoxError, LockBackend, OwnedBackend, Place, Session, SessionHandle, TransactionBackend,
 };
 use crate::error::Error;
 use crate::request::LockInfo;
+use crate::sql;
 
 impl<M> LockBackend for Pool<M>
 where
@@ -86,7 +87,29 @@ where
     }
 }
 
-impl<M> SessionHandle for PooledConnection<M> where M: ManageConnection<Connection: Session> {}
+impl<M> SessionHandle for PooledConnection<M>
+where
+    M: ManageConnection<Connection: Session>,
+{
+    /// Asks once in the life of a connection. Two pools may lead to one database, and nothing tells
+    /// whether two handles are of one pool.
+    fn database(&mut self) -> Option<Place> {
+        struct Database(Option<Place>);
+
+        if let Some(Database(known)) = PooledConnection::extensions(self).get() {
+            return known.clone();
+        }
+        if self.in_transaction() {
+            return None;
+        }
+        let lines = self.query(sql::DATABASE).unwrap_or_default();
+        let database = lines
+            .first()
+            .map(|line| Place::Database(line.as_str().into()));
+        PooledConnection::extensions_mut(self).insert(Database(database.clone()));
+        database
+    }
+}
 
 impl<M> TransactionBackend for PooledConnection<M> where
     M: ManageConnection<Connection: Session + TransactionBackend>

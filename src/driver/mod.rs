@@ -36,6 +36,10 @@ pub use crate::failure::{BoxError, Failure, Refusal, Replies};
 pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 pub(crate) use self::transaction::Entry;
 use crate::error::Error;
+#[doc(hidden)]
+pub use crate::nesting::Place;
+#[cfg(feature = "r2d2")]
+use crate::nesting::Wait;
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
 
@@ -201,6 +205,13 @@ pub struct Acquire<'a> {
     pub one_message: bool,
 }
 
+#[cfg(feature = "r2d2")]
+impl Acquire<'_> {
+    pub(crate) fn patience(&self) -> Wait {
+        Wait::of(self.timeout)
+    }
+}
+
 impl<B: LockBackend + ?Sized> LockBackend for &mut B {
     type Session = B::Session;
     type Handle<'a>
@@ -223,6 +234,18 @@ pub trait SessionHandle: DerefMut<Target: Session> {
     /// The place in a queue of this process that the session came with.
     #[doc(hidden)]
     fn place(&mut self) -> Option<&mut dyn QueuePlace> {
+        None
+    }
+
+    /// The database behind a session that came out of a pool.
+    #[doc(hidden)]
+    fn database(&mut self) -> Option<Place> {
+        None
+    }
+
+    /// The queue in front of the pool.
+    #[doc(hidden)]
+    fn queue(&self) -> Option<Place> {
         None
     }
 }

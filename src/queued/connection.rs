@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use super::QueuedPool;
-use super::owners::Owner;
 use super::queue::Turn;
-use crate::driver::{Failure, QueuePlace, Refusal, Session, SessionHandle};
+use crate::driver::{self, Failure, QueuePlace, Refusal, Session, SessionHandle};
+use crate::nesting::Note;
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -48,7 +48,8 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     connection: Option<PooledConnection<M>>,
     /// `None` for a lock that does not queue.
     place: Option<Place<M>>,
-    _owner: Option<Owner>,
+    queue: driver::Place,
+    _owner: Option<Note>,
 }
 
 /// A place at the head of the queue.
@@ -62,10 +63,15 @@ struct Place<M: ManageConnection> {
 }
 
 impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
-    pub(super) fn unqueued(connection: PooledConnection<M>, owner: Option<Owner>) -> Self {
+    pub(super) fn unqueued(
+        connection: PooledConnection<M>,
+        pool: &QueuedPool<M>,
+        owner: Option<Note>,
+    ) -> Self {
         Self {
             connection: Some(connection),
             place: None,
+            queue: pool.id.clone(),
             _owner: owner,
         }
     }
@@ -74,7 +80,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
         connection: Connection<M>,
         turn: Turn<LockInfo, HandOver<M>>,
         pool: &QueuedPool<M>,
-        owner: Owner,
+        owner: Note,
     ) -> Self {
         let place = Place {
             turn,
@@ -86,6 +92,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
         Self {
             connection: Some(connection.pooled),
             place: Some(place),
+            queue: pool.id.clone(),
             _owner: Some(owner),
         }
     }
@@ -94,6 +101,14 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
 impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
     fn place(&mut self) -> Option<&mut dyn QueuePlace> {
         Some(self)
+    }
+
+    fn database(&mut self) -> Option<driver::Place> {
+        self.connection.as_mut()?.database()
+    }
+
+    fn queue(&self) -> Option<driver::Place> {
+        Some(self.queue.clone())
     }
 }
 

@@ -59,6 +59,11 @@ pub(crate) fn held(lock: &LockInfo, replies: Replies) -> String {
     answer(&conditions, "'not held'", replies)
 }
 
+/// Which database this is, as every session of it says, and none of another.
+#[cfg(feature = "r2d2")]
+pub(crate) const DATABASE: &str = "SELECT pg_catalog.concat_ws(' ', oid, extract(epoch FROM pg_catalog.pg_postmaster_start_time())) AS line \
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+
 /// Between two slices of a wait: `deadlock_timeout` and the session's own `lock_timeout` and
 /// `statement_timeout` in milliseconds, and whether a holder waits for this session in turn, and so
 /// for ever.

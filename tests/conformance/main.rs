@@ -166,6 +166,7 @@ macro_rules! inside_a_transaction {
         promises! { $backend, $harness:
             inside::{
                 a_lock_is_held_until_the_transaction_ends,
+                a_savepoint_that_is_rolled_back_takes_its_locks_with_it,
                 a_transaction_that_waited_sees_what_was_committed,
                 a_refused_acquire_leaves_the_transaction_as_it_was,
                 other_ends_of_the_wait_leave_the_transaction_usable,
