@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::acquire::transact;
-use crate::driver::{BoxError, LockBackend, Session};
+use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Request};
 use crate::sql;
@@ -76,12 +76,24 @@ where
     let request = Request::new(pick.clone().into());
     let lock = &request.lock;
     let find = |transaction: &mut <B::Session as Session>::Transaction<'_>| {
-        let picked = transaction.query(sql::PICKED);
+        let picked = transaction.query(sql::PICKED).and_then(complete);
         let picked = picked.map_err(|failure| Error::acquire(lock.clone(), None, failure))?;
         let ids = picked.iter().map(|id| read(lock, id));
         Ok(found(ids.collect::<Result<_, _>>()?))
     };
     transact(backend, &request, find, body)?
+}
+
+/// The ids, of which none is missing: a body that did not get one would leave its row undone.
+fn complete(mut lines: Vec<String>) -> Result<Vec<String>, Failure> {
+    let ids = lines.split_off(lines.len().min(1));
+    match lines
+        .first()
+        .is_some_and(|count| *count == ids.len().to_string())
+    {
+        true => Ok(ids),
+        false => Err(Failure::from_error(None, "", "an id is not UTF-8")),
+    }
 }
 
 fn read<I: FromStr<Err: Into<BoxError>>>(lock: &LockInfo, id: &str) -> Result<I, Error> {

@@ -66,10 +66,11 @@ const NO_ROW: &str =
 const PICK: &str =
     " INTO picked; PERFORM set_config('pglock.picked', coalesce(picked, '{}'), true)";
 
-/// The ids of the rows that were found, in their order.
-pub(crate) const PICKED: &str = "SELECT line FROM \
+/// How many rows were found, and then their ids in their order: a driver may drop one that is no UTF-8.
+pub(crate) const PICKED: &str = "WITH picked AS (SELECT line, place FROM \
     unnest(current_setting('pglock.picked')::text[]) WITH ORDINALITY AS picked (line, place) \
-    WHERE line IS NOT NULL ORDER BY place";
+    WHERE line IS NOT NULL) \
+    SELECT line FROM (TABLE picked UNION ALL SELECT count(*)::text, 0 FROM picked) AS lines ORDER BY place";
 
 fn first_free(pick: &FirstFree) -> String {
     // The id becomes a text outside: inside, a text of that name would be what the rows are sorted by.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use pglock::driver::Session;
-use pglock::{Error, Lock, LockBackend, inspect};
+use pglock::{Error, FirstFree, Lock, LockBackend, inspect};
 use postgres::{Client, NoTls};
 
 use super::{never, server::Server};
@@ -126,6 +126,48 @@ fn a_name_of_any_bytes_hides_nobody() {
         rename(&mut anything, role, "holder");
         drop(holder);
         while super::granted_on(&in_database(database)) > 0 {}
+    }
+}
+
+/// A driver that drops what it cannot read must not make it a queue without work.
+#[test]
+fn an_id_of_any_bytes_is_never_no_row() {
+    let server = Server::new("encodings-ids");
+    server.start();
+    let mut admin = Client::connect(&server.url(), NoTls).unwrap();
+    let create =
+        "CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    admin.batch_execute(create).unwrap();
+    let url = [server.url().trim_end_matches("postgres"), "ascii"].concat();
+    let mut client = Client::connect(&url, NoTls).unwrap();
+    let create = r"CREATE TABLE job (id text); INSERT INTO job VALUES ('plain'), (E'caf\xe9')";
+    client.batch_execute(create).unwrap();
+    on_every_driver!(is_never_no_row(&url));
+}
+
+fn is_never_no_row<B: LockBackend>(backend: &mut B, _: &str) {
+    let jobs = || FirstFree::new("job", "id").order_by_desc("id");
+    for encoding in ["UTF8", "SQL_ASCII"] {
+        let set = format!("SET client_encoding = '{encoding}'");
+        Session::send(&mut *backend.session().unwrap(), &set).unwrap();
+        let one = jobs().filter("id <> 'plain'");
+        let one = one.run_in_transaction(&mut *backend, |_, id: String| -> Result<(), Error> {
+            panic!("{id:?}")
+        });
+        let two = jobs().up_to(2);
+        let two = two
+            .run_in_transaction(&mut *backend, |_, ids: Vec<String>| -> Result<(), Error> {
+                panic!("{ids:?}")
+            });
+        for error in [one.unwrap_err(), two.unwrap_err()] {
+            assert!(
+                matches!(error, Error::Database { .. }),
+                "{encoding}: {error:?}"
+            );
+        }
+        let plain = jobs().filter("id = 'plain'");
+        let plain = plain.run_in_transaction(&mut *backend, |_, id: String| Ok::<_, Error>(id));
+        assert_eq!(plain.unwrap().as_deref(), Some("plain"));
     }
 }
 
