@@ -73,15 +73,20 @@ pub(crate) fn connect(url: &str, application: &str) -> Result<PgConnection, Fail
 }
 
 /// A text as the server has it, whether or not it is valid: in a SQL_ASCII database, or a name that was given
-/// in a database of another encoding.
+/// in a database of another encoding. `quote_literal` copies bytes, where other functions look for characters;
+/// behind `encode`, all is ASCII.
 pub(crate) fn raw(text: &str) -> String {
-    format!("decode(replace(({text})::text, chr(92), chr(92) || chr(92)), 'escape')")
+    let quoted = format!("encode(quote_literal(({text})::text)::bytea, 'escape')");
+    let unquoted = format!("regexp_replace({quoted}, '^E?''|''$', '', 'g')");
+    format!("decode(replace({unquoted}, '''''', ''''), 'escape')")
 }
 
-/// The same in UTF-8, where the server can convert it.
+/// The same in UTF-8, where the server can convert whatever bytes there are: from encodings of one byte a
+/// character that have every byte.
 pub(crate) fn utf8(text: &str) -> String {
+    let raw = raw(text);
     format!(
-        "CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN {} ELSE convert_to(({text})::text, 'UTF8') END",
-        raw(text)
+        "CASE WHEN getdatabaseencoding() ~ '^(LATIN[^3]|ISO_8859_5|KOI8|WIN866|WIN1256)' \
+         THEN convert({raw}, getdatabaseencoding(), 'UTF8') ELSE {raw} END"
     )
 }

@@ -1,5 +1,8 @@
 //! Names that a terminal would take for commands, chosen by other users of the server.
 
+use diesel::Connection;
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
 use pglock::inspect::escaped;
 use postgres::config::Config;
 use postgres::{Client, NoTls};
@@ -102,6 +105,46 @@ fn a_prepared_transaction_s_name_can_be_typed() {
         let (rollback, _) = advice.split_once(" or COMMIT").unwrap();
         client.batch_execute(rollback).unwrap();
         assert_fails(&kill, 1, "nobody holds 6");
+    }
+}
+
+/// A role's name has the bytes of the database of its creation, and so has a prepared transaction's.
+#[test]
+fn a_name_of_another_encoding_blinds_nothing() {
+    let server = Server::new("cli-hostile-encoding");
+    server.configure("max_prepared_transactions = 4\n");
+    server.start();
+    let mut admin = connect(&server, "postgres");
+    let in_database = |name: &str| [server.url().trim_end_matches("postgres"), name].concat();
+    for encoding in ["SQL_ASCII", "LATIN1", "EUC_JP"] {
+        let create = format!(
+            "CREATE DATABASE {encoding} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        );
+        admin.batch_execute(&create).unwrap();
+    }
+    let mut anything = Client::connect(&in_database("sql_ascii"), NoTls).unwrap();
+    let create = r#"DO $$ BEGIN EXECUTE E'CREATE ROLE "caf\xe9" SUPERUSER LOGIN'; END $$"#;
+    anything.batch_execute(create).unwrap();
+    for (database, name) in [
+        ("postgres", r"caf\xe9"),
+        ("sql_ascii", r"caf\xe9"),
+        ("latin1", "café"),
+        ("euc_jp", r"caf\xe9"),
+    ] {
+        let url = in_database(database).replace("postgres@", "caf%E9@");
+        let report = printed(&["--url", &url, "doctor"]);
+        assert!(report.contains("fit for all forms"), "{database}: {report}");
+        let mut holder = PgConnection::establish(&url).unwrap();
+        holder
+            .batch_execute("BEGIN; SELECT pg_advisory_xact_lock(6)")
+            .unwrap();
+        let who = printed(&["--url", &url, "who", "--int", "6"]);
+        assert!(who.contains(name), "{database}: {who}");
+        let prepare = format!("PREPARE TRANSACTION '{database}'");
+        holder.batch_execute(&prepare).unwrap();
+        let kill = printed(&["--url", &url, "kill", "--int", "6", "--yes"]);
+        let (_, owner) = kill.split_once("in this database as ").unwrap();
+        assert!(owner.contains(name), "{database}: {kill}");
     }
 }
 
