@@ -6,17 +6,8 @@ use diesel::{Connection, ConnectionError, RunQueryDsl, sql_query};
 
 use crate::conninfo::{fault, misread};
 use crate::exit::{Failure, UNAVAILABLE, USAGE, one_line};
+use crate::reach::is_attempt;
 use crate::wire::about_to_connect;
-
-/// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
-/// quote any part of it, passwords too.
-const HAS_READ: [&str; 5] = [
-    "connection to server ",
-    "could not translate host name ",
-    "could not connect to server",
-    "FATAL:",
-    "timeout expired",
-];
 
 pub(crate) const NOT_UTF_8: &str = "the connection string (--url or DATABASE_URL) is not UTF-8; in a URI, write \
      other bytes as %XX";
@@ -36,7 +27,7 @@ fn establish(url: &str) -> Result<PgConnection, ConnectionError> {
 
 fn refused(url: &str, error: &ConnectionError) -> Failure {
     let message = one_line(&error.to_string());
-    if HAS_READ.iter().any(|words| message.starts_with(words)) {
+    if is_attempt(&message) {
         return Failure::new(UNAVAILABLE, message);
     }
     if let Some(fault) = fault(url) {

@@ -4,6 +4,16 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+/// How libpq's messages begin when it has read the connection string, and tries to connect. Others may
+/// quote any part of it, passwords too.
+const ATTEMPT: [&str; 5] = [
+    "connection to server ",
+    "could not translate host name ",
+    "could not connect to server",
+    "FATAL:",
+    "timeout expired",
+];
+
 /// What a server says that will let sessions in later.
 const LATER: [&str; 5] = [
     "starting up",
@@ -13,14 +23,16 @@ const LATER: [&str; 5] = [
     "too many clients",
 ];
 
+/// Whether a message of libpq's tells of an attempt to connect.
+pub(crate) fn is_attempt(message: &str) -> bool {
+    ATTEMPT.iter().any(|words| message.starts_with(words))
+}
+
 /// Whether a message, by which an attempt to connect has failed, may be another one later. libpq tells
 /// no more than its text.
 pub(crate) fn may_come_back(message: &str) -> bool {
-    let not_reached = ["connection to server", "could not translate host name"]
-        .iter()
-        .any(|text| message.contains(text));
     let refused = message.contains("FATAL:");
-    not_reached && (!refused || LATER.iter().any(|later| message.contains(later)))
+    is_attempt(message) && (!refused || LATER.iter().any(|later| message.contains(later)))
 }
 
 /// Whether a connection that was open is gone.
@@ -61,7 +73,9 @@ mod tests {
                  authentication failed for user \"app\"",
                 false,
             ),
-            ("invalid connection option \"x\"", false),
+            ("timeout expired", true),
+            ("FATAL:  the database system is shutting down", true), // of an old libpq
+            ("libpq: invalid connection option \"…\"", false),
         ] {
             assert_eq!(may_come_back(message), away, "{message}");
         }

@@ -120,6 +120,16 @@ fn a_server_that_is_not_up_yet_is_waited_for() {
     let url = url.replace("/postgres", "/nosuch");
     let run = ["--url", &url, "run", "x", "--wait-for-server", "1h"];
     assert_fails(&[&run[..], &["--", "true"]].concat(), 69, "nosuch");
+    // No server can make this string one.
+    let run = [
+        "--url",
+        "postgres://a:%zz@b",
+        "run",
+        "x",
+        "--wait-for-server",
+        "1h",
+    ];
+    assert_fails(&[&run[..], &["--", "true"]].concat(), 64, "cannot be read");
     drop(server);
     let run = ["--url", &url, "run", "x", "--wait-for-server", "1ms"];
     assert_fails(&[&run[..], &["--", "true"]].concat(), 69, "pglock: ");
