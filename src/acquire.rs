@@ -9,6 +9,7 @@ use crate::driver::{
 use crate::error::Error;
 use crate::failure::answer;
 use crate::guard::LockGuard;
+use crate::nesting;
 use crate::prepared::{self, Sent};
 use crate::process;
 use crate::request::{Request, Scope, WaitTime};
@@ -72,6 +73,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         begin(request, Scope::Transaction, false, |acquire| {
             backend.session_for(acquire)
         })?;
+    let (note, queue) = (attempt.note.take(), handle.queue());
     prepared::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
@@ -84,6 +86,9 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         let (find, body) = work.take().expect("a driver runs the body once");
         let result = match find(transaction) {
             Ok(Some(found)) => {
+                if let Some(note) = &note {
+                    note.holds(queue.clone());
+                }
                 if let Some(waiting) = waiting.take() {
                     hold = waiting.acquired();
                 }
@@ -332,7 +337,7 @@ fn targeted<S: Session, R>(
 }
 
 /// Checks the target, starts the clock of the timeout, and finds the session.
-pub(crate) fn begin<'r, H>(
+pub(crate) fn begin<'r, H: SessionHandle>(
     request: &'r Request,
     scope: Scope,
     one_message: bool,
@@ -355,13 +360,21 @@ pub(crate) fn begin<'r, H>(
         return Err(Error::Stopped { lock: lock.clone() });
     }
     let waiting = Waiting::start(lock, scope);
-    let attempt = Attempt::begin(request);
+    let mut attempt = Attempt::begin(request);
     let found = find(&Acquire {
         lock,
         scope,
         timeout: request.timeout,
         stop,
         one_message,
+    });
+    // A message holds nothing that its thread could wait for.
+    let noted = lock.is_on_keys() && !(one_message && nesting::is_idle());
+    let found = found.and_then(|mut handle| {
+        if noted && let Some(database) = handle.database() {
+            attempt.note = Some(nesting::enter(database, lock, request.patience())?);
+        }
+        Ok(handle)
     });
     match found {
         Ok(handle) => Ok((handle, attempt, waiting)),

@@ -35,11 +35,38 @@
 /// | `shared` | lets other shared holders in | exclusive |
 /// | `transaction` | BEGIN, lock, body, COMMIT; rolled back on error | a session lock outside a transaction |
 /// | `try` | runs the body only if the lock is free, or becomes free within the timeout | waits |
-/// | `on_conflict = path` | a function without arguments, called instead of returning the timeout's error; its result becomes the function's | the error |
+/// | `on_conflict = path` | a function that takes the timeout's [`Error`](crate::Error), called instead of returning it; its result becomes the function's | the error |
 /// | `crate = path` | where pglock is found, if it is renamed or re-exported | `::pglock` |
 ///
 /// With `try` the function returns `Result<Option<T>, E>`, and so does the body: it ends in
 /// `Ok(Some(…))`, and `Ok(None)` comes from the attribute when another session holds the lock.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// fn busy(timeout: pglock::Error) -> anyhow::Result<String> {
+///     Ok(format!("please try again: {timeout}"))
+/// }
+///
+/// #[pglock::locked(key = "doc:on-conflict:{seat}", timeout = "0ms", on_conflict = busy)]
+/// fn sell(conn: &mut Client, seat: &str) -> anyhow::Result<String> {
+///     conn.batch_execute("SELECT 'sell'")?;
+///     Ok("sold".to_owned())
+/// }
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// let (mut ada, mut bob) = (Client::connect(&url, NoTls)?, Client::connect(&url, NoTls)?);
+/// pglock::with_lock(&mut ada, "doc:on-conflict:12A", |_| {
+///     let answer = sell(&mut bob, "12A")?;
+///     assert!(answer.starts_with("please try again"), "{answer}");
+///     anyhow::Ok(())
+/// })?;
+/// assert_eq!(sell(&mut bob, "12A")?, "sold");
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// The default key does not contain the name of a type: two methods with the same name in one
 /// module share a lock unless you give them keys.
@@ -77,9 +104,20 @@
 /// # }
 /// ```
 ///
-/// In the body, `self.conn` and the bare name `conn` both stand for what the lock gives. The lock
-/// borrows that field: the body can use the other fields, but no method that borrows all of `self`.
-/// A field of an argument, `conn = shop.conn`, is only reached by its bare name.
+/// In the body, `self.conn` stands for what the lock gives. The lock borrows that field: the body can
+/// use the other fields, but no method that borrows all of `self`. A variable that happens to be
+/// called `conn` is another thing. A field of an argument, `conn = shop.conn`, is reached by its bare
+/// name, as if `conn` were an argument.
+///
+/// ```compile_fail,E0425
+/// # struct Shop { conn: postgres::Client }
+/// # impl Shop {
+/// #[pglock::locked(conn = self.conn)]
+/// fn sell(&mut self) -> anyhow::Result<()> {
+///     Ok(conn.batch_execute("SELECT 'sell'")?) // write `self.conn`
+/// }
+/// # }
+/// ```
 ///
 /// A pool can be locked on through a shared reference: `conn = self.pool` works with `&self`.
 ///

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::escape::escaped;
 use crate::key::Key;
 use crate::request::Mode;
 
@@ -14,6 +15,10 @@ const FIELD: char = '\x1f';
 /// The server does not record when a lock was granted. A session has held a lock for no longer than
 /// it has been connected ([`connected_for`](Claim::connected_for)), and a transaction lock for no
 /// longer than its transaction ([`transaction_for`](Claim::transaction_for)).
+///
+/// Its texts are [`escaped`](crate::inspect::escaped): others have chosen them. A role that was created in a
+/// database of another encoding shows bytes, as `caf\xe9`; so do all characters beyond ASCII in a database
+/// whose encoding is neither UTF-8 nor one of the Latin ones and their like.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,7 +106,7 @@ impl Claim {
         else {
             return None;
         };
-        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let text = |text: &str| (!text.is_empty()).then(|| escaped(text));
         let key = Key::from_pg_locks(
             classid.parse().ok()?,
             objid.parse().ok()?,
@@ -120,8 +125,8 @@ impl Claim {
             granted: granted == "true",
             own: own == "true",
             pid: pid.parse().ok(),
-            application: text(application),
-            user: text(user),
+            application: quoted(application),
+            user: quoted(user),
             client: text(client),
             state: text(state),
             state_for: seconds(state_for),
@@ -132,9 +137,31 @@ impl Claim {
                 .split_whitespace()
                 .filter_map(|pid| pid.parse().ok())
                 .collect(),
-            label: text(label),
+            label: quoted(label),
         })
     }
+}
+
+/// Reads what somebody else has written: the digits of a literal's bytes.
+fn quoted(digits: &str) -> Option<String> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let byte = |two: &[u8]| u8::try_from(digit(&two[0])? * 16 + digit(two.get(1)?)?).ok();
+    let literal = digits
+        .as_bytes()
+        .chunks(2)
+        .map(byte)
+        .collect::<Option<Vec<_>>>()?;
+    let literal = literal.strip_prefix(b"E").unwrap_or(&literal);
+    let mut text = literal.strip_prefix(b"'")?.strip_suffix(b"'")?;
+    let mut unquoted = Vec::new();
+    while let Some((first, rest)) = text.split_first() {
+        unquoted.push(*first);
+        text = match first {
+            b'\'' => rest.strip_prefix(b"'").unwrap_or(rest),
+            _ => rest,
+        };
+    }
+    (!unquoted.is_empty()).then(|| escaped(unquoted))
 }
 
 /// `pid 4711 "mailer", idle in transaction for 00:03:12`: who it is, without the key.
@@ -145,7 +172,7 @@ impl fmt::Display for Claim {
             None => f.write_str("a prepared transaction")?,
         }
         if let Some(application) = &self.application {
-            write!(f, " {application:?}")?;
+            write!(f, " {application:?}")?; // it may have quotes
         }
         if let Some(client) = &self.client {
             write!(f, " from {client}")?;
@@ -170,6 +197,57 @@ mod tests {
         fields.join("\x1f")
     }
 
+    /// As the server writes it: `quote_literal`, as bytes, as digits.
+    fn digits(text: &[u8]) -> String {
+        let mut literal = vec![b'\''];
+        for byte in text {
+            literal.push(*byte);
+            if *byte == b'\'' {
+                literal.push(*byte);
+            }
+        }
+        literal.push(b'\'');
+        if text.contains(&b'\\') {
+            literal.insert(0, b'E');
+        }
+        literal.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn is_harmless(text: &str) -> bool {
+        escaped(text) == text
+    }
+
+    /// All characters, of which many are commands. (A `String` of proptest's has none.)
+    const ANY: &str = "([\\x00-\\x9f\\u{200e}-\\u{202e}\\u{2066}-\\u{206f}]|(?s:.)){0,12}";
+
+    proptest::proptest! {
+        #[test]
+        fn all_bytes_are_read_and_shown(bytes: Vec<u8>, text in ANY, quotes in "['\\\\E\u{1b}]{1,9}") {
+            for text in [&bytes, text.as_bytes(), quotes.as_bytes()] {
+                let read = quoted(&digits(text)).unwrap_or_default();
+                proptest::prop_assert_eq!(read, escaped(text));
+            }
+        }
+
+        /// Also from a server that lies.
+        #[test]
+        fn nothing_that_a_server_says_commands_a_terminal(any in ANY, fields in proptest::array::uniform17(ANY)) {
+            proptest::prop_assert!(quoted(&any).is_none_or(|text| is_harmless(&text)));
+            let mut fields = fields.map(|field| field.replace(FIELD, ""));
+            for (place, number) in ["1", "2", "1"].into_iter().enumerate() {
+                fields[place] = number.to_owned();
+            }
+            for place in [7, 8, 16] {
+                fields[place] = digits(fields[place].as_bytes());
+            }
+            let claim = Claim::read(&fields.join("\x1f"), &[]).unwrap();
+            let shown = claim.to_string();
+            let texts = [&claim.application, &claim.user, &claim.client, &claim.state, &claim.label];
+            let mut texts = texts.into_iter().flatten().chain([&shown]);
+            proptest::prop_assert!(texts.all(|text| is_harmless(text)), "{claim:?}");
+        }
+    }
+
     #[test]
     fn a_line_is_read_and_shown() {
         let line = line([
@@ -180,8 +258,8 @@ mod tests {
             "true",
             "false",
             "4711",
-            "mailer",
-            "app",
+            &digits(b"mailer\" from ::2"),
+            &digits(b"app"),
             "::1",
             "idle in transaction",
             "192.7",
@@ -198,7 +276,7 @@ mod tests {
         assert_eq!((claim.waiting_for, &*claim.blocked_by), (None, &[][..]));
         assert_eq!(
             claim.to_string(),
-            "pid 4711 \"mailer\" from ::1, idle in transaction for 00:03:12"
+            r#"pid 4711 "mailer\" from ::2" from ::1, idle in transaction for 00:03:12"#
         );
     }
 

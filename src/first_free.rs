@@ -1,13 +1,13 @@
-//! Runs a body on the first row that nobody else has locked.
+//! Runs a body on the first row, or the first rows, that nobody else has locked.
 
 use std::str::FromStr;
 
 use crate::acquire::transact;
-use crate::driver::{BoxError, LockBackend, Session};
+use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::request::{LockInfo, Request};
 use crate::sql;
-use crate::targets::FirstFree;
+use crate::targets::{FirstFree, FirstFreeRows};
 
 impl FirstFree {
     /// BEGIN, lock the first free row, run the body with its id, COMMIT; rolled back on error.
@@ -34,15 +34,65 @@ impl FirstFree {
         I: FromStr<Err: Into<BoxError>>,
         E: From<Error>,
     {
-        let request = Request::new(self.clone().into());
-        let find = |transaction: &mut <B::Session as Session>::Transaction<'_>| {
-            let picked = transaction.query(sql::PICKED);
-            let picked =
-                picked.map_err(|failure| Error::acquire(request.lock.clone(), None, failure))?;
-            let id = picked.first().and_then(|picked| picked.strip_prefix('='));
-            id.map(|id| read(&request.lock, id)).transpose()
-        };
-        transact(backend, &request, find, body)?
+        transact_on(self, backend, |ids| ids.into_iter().next(), body)
+    }
+}
+
+impl FirstFreeRows {
+    /// BEGIN, lock the first free rows, run the body with their ids, COMMIT; rolled back on error.
+    /// Returns `None` if there is no free row, and takes fewer if there are not enough. It never waits
+    /// for a row.
+    ///
+    /// # Errors
+    ///
+    /// As [`FirstFree::run_in_transaction`].
+    pub fn run_in_transaction<B, I, T, E>(
+        &self,
+        backend: &mut B,
+        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, Vec<I>) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        B: LockBackend + ?Sized,
+        I: FromStr<Err: Into<BoxError>>,
+        E: From<Error>,
+    {
+        let some = |ids: Vec<I>| (!ids.is_empty()).then_some(ids);
+        transact_on(&self.0, backend, some, body)
+    }
+}
+
+/// Runs the body on what `found` makes of the ids.
+fn transact_on<B, I, F, T, E>(
+    pick: &FirstFree,
+    backend: &mut B,
+    found: impl FnOnce(Vec<I>) -> Option<F>,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, F) -> Result<T, E>,
+) -> Result<Option<T>, E>
+where
+    B: LockBackend + ?Sized,
+    I: FromStr<Err: Into<BoxError>>,
+    E: From<Error>,
+{
+    let request = Request::new(pick.clone().into());
+    let lock = &request.lock;
+    let find = |transaction: &mut <B::Session as Session>::Transaction<'_>| {
+        let picked = transaction.query(sql::PICKED).and_then(complete);
+        let picked = picked.map_err(|failure| Error::acquire(lock.clone(), None, failure))?;
+        let ids = picked.iter().map(|id| read(lock, id));
+        Ok(found(ids.collect::<Result<_, _>>()?))
+    };
+    transact(backend, &request, find, body)?
+}
+
+/// The ids, of which none is missing: a body that did not get one would leave its row undone.
+fn complete(mut lines: Vec<String>) -> Result<Vec<String>, Failure> {
+    let ids = lines.split_off(lines.len().min(1));
+    match lines
+        .first()
+        .is_some_and(|count| *count == ids.len().to_string())
+    {
+        true => Ok(ids),
+        false => Err(Failure::from_error(None, "", "an id is not UTF-8")),
     }
 }
 

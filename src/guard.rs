@@ -22,8 +22,8 @@ use crate::wait::label;
 /// dropping the guard, which cannot. In both cases an open transaction is rolled back first, and if
 /// the server does not confirm the release, the session is ended: the lock is free afterwards. A
 /// guard that is forgotten (`std::mem::forget`) releases nothing: the lock stays with its session,
-/// even in a pool. A transaction lock stays until its transaction ends, and releasing the guard
-/// does nothing.
+/// even in a pool. A transaction lock stays until its transaction ends, or a savepoint before it is
+/// rolled back, and releasing the guard does nothing.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -158,10 +158,11 @@ where
     ///
     /// # Errors
     ///
-    /// After any of them, the lock is free.
+    /// After any of them, the lock is free, unless you have put another connection in the guard, by
+    /// `std::mem::swap` or the like: the lock then stays with the connection that you took out.
     ///
     /// - [`Error::LockLost`]: the lock was no longer held, so the section ran unprotected, or its
-    ///   connection broke.
+    ///   connection broke, or there is another connection in the guard.
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {

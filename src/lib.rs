@@ -39,7 +39,7 @@
 //! | a few statements on a hot key, in one round trip | [`Lock::batch_execute`] |
 //! | a transaction that is already open | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
-//! | any free row among several | [`FirstFree`] |
+//! | any free row among several, or a few of them | [`FirstFree`] |
 //! | a range of nights, bytes or ids | [`Lock::range`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
@@ -107,6 +107,7 @@ pub mod guide;
 pub mod inspect;
 mod key;
 mod lock;
+mod nesting;
 mod one_message;
 pub mod optimistic;
 mod prepared;
@@ -136,7 +137,8 @@ pub use semaphore::{Permit, Semaphore};
 pub use sql::literal;
 pub use stop::StopToken;
 pub use targets::{
-    FirstFree, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode, TableName, Target,
+    FirstFree, FirstFreeRows, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode,
+    TableName, Target,
 };
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

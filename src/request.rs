@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::nesting::Wait;
 use crate::stop::StopToken;
 use crate::targets::{Table, TableMode, Target};
 
@@ -51,7 +52,8 @@ pub enum Mode {
 pub enum Scope {
     /// Until it is released, or its connection ends. The default outside a transaction.
     Session,
-    /// Until the transaction ends by COMMIT or ROLLBACK. The default inside a transaction.
+    /// Until the transaction ends by COMMIT or ROLLBACK, or a savepoint that was set before the lock
+    /// is rolled back. The default inside a transaction.
     Transaction,
 }
 
@@ -147,7 +149,6 @@ impl LockInfo {
     }
 
     /// Whether two sessions cannot hold it at the same time.
-    #[cfg(feature = "r2d2")]
     pub(crate) fn is_self_conflicting(&self) -> bool {
         match &self.target {
             Target::Keys(_) | Target::Range(_) | Target::Row(_) => self.mode == Mode::Exclusive,
@@ -161,7 +162,6 @@ impl LockInfo {
     ///
     /// Two shared locks do not conflict, but the server makes the second wait behind an exclusive
     /// waiter. Only a shared lock on a row goes past waiters.
-    #[cfg(feature = "r2d2")]
     pub(crate) fn may_wait_for(&self, held: &Self) -> bool {
         match (&self.target, &held.target) {
             (Target::Keys(_) | Target::Range(_), Target::Keys(_) | Target::Range(_)) => {
@@ -176,6 +176,22 @@ impl LockInfo {
             }
             _ => false, // FirstFree takes another row, a semaphore another slot
         }
+    }
+
+    /// Whether it takes all of its keys: a semaphore takes one of them.
+    pub(crate) fn is_on_keys(&self) -> bool {
+        matches!(self.target, Target::Keys(_) | Target::Range(_))
+    }
+
+    /// Whether two sessions cannot hold the two at the same time: for keys.
+    pub(crate) fn conflicts_with(&self, held: &Self) -> bool {
+        self.is_on_keys()
+            && held.is_on_keys()
+            && self.keys_and_modes().any(|(key, mode)| {
+                held.keys_and_modes().any(|(held, held_mode)| {
+                    key == held && (mode == Mode::Exclusive || held_mode == Mode::Exclusive)
+                })
+            })
     }
 
     pub(crate) fn table_mode(&self, table: &Table) -> TableMode {
@@ -266,6 +282,11 @@ impl Request {
     /// Whether a timeout asks who held the lock. For rows and tables, nobody can tell.
     pub(crate) fn names_holders(&self, by_default: bool) -> bool {
         !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)
+    }
+
+    /// How long it is ready to wait.
+    pub(crate) fn patience(&self) -> Wait {
+        Wait::of(self.timeout)
     }
 
     /// Whether the wait is sent in slices. Waits for rows and tables are not: the server must see

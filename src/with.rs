@@ -174,6 +174,10 @@ where
 ///
 /// It is held until that transaction ends, and released by its COMMIT or ROLLBACK. One round trip.
 ///
+/// Taken behind a savepoint, it ends with that savepoint if that is rolled back: where a nested
+/// `transaction` of a driver fails, the lock is gone, and the outer transaction goes on without it.
+/// Take it before the savepoint if the whole transaction needs it.
+///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(feature = "postgres")] {

@@ -61,7 +61,23 @@ fn holds_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
     oracle.wait_until_free(&key);
     drop(lead(new(), &key).unwrap());
     oracle.wait_until_free(&key);
+    says_that_its_connection_was_swapped(&mut new);
     keeps_its_slot_until_it_is_dropped(new);
+}
+
+/// It can only ask the connection that is in it now.
+fn says_that_its_connection_was_swapped<B: OwnedBackend>(new: &mut impl FnMut() -> B) {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    let (mut one, mut other) = (new(), new());
+    let mut other = other.session().unwrap();
+    let mut lock = Lock::new(&mut one, &key);
+    let mut guard = lock.acquire().unwrap();
+    std::mem::swap(&mut *guard, &mut *other);
+    let error = LockGuard::release(guard).unwrap_err();
+    assert!(matches!(error, Error::LockLost { .. }), "{error:?}");
+    oracle.holder(&key);
+    other.send("SELECT pg_advisory_unlock_all()").unwrap();
+    oracle.assert_free(&key);
 }
 
 fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(

@@ -145,9 +145,13 @@ macro_rules! each_transaction {
 }
 
 /// Pools of one connection, which do not test it at each checkout: that round trip is the pool's own,
-/// and optional.
+/// and optional. The connection has had a lock before: see
+/// `the_first_lock_on_a_pools_connection_takes_one_more`.
 #[cfg(feature = "r2d2")]
 mod pools {
+    use pglock::driver::Session;
+    use pglock::{Error, with_lock};
+
     use super::Proxy;
 
     #[cfg(feature = "postgres")]
@@ -166,10 +170,29 @@ mod pools {
         pool(DieselManager::new(proxy.url()))
     }
 
-    fn pool<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
+    fn pool<M: r2d2::ManageConnection<Connection: Session>>(manager: M) -> r2d2::Pool<M> {
+        let pool = fresh(manager);
+        with_lock(&mut &pool, super::fresh_key(), |_| Ok::<_, Error>(())).unwrap();
+        pool
+    }
+
+    pub(crate) fn fresh<M: r2d2::ManageConnection>(manager: M) -> r2d2::Pool<M> {
         let builder = r2d2::Pool::builder().max_size(1);
         builder.test_on_check_out(false).build(manager).unwrap()
     }
+}
+
+/// pglock asks which database it leads to.
+#[cfg(all(feature = "postgres", feature = "r2d2"))]
+#[test]
+fn the_first_lock_on_a_pools_connection_takes_one_more() {
+    let wire = &Wire::new(Driver::Postgres, "a fresh pool");
+    let config = wire.proxy.config();
+    let manager = r2d2_postgres::PostgresConnectionManager::new(config, NoTls);
+    let pool = pools::fresh(manager);
+    let locked = || with_lock(&mut &pool, fresh_key(), |_| Ok::<_, Error>(())).unwrap();
+    wire.takes(3, locked);
+    wire.takes(2, locked);
 }
 
 fn fresh_key() -> Key {

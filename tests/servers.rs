@@ -16,20 +16,25 @@ use server::Server;
 /// Calls a generic function with a connection of each driver, outside a transaction.
 macro_rules! on_every_driver {
     ($function:ident($url:expr)) => {
+        on_every_driver!($function($url, $url))
+    };
+    ($function:ident($url:expr, $argument:expr)) => {
         #[cfg(feature = "postgres")]
-        $function(&mut Client::connect($url, NoTls).unwrap(), $url);
+        $function(&mut Client::connect($url, NoTls).unwrap(), $argument);
         #[cfg(feature = "diesel")]
         $function(
             &mut <diesel::PgConnection as diesel::Connection>::establish($url).unwrap(),
-            $url,
+            $argument,
         );
         #[cfg(all(feature = "r2d2", feature = "diesel"))]
-        $function(&mut crate::diesel_pool($url), $url);
+        $function(&mut crate::diesel_pool($url), $argument);
     };
 }
 
 #[path = "servers/clock.rs"]
 mod clock;
+#[path = "servers/encodings.rs"]
+mod encodings;
 #[path = "servers/odd.rs"]
 mod odd;
 

@@ -8,7 +8,7 @@ use clap::builder::RangedI64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::Slots;
 
-use crate::key_args::KeyArgs;
+use crate::key_args::{KeyArgs, name};
 use crate::times::{lease, pause, time};
 
 const AFTER: &str = "\
@@ -22,12 +22,13 @@ Keys:
 
 Exit status:
     0  done
-    1  nobody holds the lock (who, kill); not fit for locks (doctor)
+    1  nobody holds the lock (who, kill); you said no (kill); not fit for locks (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error
    75  somebody else holds the lock
    76  the lock was lost while the command ran
+   77  so it was, and the command could not be ended
   126  the command cannot be run
   127  the command was not found
 128+n  the command was ended by signal n";
@@ -38,7 +39,7 @@ Exit status:
 pub(crate) struct Cli {
     /// The database, as a URL or as libpq's keyword=value pairs
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
-    pub(crate) url: Option<String>,
+    pub(crate) url: Option<OsString>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -59,9 +60,15 @@ Examples:
                                            beside other readers, not beside a writer
 
 The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
-else holds the lock, 127 if there is no such command, 126 if it cannot be run, and 76 if the
-lock was lost while the command ran. TERM, INT, HUP, QUIT, USR1 and USR2 are passed on to the
-command; where there is no terminal, signals go to its children too.
+else holds the lock, 127 if there is no such command, 126 if it cannot be run, 76 if the lock
+was lost while the command ran, and 77 if it was lost and the command could not be ended, since
+it has become another user, such as root. TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed
+on to the command; where there is no terminal, they go to its process group. As PID 1 of a
+container, pglock also does what an init does: it reaps the orphans that are left to it.
+
+A server that goes away while pglock waits is waited for, until the timeout; one that is not up
+when pglock starts only with --wait-for-server. If the server is there but does not answer,
+pglock gives up (69) some 5 s after the timeout, or 15 s if it cannot even connect.
 
 --try alone prevents only runs that overlap: where the clocks of two machines differ, a short
 job can still run on one after the other. --at-least keeps the lock for that long, even if the
@@ -73,8 +80,13 @@ If pglock, its host or the network freezes, the server frees the lock after the 
 KILL after the grace time. A pglock that is itself stopped cannot do so. If the connection
 breaks, the lock is free at once, and pglock ends the command then.
 
-However the command or pglock ends, the lock is free afterwards. On Linux, a pglock that is
-killed takes its command with it (TERM).")]
+However the command or pglock ends, the lock is free afterwards. On Linux, pglock ends all that
+has come of the command, too, such as workers in the background, and stays until all of it is
+gone. If pglock is killed, a second process of its own does that. What remains: if both are
+killed at once, the command gets a TERM, and what it has started goes on; so does a command
+that has become another user; and so does, without the lock, what a command leaves behind when
+it ends by itself. On other systems, pglock ends the command, and where there is no terminal its
+process group; if pglock is killed, they go on.")]
     Run(RunArgs),
     /// List all advisory locks of the database: who holds them, who waits
     Ls(LsArgs),
@@ -90,9 +102,10 @@ the role pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens two connections, and checks what is between them and the server, timeouts, what happens
-to the lock of a client that vanishes, the room in the lock table, the rights of this user, and
-the isolation of transactions. Behind a pooler, the server reports on the pooler's connection.
+It opens three connections, then others one after the other, and checks what is between them and
+the server, whether reads go where locks are, timeouts, what happens to the lock of a client that
+vanishes, the room in the lock table, the rights of this user, PL/pgSQL, and the isolation of
+transactions. Behind a pooler, the server reports on the pooler's connection.
 Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
 'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
@@ -130,13 +143,17 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     pub(crate) shared: bool,
 
-    /// Wait for at most this long, such as 5s, 300ms or "1m 30s"; for ever by default
+    /// Wait for the lock for at most this long, such as 5s, 300ms or "1m 30s"; for ever by default
     #[arg(short, long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
 
     /// Do not wait at all
     #[arg(short = 'n', long = "try", conflicts_with = "timeout")]
     pub(crate) no_wait: bool,
+
+    /// If the server cannot be reached at the start, try for this long; not at all by default
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) wait_for_server: Option<Duration>,
 
     /// What the lock belongs to; behind a pooler in transaction mode, it must be the transaction
     #[arg(long, value_enum, default_value_t = ScopeArg::Session)]
@@ -189,7 +206,7 @@ pub(crate) struct LsArgs {
     pub(crate) names: Option<PathBuf>,
 
     /// Look for the names in this namespace, too
-    #[arg(long, value_name = "NS", requires = "names")]
+    #[arg(long, value_name = "NS", requires = "names", value_parser = name)]
     pub(crate) namespace: Vec<String>,
 
     /// Show who waits for whom: waiters below the sessions that hold them up
@@ -250,10 +267,11 @@ pub(crate) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyNameArgs {
     /// The name
+    #[arg(value_parser = name)]
     pub(crate) name: String,
 
     /// The namespace that the name is in (only in pglock's own scheme)
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = name)]
     pub(crate) namespace: Option<String>,
 
     /// Print JSON

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use pglock::inspect::Claim;
+use pglock::inspect::{Claim, escaped};
 use pglock::{Key, Mode};
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ pub(crate) fn table_of(claims: &[Claim], names: &Names) -> Table {
         "BLOCKED BY",
     ]);
     for claim in claims {
-        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let or_dash = |text: &Option<String>| text.as_ref().map_or("-".to_owned(), escaped);
         let waiting = claim.waiting_for.filter(|_| !claim.granted);
         let lock = match (claim.granted, waiting) {
             (true, _) => "held".to_owned(),
@@ -72,10 +72,11 @@ pub(crate) fn shown(key: &Key, names: &Names) -> String {
     parts.join(" = ")
 }
 
-/// As the server knows it: a number, or an array of two.
+/// As the server knows it: an array of two numbers, or one, as a string: jq, JavaScript and others round
+/// numbers of 64 bits.
 pub(crate) fn number(key: &Key) -> Value {
     match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => json!(number),
+        (Some(number), _) => json!(number.to_string()),
         (_, pair) => json!(pair),
     }
 }

@@ -7,6 +7,8 @@ use pglock::Error;
 
 /// `who`, `kill`: nobody holds the lock.
 pub(crate) const NOBODY: u8 = 1;
+/// `kill`: the user has said no.
+pub(crate) const NOTHING_DONE: u8 = 1;
 /// `doctor`: not all forms of locks work on this connection.
 pub(crate) const UNFIT: u8 = 1;
 pub(crate) const USAGE: u8 = 64;
@@ -16,6 +18,8 @@ pub(crate) const OS: u8 = 71;
 pub(crate) const BUSY: u8 = 75;
 /// `run`: the lock was lost while the command ran.
 pub(crate) const LOST: u8 = 76;
+/// `run`: so it was, and the command could not be ended.
+pub(crate) const RUNS_ON: u8 = 77;
 pub(crate) const CANNOT_RUN: u8 = 126;
 pub(crate) const NOT_FOUND: u8 = 127;
 /// The number of the signal is added.

@@ -3,7 +3,8 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::{RunQueryDsl, sql_query};
 use pglock::{Error, Scope};
 
 use crate::exit::chain;
@@ -11,6 +12,7 @@ use crate::guard::Guard;
 use crate::lease::{LOOK, Lease, Moment};
 use crate::output::say_aside;
 use crate::signals::Event;
+use crate::wire::Wire;
 
 /// How often it asks at the end whether a transaction's lock is held, if the question fails.
 const ATTEMPTS: usize = 3;
@@ -52,6 +54,7 @@ impl Keeper {
             Scope::Transaction => Some(Moment::now()),
         };
         let mut warned = false;
+        let mut wire = Wire::listen();
         loop {
             if asked.is_none_or(|asked| asked.elapsed() >= self.lease.between_questions()) {
                 let now = Moment::now();
@@ -65,6 +68,7 @@ impl Keeper {
                         say_aside(format!("cannot ask whether {lock} is held: {reason}"));
                     }
                 }
+                wire.has_news(); // the answer
                 // Whatever the answer, the server has heard from this session.
                 let _ = self.events.send(Event::Answered(now));
                 asked = Some(now);
@@ -72,9 +76,32 @@ impl Keeper {
             let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) else {
                 return None;
             };
+            match self.news(&mut wire) {
+                Err(reason) => return Some(reason),
+                // The lock's name is to be shown again.
+                Ok(true) if self.guard.scope() == Scope::Session => asked = None,
+                Ok(_) => {}
+            }
             if let Some(reason) = self.closed() {
                 return Some(reason);
             }
+        }
+    }
+
+    /// Whether the server has said something unasked; the error is why it has ended the session.
+    fn news(&mut self, wire: &mut Wire) -> Result<bool, String> {
+        if !wire.has_news() {
+            return Ok(false);
+        }
+        // Only the extended protocol shows the first of two errors: the second is that of the closed
+        // connection. The simple one closes its portal, which would keep a snapshot in a transaction.
+        let connection = self.guard.connection();
+        let answered = sql_query("SELECT").execute(connection);
+        let answered = answered.and_then(|_| connection.batch_execute("SELECT"));
+        wire.has_news(); // the answer
+        match answered {
+            Err(error) if self.closed().is_some() => Err(chain(&error)),
+            _ => Ok(true),
         }
     }
 

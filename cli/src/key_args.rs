@@ -4,6 +4,7 @@ use clap::Args;
 use pglock::compat::Scheme;
 use pglock::{Key, Slots};
 
+use crate::conninfo::is_uri;
 use crate::wanted::Wanted;
 
 /// A key in each of its forms.
@@ -13,7 +14,7 @@ pub(crate) struct KeyArgs {
     which: Which,
 
     /// The namespace that the name is in
-    #[arg(long, value_name = "NS", requires = "key")]
+    #[arg(long, value_name = "NS", requires = "key", value_parser = name)]
     namespace: Option<String>,
 
     /// The library whose key of that name to use; `pglock key NAME` lists them
@@ -25,6 +26,7 @@ pub(crate) struct KeyArgs {
 #[group(required = true, multiple = false)]
 struct Which {
     /// The name of the lock
+    #[arg(value_parser = name)]
     key: Option<String>,
 
     /// A number (bigint) in place of a name
@@ -34,6 +36,15 @@ struct Which {
     /// A pair of numbers (two integers) in place of a name
     #[arg(long, value_name = "A,B", allow_hyphen_values = true, value_parser = pair)]
     pair: Option<(i32, i32)>,
+}
+
+/// A script whose variable is not set would share one lock with all such scripts.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    match is_uri(text) {
+        _ if text.is_empty() => Err("the name is empty; is a variable not set?".to_owned()),
+        true => Err("this is a connection string, not a name; put --url before it".to_owned()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn pair(text: &str) -> Result<(i32, i32), String> {

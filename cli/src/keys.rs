@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::args::KeyNameArgs;
 use crate::claims::{number, table, text};
 use crate::exit::Failure;
-use crate::output::print;
+use crate::output::{print, print_json};
 
 pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
     let own = match &args.namespace {
@@ -22,7 +22,7 @@ pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
     if args.json {
         let object = |(scheme, key): &(&str, Key)| json!({"scheme": scheme, "key": number(key), "sql": sql(key)});
         let array: Vec<_> = keys.iter().map(object).collect();
-        print(Value::from(array))?;
+        print_json(&Value::from(array))?;
     } else {
         let mut table = table(&["SCHEME", "KEY", "SQL"]);
         for (scheme, key) in &keys {

@@ -7,7 +7,7 @@ use pglock::inspect::{self, Claim};
 
 use crate::args::KillArgs;
 use crate::connection::connect;
-use crate::exit::{Failure, NOBODY, UNAVAILABLE, USAGE, chain};
+use crate::exit::{Failure, NOBODY, NOTHING_DONE, UNAVAILABLE, USAGE, chain};
 use crate::output::{print, prompt, say};
 use crate::prepared;
 use crate::wanted::Wanted;
@@ -39,7 +39,7 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     }
     let verb = if args.cancel { "cancel" } else { "end" };
     if !args.yes && !confirmed(&wanted, &holders, verb)? {
-        return Ok(code);
+        return Err(Failure::new(NOTHING_DONE, format_args!("{verb}ed nothing")));
     }
     for holder in holders {
         let hit = if args.cancel {

@@ -129,6 +129,10 @@ pub(crate) struct Silence {
     /// When the last question that was answered was sent.
     asked: Moment,
     last_look: Moment,
+    /// The end of the last time that pglock was stopped.
+    resumed: Option<Instant>,
+    /// Until when that counts. There is one excuse until the next answer: a holder that is stopped again
+    /// and again must not keep its command for ever.
     excused_until: Option<Instant>,
 }
 
@@ -138,25 +142,29 @@ impl Silence {
         Self {
             asked,
             last_look: Moment::now(),
+            resumed: None,
             excused_until: None,
         }
     }
 
     pub(crate) fn answered(&mut self, asked: Moment) {
         self.asked = asked;
+        self.excused_until = None;
     }
 
     /// Whether it has lasted that long, by whichever clock is first. Not if pglock itself was stopped,
     /// and the server has had no time to answer since.
     pub(crate) fn is_too_long(&mut self, limit: Duration) -> bool {
+        let now = Instant::now();
         if self.last_look.elapsed() > STOPPED {
-            self.excused_until = Some(Instant::now() + ANSWER);
+            self.resumed = Some(now);
         }
         self.last_look = Moment::now();
-        let excused = self
-            .excused_until
-            .is_some_and(|until| Instant::now() < until);
-        self.asked.elapsed() >= limit && !excused
+        if self.asked.elapsed() < limit {
+            return false;
+        }
+        let until = self.resumed.map_or(now, |resumed| resumed + ANSWER);
+        now >= *self.excused_until.get_or_insert(until)
     }
 
     pub(crate) fn seconds(&self) -> u64 {

@@ -5,8 +5,12 @@
 mod args;
 mod claims;
 mod connection;
+mod conninfo;
+mod descendants;
 mod doctor;
+mod ending;
 mod exit;
+mod grant;
 mod guard;
 mod keeper;
 mod key_args;
@@ -17,7 +21,9 @@ mod man;
 mod names;
 mod output;
 mod prepared;
+mod reach;
 mod run;
+mod running;
 mod show;
 mod signals;
 mod spawn;
@@ -25,8 +31,11 @@ mod supervise;
 mod times;
 mod tools;
 mod tree;
+mod usage;
 mod waits;
 mod wanted;
+mod warden;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -35,18 +44,17 @@ use clap::{CommandFactory, Parser};
 use exit::Failure;
 
 fn main() -> ExitCode {
-    if let Some(failure) = spawn::become_the_command() {
-        return end(Err(failure));
+    if let Some(done) = spawn::become_another() {
+        return end(done);
     }
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            let code = if error.use_stderr() { exit::USAGE } else { 0 };
-            return code.into();
-        }
+        Err(error) => return usage::explain(error, &arguments).into(),
     };
-    let url = cli.url.unwrap_or_default();
+    let Ok(url) = cli.url.unwrap_or_default().into_string() else {
+        return end(Err(Failure::new(exit::USAGE, connection::NOT_UTF_8)));
+    };
     let done = match cli.command {
         Command::Run(args) => run::run(&url, &args),
         Command::Ls(args) => show::ls(&url, &args),
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
-            output::print(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
+            output::print_raw(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
         Command::Man { directory } => man::write(&directory),
     };

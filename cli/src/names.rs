@@ -254,14 +254,15 @@ mod tests {
 
     #[test]
     fn the_names_that_keys_show_are_read() {
-        for name in ["deploy", "", "a \"b\" in \\c", "\n\r\t\0\u{7f}", "é 🔒 '"] {
+        for name in ["deploy", "", "a \"b\" in \\c", "\n\r\t\0\u{7f}", "é /🔒 '"] {
             let keys = [
                 Key::from(name),
                 Key::namespaced("in \"x", name),
                 Key::namespaced(name, "in \"x"),
             ];
             for key in keys {
-                let label = key.to_string().replace('é', "\\u{e9}");
+                let label = key.to_string();
+                let label = label.replace('é', "\\u{e9}").replace('/', "\\u{2f}");
                 let read = named(&label).unwrap();
                 assert_eq!((read.to_string(), &read), (key.to_string(), &key));
             }

@@ -1,15 +1,36 @@
 //! All that is printed. It decides nothing: a reader that is gone changes neither what is done nor the
-//! exit status, and one that does not read holds up nothing that matters.
+//! exit status, and one that does not read holds up nothing that matters. A terminal takes none of it for
+//! a command, whoever has chosen the names in it.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use pglock::inspect::escaped;
+use serde_json::Value;
+
 use crate::exit::{Failure, OS};
 
-/// Prints a line on standard output. `false`: nobody reads it any more.
-pub(crate) fn print(line: impl Display) -> Result<bool, Failure> {
+/// Moves a terminal's cursor home, and clears it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Prints lines on standard output. `false`: nobody reads them any more.
+pub(crate) fn print(lines: impl Display) -> Result<bool, Failure> {
+    print_raw(harmless(&lines.to_string()))
+}
+
+/// The same in place of all that the terminal shows.
+pub(crate) fn print_alone(lines: impl Display) -> Result<bool, Failure> {
+    print_raw(format_args!("{CLEAR}{}", harmless(&lines.to_string())))
+}
+
+pub(crate) fn print_json(value: &Value) -> Result<bool, Failure> {
+    print_raw(harmless_json(value))
+}
+
+/// Prints what pglock itself has written.
+pub(crate) fn print_raw(line: impl Display) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     // In one piece, so that an error shows here.
     let printed = out
@@ -27,10 +48,32 @@ pub(crate) fn say(message: impl Display) {
     prompt(format_args!("pglock: {message}\n"));
 }
 
-/// Prints a text on standard error as it is.
+/// Prints a text on standard error, without a line's end of its own.
 pub(crate) fn prompt(text: impl Display) {
     // If this cannot be printed, neither can its error.
-    let _ = io::stderr().write_all(text.to_string().as_bytes());
+    let _ = io::stderr().write_all(harmless(&text.to_string()).as_bytes());
+}
+
+/// With its lines.
+fn harmless(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(escaped).collect();
+    lines.join("\n")
+}
+
+/// The same JSON: what could be a command is in strings only, and those have escapes for all characters.
+fn harmless_json(value: &Value) -> String {
+    let mut units = [0; 2];
+    let mut json = String::new();
+    for character in value.to_string().chars() {
+        if escaped(character.to_string()) == character.to_string() {
+            json.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut units) {
+            json += &format!("\\u{unit:04x}");
+        }
+    }
+    json
 }
 
 /// Messages that are still to be printed.
@@ -53,4 +96,41 @@ pub(crate) fn finish() {
 
 fn unread() -> std::sync::MutexGuard<'static, Vec<JoinHandle<()>>> {
     UNREAD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn is_harmless(text: &str) -> bool {
+        text.split('\n').all(|line| escaped(line) == line)
+    }
+
+    /// All characters, those that are commands often.
+    fn text() -> impl Strategy<Value = String> {
+        let command = "[\u{0}-\u{1f}\u{7f}-\u{9f}\u{61c}\u{200e}\u{200f}\u{2028}-\u{202e}\u{2066}-\u{206f}\"\\\\]{0,6}";
+        prop_oneof![any::<String>(), command.prop_map(String::from)]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_printed_is_a_command(text in text()) {
+            prop_assert!(is_harmless(&harmless(&text)));
+            if is_harmless(&text) {
+                prop_assert_eq!(harmless(&text), text);
+            }
+        }
+
+        #[test]
+        fn json_is_the_same_value_without_commands(text in text()) {
+            let mut value = json!({"text": text});
+            value[&text] = json!([text]);
+            let json = harmless_json(&value);
+            prop_assert!(is_harmless(&json) && !json.contains('\n'), "{}", json);
+            prop_assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
+        }
+    }
 }

@@ -1,20 +1,22 @@
 //! Signals: while pglock waits for a lock they end it, while the command runs it passes them on.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use pglock::StopToken;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::emulate_default_handler;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
-use crate::exit::{Failure, OS, SIGNAL};
+use crate::descendants;
+use crate::exit::{Failure, OS, SIGNAL, UNAVAILABLE};
 use crate::lease::Moment;
+use crate::output::say;
 
 /// How long a wait may take to end after a signal; normally it takes a slice.
 const STOPPED: Duration = Duration::from_secs(2);
@@ -43,6 +45,8 @@ enum Phase {
     Waiting,
     /// A signal arrived during the wait.
     Ending(i32),
+    /// The server has been silent for too long.
+    GivenUp,
     Running,
 }
 
@@ -62,13 +66,7 @@ struct Listener {
 
 impl Signals {
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let ignored = ignored();
-        let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2]
-            .into_iter()
-            .filter(|signal| ignored >> (signal - 1) & 1 == 0)
-            // Always: while CHLD is ignored, the kernel does not keep a child's status.
-            .chain([SIGCHLD]);
-        let mut origins = SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))?;
+        let mut origins = origins(&[])?;
         let (sender, events) = mpsc::channel();
         let phase = Arc::new(Mutex::new(Phase::Connecting));
         let stop = StopToken::new();
@@ -101,26 +99,82 @@ impl Signals {
         let mut phase = lock(&self.phase);
         match *phase {
             Phase::Ending(signal) => Some(signal),
+            Phase::GivenUp => {
+                drop(phase);
+                loop {
+                    thread::park(); // pglock is about to end
+                }
+            }
             _ => {
                 *phase = Phase::Running;
                 None
             }
         }
     }
+
+    /// Ends pglock after that time, unless the command runs by then: on a silent network a driver waits
+    /// for ever, and heeds neither a timeout nor a token.
+    pub(crate) fn give_up_after(&self, time: Duration, reason: String) -> Result<Limit, Failure> {
+        let phase = Arc::clone(&self.phase);
+        let (limit, lifted) = mpsc::channel();
+        let watch = thread::Builder::new().spawn(move || {
+            if lifted.recv_timeout(time) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            {
+                let mut phase = lock(&phase);
+                match *phase {
+                    Phase::Connecting | Phase::Waiting => *phase = Phase::GivenUp,
+                    Phase::Ending(_) | Phase::GivenUp | Phase::Running => return,
+                }
+            }
+            say(reason);
+            std::process::exit(i32::from(UNAVAILABLE));
+        });
+        watch
+            .map(|_| Limit { _held: limit })
+            .map_err(|error| deaf(&error))
+    }
+}
+
+/// A time after which pglock gives up. Dropped, it is lifted.
+#[must_use]
+pub(crate) struct Limit {
+    _held: Sender<()>,
+}
+
+/// The signals that pglock heeds: those that are passed on unless it was started to ignore them, and
+/// always those of its children, and others.
+pub(crate) fn origins(others: &[i32]) -> Result<SignalsInfo<WithOrigin>, Failure> {
+    let ignored = ignored();
+    let heeded = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH]
+        .into_iter()
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0)
+        // Always: while CHLD is ignored, the kernel does not keep a child's status.
+        .chain([SIGCHLD])
+        .chain(others.iter().copied());
+    SignalsInfo::<WithOrigin>::new(heeded).map_err(|error| deaf(&error))
+}
+
+/// A terminal's driver sends a signal to the command as well.
+pub(crate) fn is_by_terminal(origin: &Origin) -> bool {
+    matches!(origin.cause, Cause::Kernel)
 }
 
 impl Listener {
     fn hear(&self, origin: &Origin) {
         let signal = origin.signal;
-        if signal == SIGCHLD {
-            let _ = self.events.send(Event::Child);
-            return;
-        }
         let mut phase = lock(&self.phase);
         match *phase {
-            Phase::Connecting | Phase::Ending(_) => {
-                end_by(signal);
+            Phase::Running if signal == SIGCHLD => {
+                let _ = self.events.send(Event::Child);
             }
+            // Before there is a command, only PID 1 has children, which others have left to it.
+            _ if signal == SIGCHLD => {
+                descendants::reap(None);
+            }
+            Phase::Connecting | Phase::Waiting | Phase::Ending(_) if signal == SIGWINCH => {}
+            Phase::Connecting | Phase::Ending(_) | Phase::GivenUp => end_by(signal),
             Phase::Waiting => {
                 *phase = Phase::Ending(signal);
                 self.stop.stop();
@@ -133,18 +187,20 @@ impl Listener {
             Phase::Running => {
                 let _ = self.events.send(Event::Signal {
                     number: signal,
-                    by_terminal: matches!(origin.cause, Cause::Kernel),
+                    by_terminal: is_by_terminal(origin),
                 });
             }
         }
     }
 }
 
-/// Ends pglock as the signal would, or at least with its status.
-pub(crate) fn end_by(signal: i32) -> Failure {
-    let _ = emulate_default_handler(signal);
-    let code = SIGNAL.saturating_add(u8::try_from(signal).unwrap_or(0));
-    Failure::new(code, "")
+/// Ends pglock as the signal would, or at least with its status: the kernel keeps PID 1 from dying by
+/// a signal of its own.
+pub(crate) fn end_by(signal: i32) -> ! {
+    if std::process::id() != 1 {
+        let _ = emulate_default_handler(signal);
+    }
+    std::process::exit(i32::from(SIGNAL) + signal)
 }
 
 fn lock(phase: &Mutex<Phase>) -> std::sync::MutexGuard<'_, Phase> {

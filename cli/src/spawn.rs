@@ -1,16 +1,19 @@
 //! Starts the command, such that it does not survive a killed pglock.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, getppid, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getppid};
 
+use crate::args::RunArgs;
 use crate::exit::{CANNOT_RUN, Failure, NOT_FOUND};
+use crate::running::Running;
+use crate::{descendants, warden};
 
 /// The argument by which pglock becomes the command.
 const BECOME: &str = "--become-the-command-of";
@@ -21,87 +24,104 @@ const SELF: &str = "/proc/self/exe";
 /// Where the command finds the number of its slot.
 const SLOT: &str = "PGLOCK_SLOT";
 
-/// A running command, and where its signals go.
-pub(crate) struct Running {
-    pub(crate) child: Child,
-    /// Without a terminal, and so without job control to disturb, the command has a process group of
-    /// its own, so that signals reach its children too.
-    pub(crate) own_group: bool,
-}
-
-impl Running {
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    pub(crate) fn tell(&self, signal: Signal) {
-        let _ = if self.own_group {
-            kill_process_group(self.pid(), signal)
-        } else {
-            kill_process(self.pid(), signal)
-        };
-    }
-}
-
-/// Starts the command: on Linux through pglock itself, which asks for a TERM at its parent's death and
-/// then becomes the command. (Without unsafe code, only another program can run between fork and
-/// exec.) The command finds the number of its slot in its environment.
-pub(crate) fn spawn(command: &[OsString], slot: Option<u32>) -> Result<Running, Failure> {
-    let (program, arguments) = split(command);
-    let mut starter = if cfg!(target_os = "linux") {
-        if !Path::new(SELF).exists() {
-            let message = format!("run needs {SELF}, and /proc is not mounted");
-            return Err(Failure::new(CANNOT_RUN, message));
-        }
-        let mut starter = Command::new(SELF);
-        starter
-            .arg(BECOME)
-            .arg(std::process::id().to_string())
-            .arg(program);
-        starter
-    } else {
-        Command::new(program)
-    };
-    match slot {
-        Some(slot) => starter.env(SLOT, slot.to_string()),
-        None => starter.env_remove(SLOT), // from an outer pglock
-    };
+/// Starts the command, on Linux through a warden. The command finds the number of its slot in its
+/// environment.
+pub(crate) fn spawn(args: &RunArgs, slot: Option<u32>) -> Result<Running, Failure> {
+    descendants::adopt();
     let own_group = File::open("/dev/tty").is_err();
+    let (program, arguments) = split(&args.command);
+    if !cfg!(target_os = "linux") {
+        let starter = with_slot(Command::new(program), slot);
+        return begin(starter, own_group, &args.command, arguments);
+    }
+    if !Path::new(SELF).exists() {
+        let message = format!("run needs {SELF}, and /proc is not mounted");
+        return Err(Failure::new(CANNOT_RUN, message));
+    }
+    let mut starter = with_slot(Command::new(SELF), slot);
+    starter
+        .arg(warden::WATCH)
+        .arg(std::process::id().to_string());
+    starter.arg(args.grace.as_millis().to_string());
+    let child = starter.args(&args.command).spawn();
+    let child = child.map_err(|error| cannot_run(&args.command, &error))?;
+    Ok(Running::warden(Pid::from_child(&child), own_group))
+}
+
+/// Starts the command as a child of this process, which it does not survive: through pglock itself,
+/// which asks for a TERM at its parent's death and then becomes the command. (Without unsafe code, only
+/// another program can run between fork and exec.)
+pub(crate) fn spawn_here(command: &[OsString]) -> Result<Running, Failure> {
+    let own_group = File::open("/dev/tty").is_err();
+    let mut starter = Command::new(SELF);
+    starter.arg(BECOME).arg(std::process::id().to_string());
+    begin(starter, own_group, command, command)
+}
+
+fn begin(
+    mut starter: Command,
+    own_group: bool,
+    command: &[OsString],
+    arguments: &[OsString],
+) -> Result<Running, Failure> {
     if own_group {
         starter.process_group(0);
     }
     let child = starter.args(arguments).spawn();
     let child = child.map_err(|error| cannot_run(command, &error))?;
-    Ok(Running { child, own_group })
+    Ok(Running::command(Pid::from_child(&child), own_group))
 }
 
-/// Becomes the command, if pglock was started for that. Returns only if not, or if it cannot.
-pub(crate) fn become_the_command() -> Option<Failure> {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let [mode, parent, command @ ..] = arguments.as_slice() else {
-        return None;
+fn with_slot(mut starter: Command, slot: Option<u32>) -> Command {
+    match slot {
+        Some(slot) => starter.env(SLOT, slot.to_string()),
+        None => starter.env_remove(SLOT), // from an outer pglock
     };
-    if mode != BECOME || command.is_empty() {
-        return None;
+    starter
+}
+
+/// Becomes the command, or its warden, if pglock was started for that. Returns only if not, if it
+/// cannot, or when the warden's work is done.
+pub(crate) fn become_another() -> Option<Result<u8, Failure>> {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [mode, parent, command @ ..] if mode == BECOME && !command.is_empty() => {
+            let gone = tell_if_parent_ends(parent, Signal::TERM).err();
+            Some(Err(gone.unwrap_or_else(|| become_the_command(command))))
+        }
+        [mode, parent, grace, command @ ..] if mode == warden::WATCH && !command.is_empty() => {
+            Some(warden::watch(parent, grace, command))
+        }
+        _ => None,
     }
+}
+
+/// Asks for a signal when the parent ends.
+pub(crate) fn tell_if_parent_ends(parent: &OsStr, signal: Signal) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
     {
         // If refused, it is as on other systems.
-        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        let _ = rustix::process::set_parent_process_death_signal(Some(signal));
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = signal;
     let alive =
         getppid().is_some_and(|pid| parent.to_str() == Some(&pid.as_raw_nonzero().to_string()));
-    if !alive {
-        return Some(Failure::new(
-            CANNOT_RUN,
-            "pglock is gone, and the lock with it",
-        ));
+    match alive {
+        true => Ok(()),
+        false => {
+            let message = "pglock is gone, and the lock with it";
+            Err(Failure::new(CANNOT_RUN, message))
+        }
     }
+}
+
+fn become_the_command(command: &[OsString]) -> Failure {
     let (program, arguments) = split(command);
     let error = Command::new(program).args(arguments).exec();
     // exec has set SIGPIPE to its default, so a message that nobody reads would end this process.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::default());
-    Some(cannot_run(command, &error))
+    cannot_run(command, &error)
 }
 
 fn split(command: &[OsString]) -> (&OsString, &[OsString]) {

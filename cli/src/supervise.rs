@@ -1,8 +1,6 @@
 //! The command while it runs: pglock passes signals on to it, and does not let it outlive the lock.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::mpsc::{self, Sender};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -11,13 +9,16 @@ use pglock::Error;
 use rustix::process::Signal;
 
 use crate::args::RunArgs;
-use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, SIGNAL};
+use crate::descendants::{self, code};
+use crate::ending::{Ended, Ending};
+use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, RUNS_ON};
 use crate::guard::Guard;
 use crate::keeper::Keeper;
 use crate::lease::{LOOK, Lease, Moment, Silence};
 use crate::output::{say, say_aside};
+use crate::running::Running;
 use crate::signals::{Event, Signals};
-use crate::spawn::{Running, spawn};
+use crate::spawn::spawn;
 
 /// A lock that is held for a command.
 pub(crate) struct Held<'a> {
@@ -31,13 +32,6 @@ pub(crate) struct Held<'a> {
     keeps: Sender<()>,
     /// A signal has asked for the end.
     interrupted: bool,
-}
-
-/// How the command ended.
-struct Ended {
-    status: ExitStatus,
-    /// Whether pglock ended it because the lock was lost.
-    lost: bool,
 }
 
 impl<'a> Held<'a> {
@@ -73,18 +67,19 @@ impl<'a> Held<'a> {
     /// Runs the command to its end, and returns the status to exit with.
     pub(crate) fn run(mut self) -> Result<u8, Failure> {
         let started = Instant::now();
-        let mut command = match spawn(&self.args.command, self.slot) {
+        let mut command = match spawn(self.args, self.slot) {
             Ok(command) => command,
             Err(failure) => {
                 let _ = self.release();
                 return Err(failure);
             }
         };
-        let ended = self.attend(&mut command)?;
-        if ended.lost {
-            return Ok(LOST);
-        }
-        let code = code(ended.status);
+        let status = match self.attend(&mut command) {
+            Ended::ByItself(status) => status,
+            Ended::Lost => return Ok(LOST),
+            Ended::RunsOn => return Ok(RUNS_ON),
+        };
+        let code = code(status);
         if let Some(at_least) = self.args.at_least
             // There was no command, whether pglock or a shell says so.
             && ![CANNOT_RUN, NOT_FOUND].contains(&code)
@@ -108,8 +103,8 @@ impl<'a> Held<'a> {
     }
 
     /// Waits for the end of the command, and ends it if the lock is lost.
-    fn attend(&mut self, command: &mut Running) -> io::Result<Ended> {
-        let mut kill_at = None;
+    fn attend(&mut self, command: &mut Running) -> Ended {
+        let mut ending: Option<Ending> = None;
         loop {
             let event = self.next();
             // It is reaped only below, so until then no other process can get its number.
@@ -123,22 +118,30 @@ impl<'a> Held<'a> {
                     command.tell(signal);
                 }
             }
-            if let Some(status) = command.child.try_wait()? {
-                let lost = kill_at.is_some();
-                return Ok(Ended { status, lost });
+            command.reap();
+            match &mut ending {
+                None if command.has_lost_its_warden() => {
+                    ending = Some(Ending::unwatched(command, self.args.grace));
+                }
+                Some(ending) => {
+                    if let Some(ended) = ending.go_on(command) {
+                        return ended;
+                    }
+                }
+                None => {
+                    if let Some(status) = command.status {
+                        return Ended::ByItself(status);
+                    }
+                }
             }
-            if kill_at.is_none()
+            if ending.as_ref().is_none_or(|ending| !ending.lost)
                 && let Some((reason, grace)) = self.loss(event)
             {
-                command.tell(Signal::TERM);
                 say_aside(format!(
                     "the lock {} was lost, ending the command: {reason}",
                     self.lock
                 ));
-                kill_at = Some(Instant::now() + grace);
-            }
-            if kill_at.is_some_and(|kill_at| Instant::now() >= kill_at) {
-                command.tell(Signal::KILL);
+                ending = Some(Ending::lost(command, grace));
             }
         }
     }
@@ -174,6 +177,9 @@ impl<'a> Held<'a> {
         while started.elapsed() < at_least && !self.interrupted {
             match self.next() {
                 Some(Event::Lost(reason)) => return Err(reason),
+                Some(Event::Child) => {
+                    descendants::reap(None);
+                }
                 _ if self.silence.is_too_long(self.lease.term()) => return Err(self.silent()),
                 _ => {}
             }
@@ -206,11 +212,4 @@ fn asks_for_the_end(signal: i32) -> bool {
     [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT]
         .iter()
         .any(|end| end.as_raw() == signal)
-}
-
-fn code(status: ExitStatus) -> u8 {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(u8::MAX),
-        (None, signal) => SIGNAL + u8::try_from(signal.unwrap_or(0)).unwrap_or(0),
-    }
 }

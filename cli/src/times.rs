@@ -17,6 +17,11 @@ pub(crate) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_LEASE: Duration = Duration::from_millis(i32::MAX as u64);
 
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    if text.parse::<u64>().is_ok() {
+        return Err(format!(
+            "a time has a unit: {text}s for seconds, {text}m for minutes"
+        ));
+    }
     let time = parse_duration(text).map_err(|error| error.to_string())?;
     Ok(time.min(LONGEST))
 }

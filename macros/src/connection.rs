@@ -13,7 +13,7 @@ pub(crate) struct Connection {
     pub(crate) inner: TokenStream,
     /// What the lock is taken on.
     pub(crate) backend: TokenStream,
-    /// A field of `self`, which stands for the session in the body too.
+    /// A field of `self`, which stands for the session in the body.
     field: Option<TokenStream>,
     /// Whether the body moves all that it names. With a field it borrows: a closure that moves
     /// would take `self` as a whole, and with it the field that the lock is taken on.
@@ -82,10 +82,11 @@ impl Connection {
             None => return Err(Error::new(root.span(), unknown(&root, signature))),
         };
         let inner = match &field.member {
+            // `self` cannot be anything else in the body, while the field's name could be a local.
+            _ if is_self => Ident::new("session", Span::mixed_site()),
             Member::Named(name) if !arguments(signature).any(|argument| argument == name) => {
                 name.clone()
             }
-            _ if is_self => Ident::new("__pglock_conn", Span::mixed_site()),
             member => return Err(Error::new(member.span(), NO_NAME)),
         };
         // Errors about the borrow should point at the option.

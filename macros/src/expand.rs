@@ -62,10 +62,16 @@ fn lock(options: &Options, key: &TokenStream, backend: &TokenStream) -> TokenStr
         Some(path) => quote!(#path),
         None => quote!(::pglock),
     };
+    let (key_name, lock) = (hidden("key"), hidden("lock"));
     quote! {
-        let __pglock_key = #key;
-        let mut __pglock_lock = #pglock::Lock::new(#backend, __pglock_key) #shared #timeout;
+        let #key_name = #key;
+        let mut #lock = #pglock::Lock::new(#backend, #key_name) #shared #timeout;
     }
+}
+
+/// A variable that the function's own code can neither see nor hide.
+fn hidden(name: &str) -> syn::Ident {
+    syn::Ident::new(name, proc_macro2::Span::mixed_site())
 }
 
 fn run(options: &Options, body: &TokenStream, span: proc_macro2::Span) -> TokenStream {
@@ -76,20 +82,21 @@ fn run(options: &Options, body: &TokenStream, span: proc_macro2::Span) -> TokenS
         };
         syn::Ident::new(name, span)
     };
+    let lock = hidden("lock");
     if options.attempt.is_some() {
         let form = form("try_run", "try_run_in_transaction");
         return quote_spanned! {span=>
-            ::std::result::Result::map(__pglock_lock.#form(#body), ::std::option::Option::flatten)
+            ::std::result::Result::map(#lock.#form(#body), ::std::option::Option::flatten)
         };
     }
     match &options.on_conflict {
         Some(handler) => {
             let form = form("run_or_else", "run_in_transaction_or_else");
-            quote_spanned!(span=> __pglock_lock.#form(#body, #handler))
+            quote_spanned!(span=> #lock.#form(#body, #handler))
         }
         None => {
             let form = form("run", "run_in_transaction");
-            quote_spanned!(span=> __pglock_lock.#form(#body))
+            quote_spanned!(span=> #lock.#form(#body))
         }
     }
 }

@@ -125,6 +125,11 @@ where
 {
     let lines = query.load(connection);
     let lines = lines.map_err(|error| failure(connection, error))?;
+    if depth(connection) > 0 {
+        // The query's portal would keep its snapshot until the next statement, which a body that works over
+        // another connection may never send.
+        connection.send("SET LOCAL pglock.portal = 'closed'")?;
+    }
     Ok(lines.into_iter().filter_map(|line| line.line).collect())
 }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, Known, LockBackend, OwnedBackend, Session, SessionHandle, TransactionBackend,
+    Acquire, BoxError, Known, LockBackend, OwnedBackend, Place, Session, SessionHandle,
+    TransactionBackend,
 };
 use crate::error::Error;
 use crate::request::LockInfo;
+use crate::sql;
 
 impl<M> LockBackend for Pool<M>
 where
@@ -96,6 +98,25 @@ where
             extensions.insert(Known::default());
         }
         extensions.get_mut()
+    }
+
+    /// Asks once in the life of a connection. Two pools may lead to one database, and nothing tells
+    /// whether two handles are of one pool.
+    fn database(&mut self) -> Option<Place> {
+        struct Database(Option<Place>);
+
+        if let Some(Database(known)) = PooledConnection::extensions(self).get() {
+            return known.clone();
+        }
+        if self.in_transaction() {
+            return None;
+        }
+        let lines = self.query(sql::DATABASE).unwrap_or_default();
+        let database = lines
+            .first()
+            .map(|line| Place::Database(line.as_str().into()));
+        PooledConnection::extensions_mut(self).insert(Database(database.clone()));
+        database
     }
 }
 

@@ -37,6 +37,10 @@ pub use crate::sql::{Parameter, Statement};
 
 pub(crate) use self::persist::{end_session, insist, until_answered};
 use crate::error::Error;
+#[doc(hidden)]
+pub use crate::nesting::Place;
+#[cfg(feature = "r2d2")]
+use crate::nesting::Wait;
 use crate::prepared;
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
@@ -203,6 +207,13 @@ pub struct Acquire<'a> {
     pub one_message: bool,
 }
 
+#[cfg(feature = "r2d2")]
+impl Acquire<'_> {
+    pub(crate) fn patience(&self) -> Wait {
+        Wait::of(self.timeout)
+    }
+}
+
 impl<B: LockBackend + ?Sized> LockBackend for &mut B {
     type Session = B::Session;
     type Handle<'a>
@@ -231,6 +242,18 @@ pub trait SessionHandle: DerefMut<Target: Session> {
     /// Where a pool keeps what the session has prepared.
     #[doc(hidden)]
     fn known(&mut self) -> Option<&mut Known> {
+        None
+    }
+
+    /// The database behind a session that came out of a pool.
+    #[doc(hidden)]
+    fn database(&mut self) -> Option<Place> {
+        None
+    }
+
+    /// The queue in front of the pool.
+    #[doc(hidden)]
+    fn queue(&self) -> Option<Place> {
         None
     }
 }
@@ -298,7 +321,8 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// A driver whose simple query protocol returns rows sends both as one message, the question behind
     /// the statements, and may return rows of the statements in front of the question's. Another one sends
-    /// the question as a message of its own, unless there is none.
+    /// the question as a message of its own, unless there is none. In a transaction, it must
+    /// leave no portal behind: that keeps a snapshot.
     ///
     /// # Errors
     ///

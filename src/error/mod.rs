@@ -325,10 +325,12 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// This thread holds the lock already, or one with a key in common, on another connection of
-    /// the same `QueuedPool`: it could end up waiting for itself, for ever.
+    /// This thread holds the lock already, or one with a key in common, on another connection: it
+    /// could end up waiting for itself, for ever. Told before the wait, where a closure holds the
+    /// other on a connection from a pool to the same database, and whatever holds it on the same
+    /// `QueuedPool`.
     #[error(
-        "this thread could end up waiting for itself: it holds {lock}, or a part of it, on another connection of the pool; inside the section, use the connection that it was given"
+        "this thread could end up waiting for itself: it holds {lock}, or a part of it, on another connection; inside the section, use the connection that it was given"
     )]
     AlreadyHeld {
         /// The lock that was not acquired. What the thread holds, it still holds.

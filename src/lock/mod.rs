@@ -115,7 +115,7 @@ impl<B> Lock<B> {
     /// not dates as above: 20261231 and 20270101 are 8870 numbers apart.
     ///
     /// While a range waits in the server's queue, it keeps out the ranges that overlap it. A
-    /// guard's mode cannot be changed. On a `QueuedPool`, a thread that holds a range cannot wait
+    /// guard's mode cannot be changed. On a pool, a thread that holds a range cannot wait
     /// for another of the same key on a second connection
     /// ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not: a waiter for both
     /// may be between them.

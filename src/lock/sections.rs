@@ -5,6 +5,7 @@ use crate::acquire;
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
+use crate::nesting;
 use crate::targets::SessionTarget;
 
 // `SessionTarget` stands at each method: on the impl, the compiler would say only that there is no such
@@ -149,7 +150,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///   use the lock.
     /// - [`Error::InRecovery`], [`Error::LockTableFull`], [`Error::Database`]: the server cannot
     ///   grant it.
-    /// - [`Error::AlreadyHeld`]: on a `QueuedPool`, this thread would wait for itself.
+    /// - [`Error::AlreadyHeld`]: on a pool, this thread would wait for itself.
     /// - [`Error::SharedSession`], [`Error::NotPostgres`]: what is behind the connection would let
     ///   others in.
     /// - [`Error::Stopped`]: the token was stopped.
@@ -249,6 +250,12 @@ where
     H: SessionHandle,
     E: From<Error>,
 {
+    let places = guard
+        .handle
+        .database()
+        .into_iter()
+        .chain(guard.handle.queue());
+    let _held = nesting::hold(places, &guard.lock);
     let value = LockGuard::run(&mut guard, body)?;
     LockGuard::release(guard)?;
     Ok(value)

@@ -121,6 +121,15 @@ pub enum Error {
         table: String,
     },
 
+    /// The key or the filter matches more than one row. None was changed.
+    #[error(
+        "the save of {table} matches more than one row, and has changed none: give it a key or a filter that identifies one"
+    )]
+    SeveralRows {
+        /// The table, as SQL names it.
+        table: String,
+    },
+
     /// A name contains a NUL byte, which PostgreSQL does not allow. Nothing was sent.
     #[error("a name in the save of {table} contains a NUL byte")]
     NulByte {
@@ -160,14 +169,15 @@ impl From<Error> for crate::Error {
     }
 }
 
-/// Says why a save has changed no row, by the version of the row just after it.
+/// Says why a save has changed no row, by the versions of the rows that match just after it.
 #[cfg(any(feature = "postgres", feature = "diesel"))]
-pub(super) fn refusal(table: String, expected: i64, found: Option<Option<i64>>) -> Error {
-    match found {
-        None => Error::NotFound { table, expected },
-        Some(None) => Error::NullVersion { table },
-        Some(Some(version)) if version == expected => Error::Suppressed { table, version },
-        Some(Some(actual)) => Error::Conflict {
+pub(super) fn refusal(table: String, expected: i64, found: &[Option<i64>]) -> Error {
+    match *found {
+        [] => Error::NotFound { table, expected },
+        [_, _, ..] => Error::SeveralRows { table },
+        [None] => Error::NullVersion { table },
+        [Some(version)] if version == expected => Error::Suppressed { table, version },
+        [Some(actual)] => Error::Conflict {
             table,
             expected,
             actual,

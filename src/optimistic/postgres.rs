@@ -5,6 +5,7 @@ use postgres::types::{ToSql, Type};
 use postgres::{Column, GenericClient, Statement};
 
 use super::{Error, Version, check_next, refusal, saved};
+use crate::escape::escaped;
 use crate::sql;
 use crate::targets::TableName;
 
@@ -52,8 +53,8 @@ impl VersionedTable {
 
     /// Changes the row with this key if it still has this version, and returns the new version.
     ///
-    /// The columns of `key` must identify one row. It takes two round trips, and a conflict two
-    /// more.
+    /// The columns of `key` must identify one row. If they match several, none is changed. It takes
+    /// two round trips, and a conflict two more.
     ///
     /// # Errors
     ///
@@ -74,11 +75,21 @@ impl VersionedTable {
         let sql = sql::update(&self.table, &self.column, &names(key), columns);
         let statement = self.prepare(client, &sql, key)?;
         let version = version.into();
-        if let (Some(&Type::INT4), Ok(version)) = (type_of(&statement), i32::try_from(version)) {
-            check_next(version, table)?;
-        }
-        let parameters = changes.iter().chain(key).map(|(_, value)| *value);
-        let version = self.save(client, &statement, parameters.collect(), key, version)?;
+        let next = version + 1;
+        // No row of an `integer` column has a wider version, so what it would become is all one.
+        let narrow = i32::try_from(next).unwrap_or(i32::MAX);
+        let next: &(dyn ToSql + Sync) = match type_of(&statement) {
+            Some(&Type::INT4) => {
+                if let Ok(version) = i32::try_from(version) {
+                    check_next(version, table)?;
+                }
+                &narrow
+            }
+            _ => &next,
+        };
+        let changes = changes.iter().map(|(_, value)| *value).chain([next]);
+        let parameters = changes.chain(key.iter().map(|(_, value)| *value)).collect();
+        let version = self.save(client, &statement, parameters, key, version)?;
         saved(version, table)
     }
 
@@ -121,7 +132,10 @@ impl VersionedTable {
             Some(&Type::INT4 | &Type::INT8) => Ok(statement),
             other => Err(Error::VersionType {
                 table: table(),
-                found: other.map_or_else(|| "no column".to_owned(), Type::to_string),
+                found: other.map_or_else(
+                    || "no column".to_owned(),
+                    |other| escaped(other.to_string()),
+                ),
             }),
         }
     }
@@ -136,28 +150,25 @@ impl VersionedTable {
         expected: i64,
     ) -> Result<Option<i64>, Error> {
         let mut parameters = parameters;
-        // A version that no `integer` can hold is sent as NULL, which equals nothing.
-        let narrow = i32::try_from(expected).ok();
-        parameters.push(match type_of(statement) {
-            Some(&Type::INT4) => &narrow,
-            _ => &expected,
-        });
+        let shown = expected.to_string();
+        parameters.push(&shown);
         if let Some(row) = client.query(statement, &parameters)?.first() {
             return Ok(read(row)?);
         }
-        let found = self.version(client, key)?;
-        Err(refusal(self.table.to_string(), expected, found))
+        let found = self.versions(client, key)?;
+        Err(refusal(self.table.to_string(), expected, &found))
     }
 
-    fn version(
+    /// The versions of the rows with this key, of which it reads two at most.
+    fn versions(
         &self,
         client: &mut impl GenericClient,
         key: &ColumnValues<'_>,
-    ) -> Result<Option<Option<i64>>, Error> {
+    ) -> Result<Vec<Option<i64>>, Error> {
         let sql = sql::version(&self.table, &self.column, &names(key));
         let parameters: Vec<_> = key.iter().map(|(_, value)| *value).collect();
         let rows = client.query(&sql, &parameters)?;
-        Ok(rows.first().map(read).transpose()?)
+        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
     }
 }
 

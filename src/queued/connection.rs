@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use super::QueuedPool;
-use super::owners::Owner;
 use super::queue::Turn;
-use crate::driver::{Failure, Known, QueuePlace, Refusal, Session, SessionHandle};
+use crate::driver::{self, Failure, Known, QueuePlace, Refusal, Session, SessionHandle};
 use crate::failure::answer;
+use crate::nesting::Note;
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -49,7 +49,8 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     connection: Option<PooledConnection<M>>,
     /// `None` for a lock that does not queue.
     place: Option<Place<M>>,
-    _owner: Option<Owner>,
+    queue: driver::Place,
+    _owner: Option<Note>,
 }
 
 /// A place at the head of the queue.
@@ -63,10 +64,15 @@ struct Place<M: ManageConnection> {
 }
 
 impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
-    pub(super) fn unqueued(connection: PooledConnection<M>, owner: Option<Owner>) -> Self {
+    pub(super) fn unqueued(
+        connection: PooledConnection<M>,
+        pool: &QueuedPool<M>,
+        owner: Option<Note>,
+    ) -> Self {
         Self {
             connection: Some(connection),
             place: None,
+            queue: pool.id.clone(),
             _owner: owner,
         }
     }
@@ -75,7 +81,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
         connection: Connection<M>,
         turn: Turn<LockInfo, HandOver<M>>,
         pool: &QueuedPool<M>,
-        owner: Owner,
+        owner: Note,
     ) -> Self {
         let place = Place {
             turn,
@@ -87,6 +93,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
         Self {
             connection: Some(connection.pooled),
             place: Some(place),
+            queue: pool.id.clone(),
             _owner: Some(owner),
         }
     }
@@ -99,6 +106,14 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
 
     fn known(&mut self) -> Option<&mut Known> {
         self.connection.as_mut()?.known()
+    }
+
+    fn database(&mut self) -> Option<driver::Place> {
+        self.connection.as_mut()?.database()
+    }
+
+    fn queue(&self) -> Option<driver::Place> {
+        Some(self.queue.clone())
     }
 }
 

@@ -6,7 +6,6 @@
 //! a raw `BEGIN`). In that round trip the server lets waiters of other processes go first.
 
 mod connection;
-mod owners;
 mod queue;
 mod sync;
 
@@ -18,11 +17,11 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 
 pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
-use self::owners::PoolId;
 use self::queue::{Patience, Queues};
 use crate::backends::r2d2::check_out;
-use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Session};
+use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Place, Session};
 use crate::error::Error;
+use crate::nesting;
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
 
@@ -97,12 +96,13 @@ use crate::stop::StopToken;
 ///   body gets. A guard that has moved to another thread still counts as held by the thread that
 ///   acquired it.
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
-///   their own, deadlock without the server noticing, as with any pool. Take several keys with
-///   [`Lock::all`](crate::Lock::all), or set a timeout.
+///   their own, deadlock without the server noticing. As on any pool, the second gets
+///   [`Error::Deadlock`] before it waits, if closures hold the keys and no wait has a timeout. Take
+///   several keys with [`Lock::all`](crate::Lock::all).
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
     queues: Arc<Queues<LockInfo, HandOver<M>>>,
-    id: PoolId,
+    id: Place,
     max_hold: Duration,
 }
 
@@ -113,7 +113,7 @@ impl<M: ManageConnection> QueuedPool<M> {
         Self {
             pool,
             queues: Queues::new(),
-            id: PoolId::new(),
+            id: Place::Queue(nesting::number()),
             max_hold: Duration::from_millis(10),
         }
     }
@@ -141,7 +141,7 @@ impl<M: ManageConnection> QueuedPool<M> {
 
 impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
     fn unlocked(&self) -> Result<QueuedConnection<M>, BoxError> {
-        Ok(QueuedConnection::unqueued(self.pool.get()?, None))
+        Ok(QueuedConnection::unqueued(self.pool.get()?, self, None))
     }
 
     fn queued(&self, acquire: &Acquire<'_>) -> Result<QueuedConnection<M>, Error> {
@@ -160,13 +160,11 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 .map_or(Patience::Forever, Patience::Until),
             None => Patience::Forever,
         };
-        let waits = !matches!(patience, Patience::None);
-        let Some(owner) = self.id.own(lock, waits) else {
-            return Err(Error::AlreadyHeld { lock: lock.clone() });
-        };
+        let owner = nesting::enter(self.id.clone(), lock, acquire.patience())?;
         if one_message || !lock.is_self_conflicting() {
+            owner.waits_no_more();
             let connection = check_out(&self.pool, lock, timeout)?;
-            return Ok(QueuedConnection::unqueued(connection, Some(owner)));
+            return Ok(QueuedConnection::unqueued(connection, self, Some(owner)));
         }
         let takes_over = scope == Scope::Session;
         let waker = stop.map(StopToken::wakes_this_thread);
@@ -186,6 +184,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 holders: Vec::new(),
             });
         };
+        owner.waits_no_more();
         let since = match handed_over {
             Some(Ok(connection)) => {
                 return Ok(QueuedConnection::queued(connection, turn, self, owner));
@@ -276,7 +275,7 @@ impl<M: ManageConnection> Clone for QueuedPool<M> {
         Self {
             pool: self.pool.clone(),
             queues: Arc::clone(&self.queues),
-            id: self.id,
+            id: self.id.clone(),
             max_hold: self.max_hold,
         }
     }

@@ -86,7 +86,7 @@ where
     ///
     /// # Errors
     ///
-    /// Those of [`LockGuard::release`]. After any of them, the slot is free.
+    /// Those of [`LockGuard::release`]. After any of them, the slot is free, as the lock is there.
     pub fn release(permit: Self) -> Result<(), Error> {
         drop(permit.held);
         LockGuard::release(permit.guard)

@@ -1,5 +1,8 @@
-//! Who holds locks and who waits: one text for each row of the views. The control characters that
-//! separate fields and rows are taken out of what users chose.
+//! Who holds locks and who waits: one text for each row of the views.
+//!
+//! What users chose travels as hexadecimal digits. A role's name has the bytes of the database in which it
+//! was created, and in another database, or another `client_encoding`, they may be no text: the server would
+//! refuse the whole answer, or the driver to read it.
 
 use super::{advisory_rows, is_in_the_way};
 use crate::key::Key;
@@ -11,7 +14,14 @@ const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
 /// Each slice of a wait says how long the wait has lasted.
-const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
+const WAITED_BEFORE: &str = "coalesce(substring(q.label FROM '^E?''/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
+
+/// The name in a label: still escaped, and with its quotes doubled.
+const NAME: &str = "substring(q.label FROM '^E?''/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')";
+
+/// The encodings of one byte a character that has every byte. Where one does not, the server may refuse.
+const WHOLE: &str = "'LATIN1', 'LATIN2', 'LATIN4', 'LATIN5', 'LATIN6', 'LATIN7', 'LATIN8', 'LATIN9', 'LATIN10', \
+    'ISO_8859_5', 'KOI8R', 'KOI8U', 'WIN866', 'WIN1256'";
 
 /// The claims on these keys, or on all; see `crate::claim` for the fields.
 pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
@@ -20,15 +30,18 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         "SELECT pg_catalog.array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
          {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
          CASE WHEN NOT l.granted THEN pg_catalog.array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
-         FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE {rows} AND {condition} \
+         FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.starts_with(a.query COLLATE pg_catalog.\"C\", '/*pglock ') \
+         THEN pg_catalog.encode({query}, 'escape') END AS label) q WHERE {rows} AND {condition} \
          ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START} - {WAITED_BEFORE}, l.pid",
-        application = clean("a.application_name"),
-        user = clean("a.usename::text"),
+        application = digits(&bytes("a.application_name")),
+        user = digits(&bytes("a.usename::text")),
         state = seconds("a.state_change"),
         transaction = seconds("a.xact_start"),
         connected = seconds("a.backend_start"),
         waiting = seconds(&format!("({WAIT_START} - {WAITED_BEFORE})")),
-        label = clean("substring(a.query FROM '^/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')"),
+        label = digits(&format!("('''' || {NAME} || '''')::bytea")),
+        query = bytes("a.query"),
         rows = advisory_rows(keys),
     )
 }
@@ -42,8 +55,18 @@ pub(crate) fn claims_in_the_way(lock: &LockInfo) -> String {
     claims_of(lock.keys(), &condition)
 }
 
-fn clean(text: &str) -> String {
-    format!("translate({text}, chr(30) || chr(31), '')")
+/// A text's bytes, in the quotes that `quote_literal` puts around them: it copies what it does not double,
+/// and asks for no encoding.
+fn bytes(text: &str) -> String {
+    format!("pg_catalog.quote_literal({text})::bytea")
+}
+
+/// The digits of bytes, in UTF-8 as far as the server can tell.
+fn digits(bytes: &str) -> String {
+    format!(
+        "pg_catalog.encode(CASE WHEN getdatabaseencoding() IN ({WHOLE}) \
+         THEN pg_catalog.convert({bytes}, getdatabaseencoding(), 'UTF8') ELSE {bytes} END, 'hex')"
+    )
 }
 
 /// Only while the session has the claim: its process number may belong to another by now.

@@ -34,6 +34,8 @@ mod targets;
 mod versions;
 
 use self::keys::IDLE;
+#[cfg(feature = "r2d2")]
+pub(crate) use self::questions::DATABASE;
 pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;

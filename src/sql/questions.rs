@@ -25,6 +25,11 @@ pub(crate) fn held(lock: &LockInfo) -> String {
     format!("SELECT ({})::text AS line", conditions.join(" AND "))
 }
 
+/// Which database this is, as every session of it says, and none of another.
+#[cfg(feature = "r2d2")]
+pub(crate) const DATABASE: &str = "SELECT pg_catalog.concat_ws(' ', oid, extract(epoch FROM pg_catalog.pg_postmaster_start_time())) AS line \
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+
 /// Whether this session holds one of the keys, in whatever mode: `true` or `false`.
 pub(crate) fn held_in_any_mode(lock: &LockInfo) -> String {
     format!("SELECT ({})::text AS line", super::keys::held_here(lock))

@@ -61,18 +61,22 @@ pub(crate) fn acquire(
 const NO_ROW: &str =
     "; GET DIAGNOSTICS found = ROW_COUNT; IF found = 0 THEN answer := 'no such row'; END IF";
 
-/// A block returns no rows: the id goes into a setting of the transaction. Finding none is no error: a
+/// A block returns no rows: the ids go into a setting of the transaction. Finding none is no error: a
 /// worker without work would fill the server's log with it.
 const PICK: &str =
-    " INTO picked; PERFORM set_config('pglock.picked', coalesce('=' || picked, ''), true)";
+    " INTO picked; PERFORM set_config('pglock.picked', coalesce(picked, '{}'), true)";
 
-/// What was found: the id after an equals sign, or nothing.
-pub(crate) const PICKED: &str = "SELECT current_setting('pglock.picked') AS line";
+/// How many rows were found, and then their ids in their order: a driver may drop one that is no UTF-8.
+pub(crate) const PICKED: &str = "WITH picked AS (SELECT line, place FROM \
+    unnest(current_setting('pglock.picked')::text[]) WITH ORDINALITY AS picked (line, place) \
+    WHERE line IS NOT NULL) \
+    SELECT line FROM (TABLE picked UNION ALL SELECT count(*)::text, 0 FROM picked) AS lines ORDER BY place";
 
 fn first_free(pick: &FirstFree) -> String {
+    // The id becomes a text outside: inside, a text of that name would be what the rows are sorted by.
+    let id = identifier(&pick.id);
     let mut sql = format!(
-        "SELECT {}::text FROM {}",
-        identifier(&pick.id),
+        "SELECT array_agg({id}::text)::text FROM (SELECT {id} FROM {}",
         table_name(&pick.table)
     );
     let mut wanted: Vec<_> = pick.columns.iter().map(condition).collect();
@@ -85,7 +89,12 @@ fn first_free(pick: &FirstFree) -> String {
         let order: Vec<_> = pick.order.iter().map(order).collect();
         sql += &format!(" ORDER BY {}", order.join(", "));
     }
-    sql + " LIMIT 1 FOR UPDATE SKIP LOCKED"
+    let strength = if pick.for_update {
+        "UPDATE"
+    } else {
+        "NO KEY UPDATE"
+    };
+    sql + &format!(" LIMIT {} FOR {strength} SKIP LOCKED) AS free", pick.limit)
 }
 
 fn order(order: &Order) -> String {

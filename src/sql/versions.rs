@@ -6,7 +6,11 @@ use super::literal;
 use super::targets::{identifier, table_name};
 use crate::targets::TableName;
 
-/// The order of its parameters: the changes, the key, the version.
+// PostgreSQL prepares these whatever type the version column has, and says which one: so a wrong one is
+// found before anything runs. The new version takes the column's type, and the old one is compared as a
+// text.
+
+/// The order of its parameters: the changes, the new version, the key, the version.
 #[cfg(feature = "postgres")]
 pub(crate) fn update<'c>(
     table: &TableName,
@@ -15,32 +19,38 @@ pub(crate) fn update<'c>(
     changes: impl Iterator<Item = &'c str>,
 ) -> String {
     let mut sql = format!("UPDATE {} SET ", table_name(table));
-    let mut number = 0;
+    let mut number = 1;
     for column in changes {
-        number += 1;
         sql += &format!("{} = ${number}, ", identifier(column));
+        number += 1;
     }
-    let version = identifier(version);
-    sql + &format!(
-        "{version} = {version} + 1{}",
-        checked(&version, key, number)
-    )
+    let column = identifier(version);
+    let checked = checked(table, version, key, number);
+    sql + &format!("{column} = coalesce(${number}, {column}){checked}")
 }
 
 /// The order of its parameters: the key, the version.
 #[cfg(feature = "postgres")]
 pub(crate) fn delete(table: &TableName, version: &str, key: &[&str]) -> String {
-    let checked = checked(&identifier(version), key, 0);
+    let checked = checked(table, version, key, 0);
     format!("DELETE FROM {}{checked}", table_name(table))
 }
 
+/// Only one row, and only at its version: if the key matches others too, none is saved.
 #[cfg(feature = "postgres")]
-fn checked(version: &str, key: &[&str], first: usize) -> String {
+fn checked(table: &TableName, version: &str, key: &[&str], first: usize) -> String {
+    let (found, version) = (found(key, first), identifier(version));
     format!(
-        "{} AND {version} = ${} RETURNING {version}",
-        found(key, first),
-        first + key.len() + 1
+        "{found} AND {version}::text = ${} AND {} RETURNING {version}",
+        first + key.len() + 1,
+        one_row(&format!("{}{found}", table_name(table)))
     )
+}
+
+/// Whether there is one row, given what follows a FROM. It looks no further than a second one.
+#[cfg(feature = "postgres")]
+fn one_row(from: &str) -> String {
+    format!("(SELECT count(*) FROM (SELECT FROM {from} LIMIT 2) AS found) = 1")
 }
 
 /// A statement of its own: a save that waited for another writer still has the snapshot from before
@@ -48,7 +58,7 @@ fn checked(version: &str, key: &[&str], first: usize) -> String {
 #[cfg(feature = "postgres")]
 pub(crate) fn version(table: &TableName, version: &str, key: &[&str]) -> String {
     format!(
-        "SELECT {} FROM {}{}",
+        "SELECT {} FROM {}{} LIMIT 2",
         identifier(version),
         table_name(table),
         found(key, 0)

@@ -2,9 +2,9 @@
 
 use super::{Columns, TableName};
 
-/// The first row among several that nobody else has locked, by `FOR UPDATE SKIP LOCKED`: for
+/// The first row among several that nobody else has locked, by `FOR NO KEY UPDATE SKIP LOCKED`: for
 /// workers that each take another job of a queue, or buyers who take any free seat ([The Locking
-/// Clause]).
+/// Clause]). [`up_to`](FirstFree::up_to) takes several at once.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +31,14 @@ use super::{Columns, TableName};
 ///
 /// Names and values are taken as in a [`Row`](super::Row).
 ///
+/// # Rows that others refer to
+///
+/// A row to which somebody else just inserts a reference, by a foreign key, is free. And while it is
+/// locked, such rows can be inserted: by others, and by the body on another connection. A body that
+/// deletes its row, or changes its key, waits for those who refer to it; with
+/// [`for_update`](FirstFree::for_update), rows that are referred to are passed over instead, and
+/// nobody can refer to the row that is locked.
+///
 /// [The Locking Clause]: https://www.postgresql.org/docs/current/sql-select.html#SQL-FOR-UPDATE-SHARE
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
@@ -40,7 +48,15 @@ pub struct FirstFree {
     pub(crate) columns: Columns,
     pub(crate) filters: Vec<String>,
     pub(crate) order: Vec<Order>,
+    pub(crate) for_update: bool,
+    /// How many rows are taken at most.
+    pub(crate) limit: u32,
 }
+
+/// The first rows among several that nobody else has locked: see [`FirstFree::up_to`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct FirstFreeRows(pub(crate) FirstFree);
 
 /// A column that rows are sorted by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,6 +74,8 @@ impl FirstFree {
             columns: Columns::new(),
             filters: Vec::new(),
             order: Vec::new(),
+            for_update: false,
+            limit: 1,
         }
     }
 
@@ -87,6 +105,43 @@ impl FirstFree {
     /// The same, with the highest first. NULL comes before all others, as in any `ORDER BY … DESC`.
     pub fn order_by_desc(self, column: impl Into<String>) -> Self {
         self.order(column.into(), true)
+    }
+
+    /// `FOR UPDATE`, for bodies that delete the row or change its key: passes over rows that others
+    /// refer to at this moment, and keeps references out until the transaction ends. Defaults to
+    /// `FOR NO KEY UPDATE`.
+    pub fn for_update(mut self) -> Self {
+        self.for_update = true;
+        self
+    }
+
+    /// Takes up to so many rows at once, in one transaction: for workers whose jobs are short. The
+    /// body gets their ids, of which there is at least one, in the order that was asked for.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::FirstFree;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut client = Client::connect(&url, NoTls)?;
+    /// # client.batch_execute("CREATE TEMP TABLE mail (id bigint, sent bool); INSERT INTO mail VALUES (7, false), (8, false)")?;
+    /// let mails = FirstFree::new("mail", "id").with("sent", false).order_by("id").up_to(50);
+    /// let sent = mails.run_in_transaction(&mut client, |tx, ids: Vec<i64>| {
+    ///     tx.execute("UPDATE mail SET sent = true WHERE id = ANY ($1)", &[&ids])?;
+    ///     anyhow::Ok(ids.len())
+    /// })?;
+    /// assert_eq!(sent, Some(2));
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// If the body fails, all of them are given back, with what it wrote.
+    pub fn up_to(mut self, rows: u32) -> FirstFreeRows {
+        self.limit = rows;
+        FirstFreeRows(self)
     }
 
     fn order(mut self, column: String, descending: bool) -> Self {

@@ -11,8 +11,8 @@ mod row;
 mod slots;
 mod table;
 
-pub use first_free::FirstFree;
 pub(crate) use first_free::Order;
+pub use first_free::{FirstFree, FirstFreeRows};
 pub use range::KeyRange;
 pub use row::Row;
 pub use slots::Slots;
@@ -30,7 +30,7 @@ pub enum Target {
     Row(Arc<Row>),
     /// A whole table.
     Table(Arc<Table>),
-    /// The first row of a table that nobody else has locked.
+    /// The first row of a table, or the first rows, that nobody else has locked.
     FirstFree(Arc<FirstFree>),
     /// The slots of a semaphore, or the one of them that is held.
     Slots(Arc<Slots>),
@@ -178,7 +178,11 @@ impl fmt::Display for Target {
             Self::Table(table) => write!(f, "table {}", table.name),
             Self::Slots(slots) => slots.fmt(f),
             Self::FirstFree(pick) => {
-                write!(f, "the first free row of {}", pick.table)?;
+                match pick.limit {
+                    1 => f.write_str("the first free row of ")?,
+                    limit => write!(f, "up to {limit} free rows of ")?,
+                }
+                write!(f, "{}", pick.table)?;
                 if !pick.columns.is_empty() {
                     f.write_str(" with ")?;
                 }
@@ -319,5 +323,27 @@ mod tests {
             shown(free.filter("n > 1").into(), Mode::Exclusive),
             r#"the first free row of "job" with state = new where "n > 1" (exclusive)"#
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_commands_a_terminal(any in "(?s:.){0,9}", hostile in "[a\\x00-\\x9f\\u{200e}-\\u{202e}\\u{2066}-\\u{206f}]{0,9}") {
+            for text in [any, hostile] {
+                let text = text.as_str();
+                let targets: [Target; 5] = [
+                    Key::from(text.to_owned()).into(),
+                    Key::namespaced(text.to_owned(), text.to_owned()).into(),
+                    Row::new((text, text), text, text).into(),
+                    Table::new(text).into(),
+                    FirstFree::new(text, text).with(text, text).filter(text).into(),
+                ];
+                for target in targets {
+                    let lock = LockInfo::new(target, Mode::Shared);
+                    for shown in [lock.to_string(), format!("{lock:?}")] {
+                        proptest::prop_assert_eq!(crate::escape::escaped(&shown), shown);
+                    }
+                }
+            }
+        }
     }
 }

@@ -85,7 +85,6 @@ pub enum TableMode {
 
 impl TableMode {
     /// Whether two sessions cannot hold it at the same time: what PostgreSQL calls self-conflicting.
-    #[cfg(feature = "r2d2")]
     pub(crate) fn is_self_conflicting(self) -> bool {
         match self {
             Self::AccessShare | Self::RowShare | Self::RowExclusive | Self::Share => false,

@@ -16,6 +16,7 @@ use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::inspect;
+use crate::nesting::Note;
 use crate::request::{LockInfo, Request, WaitTime, millis};
 use crate::sql::{self, Situation};
 use crate::stop::StopToken;
@@ -61,6 +62,8 @@ pub(crate) struct Attempt<'r> {
     asked: Option<Instant>,
     /// What is known of the session after the first slice.
     pub(crate) situation: Option<Situation>,
+    /// That this thread waits, on a pool.
+    pub(crate) note: Option<Note>,
 }
 
 impl<'r> Attempt<'r> {
@@ -70,6 +73,7 @@ impl<'r> Attempt<'r> {
             start: Instant::now(),
             asked: None,
             situation: None,
+            note: None,
         }
     }
 

@@ -49,6 +49,27 @@ pub fn a_lock_is_held_until_the_transaction_ends<H: InTransaction>() {
     }
 }
 
+/// As the documentation says: that is the server's doing.
+pub fn a_savepoint_that_is_rolled_back_takes_its_locks_with_it<H: InTransaction>() {
+    let mut oracle = Oracle::new();
+    let [before, one, other] = [unique_key(), unique_key(), unique_key()];
+    H::with(|backend| {
+        transaction_lock(backend, &before).unwrap();
+        on(backend, "SAVEPOINT theirs").unwrap();
+        transaction_lock(backend, &one).unwrap();
+        let mut lock = Lock::new(&mut *backend, &other);
+        let mut guard = lock.acquire().unwrap();
+        oracle.holder(&one);
+        oracle.holder(&other);
+        sql(&mut *guard, "ROLLBACK TO SAVEPOINT theirs").unwrap();
+        assert!(!LockGuard::is_held(&mut guard).unwrap());
+        LockGuard::release(guard).unwrap();
+        oracle.assert_free(&one);
+        oracle.assert_free(&other);
+        oracle.holder(&before);
+    });
+}
+
 /// Even if the transaction has read before it waited.
 pub fn a_transaction_that_waited_sees_what_was_committed<H: InTransaction>() {
     let (mut oracle, key, table) = (Oracle::new(), unique_key(), Table::new());

@@ -20,6 +20,7 @@ mod modes;
 mod ranges;
 mod sections;
 mod slices;
+mod snapshots;
 mod transactions;
 mod truth;
 mod waiting;
@@ -145,6 +146,12 @@ macro_rules! outside_a_transaction {
                 a_session_that_holds_the_key_for_another_process_is_refused,
                 a_session_that_holds_the_key_is_refused_to_transactions,
             }
+            snapshots::{
+                no_section_begins_with_a_snapshot,
+                no_transaction_begins_with_a_snapshot,
+                a_wait_leaves_no_snapshot,
+                no_message_begins_with_a_snapshot,
+            }
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
@@ -160,6 +167,7 @@ macro_rules! inside_a_transaction {
         promises! { $backend, $harness:
             inside::{
                 a_lock_is_held_until_the_transaction_ends,
+                a_savepoint_that_is_rolled_back_takes_its_locks_with_it,
                 a_transaction_that_waited_sees_what_was_committed,
                 a_refused_acquire_leaves_the_transaction_as_it_was,
                 other_ends_of_the_wait_leave_the_transaction_usable,
@@ -192,6 +200,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            snapshots::{
+                no_lock_leaves_a_snapshot_in_the_callers_transaction,
             }
             truth::{
                 an_error_like_a_lost_connection_leaves_the_transaction_usable,

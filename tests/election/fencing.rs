@@ -8,11 +8,12 @@ use pglock::driver::Session;
 use pglock::election::Term;
 use pglock::{Error, Key, LockBackend};
 
-use crate::harness::{Case, Database, Driver, on_every_driver, through};
-use crate::oracle::{Oracle, Table, url, wait_until};
+use crate::harness::{Case, Database, Driver, named, on_every_driver, through};
+use crate::oracle::{Oracle, Table, unique_name, url, wait_until};
 
 on_every_driver!(
     a_fenced_transaction_commits_within_its_term,
+    a_fenced_transaction_begins_without_a_snapshot,
     a_fenced_transaction_fails_as_any_other,
     a_term_that_has_ended_commits_nothing,
     a_term_whose_end_is_not_known_commits_nothing,
@@ -44,6 +45,19 @@ fn a_fenced_transaction_commits_within_its_term<D: Driver>() {
     });
     assert_eq!(table.rows(), 6);
     assert_eq!(case.locks(), 3, "the leader's alone are left");
+}
+
+fn a_fenced_transaction_begins_without_a_snapshot<D: Driver>() {
+    let (case, name, mut oracle) = (Case::new(), unique_name("fenced"), Oracle::new());
+    let term = case.election::<D>().campaign().unwrap();
+    let mut conn = D::connect(&named(&url(), &name));
+    let query = "SELECT backend_xmin::text FROM pg_stat_activity WHERE application_name = $1 \
+                 AND state = 'idle in transaction'";
+    let snapshot = term.fenced(&mut conn, |_| {
+        let row = oracle.client.query_one(query, &[&name]).unwrap();
+        Ok::<_, Error>(row.get::<_, Option<String>>(0))
+    });
+    assert_eq!(snapshot.unwrap(), None);
 }
 
 fn a_fenced_transaction_fails_as_any_other<D: Driver>() {

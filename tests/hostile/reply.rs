@@ -108,7 +108,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
         "canceling statement due to lock timeout",
         "canceling statement due to user request",
         "server closed the connection unexpectedly\n",
-        "1\x1f2\x1f2\x1fShareLock\x1ftrue\x1ftrue\x1f99999999999\x1fa\x1fb\x1fc\x1fd\x1f1e999\x1fNaN\x1f-1\x1finf\x1f1 2 x\x1fz",
+        "1\x1f2\x1f2\x1fShareLock\x1ftrue\x1ftrue\x1f99999999999\x1f27611b5b27\x1f27\x1f\x1b[c\x1fd\x07\x1f1e999\x1fNaN\x1f-1\x1finf\x1f1 2 x\x1f45279b7",
     ];
     prop_oneof![
         4 => select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec()),

@@ -33,7 +33,7 @@ impl Shop<Client> {
     fn sell(&mut self, seat: &str) -> anyhow::Result<(u32, Vec<String>)> {
         self.conn.batch_execute("SELECT 1")?;
         let answer: i32 = ask(&mut self.conn)?;
-        conn.batch_execute(&format!("SELECT {answer}"))?;
+        self.conn.batch_execute(&format!("SELECT {answer}"))?;
         anyhow::ensure!(!self.conn.is_closed(), "inside a macro");
         let name = self.name.clone();
         count!(self);
@@ -72,6 +72,62 @@ impl Company {
         self.0.sold += 1;
         held_by(&mut self.0.conn)
     }
+}
+
+/// With a second connection, in variables that are called like the field of the first.
+struct TwoDoors {
+    conn: Client,
+    other: Client,
+    name: String,
+}
+
+macro_rules! through_a_macro {
+    ($shop:ident, $held:expr) => {{
+        let conn = &mut $shop.other;
+        assert!(!held_by(conn)?);
+        $held
+    }};
+}
+
+impl TwoDoors {
+    #[locked(key = "{self.name}", conn = self.conn)]
+    fn sell(&mut self) -> Result<Vec<bool>, Error> {
+        let mut seen = vec![held_by(&mut self.conn)?];
+        for conn in std::iter::once(&mut self.other) {
+            seen.push(held_by(&mut self.conn)?);
+            assert!(!held_by(conn)?);
+        }
+        if let Some(conn) = Some(&mut self.other) {
+            seen.push(held_by(&mut self.conn)?);
+            assert!(!held_by(conn)?);
+        }
+        let mut inner = |conn: &mut Client| (held_by(&mut self.conn), held_by(conn));
+        let (first, second) = inner(&mut self.other);
+        assert!(!second?);
+        seen.push(first?);
+        seen.push(through_a_macro!(self, held_by(&mut self.conn)?));
+        let conn = &mut self.other;
+        seen.push(held_by(&mut self.conn)?);
+        assert!(!held_by(conn)?);
+        Ok(seen)
+    }
+
+    /// What the attribute calls its own variables.
+    #[locked(key = "{self.name}", conn = self.conn)]
+    fn resell(&mut self, lock: &str, key: &str) -> Result<(bool, String), Error> {
+        let session = &mut self.other;
+        assert!(!held_by(session)?);
+        Ok((held_by(&mut self.conn)?, format!("{lock}{key}")))
+    }
+}
+
+#[test]
+fn a_variable_named_like_the_field_does_not_take_its_place() {
+    let (conn, other) = (connect(), connect());
+    let name = unique_name("shop");
+    let mut shop = TwoDoors { conn, other, name };
+    assert_eq!(shop.sell().unwrap(), [true; 6]);
+    assert_eq!(shop.resell("a", "b").unwrap(), (true, "ab".to_owned()));
 }
 
 impl Shop<PgConnection> {

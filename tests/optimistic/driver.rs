@@ -43,6 +43,8 @@ pub trait Driver {
     fn save_visits(&mut self, id: i32, version: i32, visits: i32) -> Result<i32, Error>;
     fn save_nothing(&mut self, id: i32, version: i32) -> Result<i32, Error>;
     fn delete(&mut self, id: i32, version: i32) -> Result<(), Error>;
+    fn save_all_visited(&mut self, visits: i32, version: i32, buyer: &str) -> Result<i32, Error>;
+    fn delete_all_visited(&mut self, visits: i32, version: i32) -> Result<(), Error>;
 }
 
 fn versioned() -> VersionedTable {
@@ -84,6 +86,15 @@ impl Driver for Client {
 
     fn delete(&mut self, id: i32, version: i32) -> Result<(), Error> {
         versioned().delete(self, &[("id", &id)], version)
+    }
+
+    fn save_all_visited(&mut self, visits: i32, version: i32, buyer: &str) -> Result<i32, Error> {
+        let key = [("visits", &visits as _)];
+        versioned().update(self, &key, version, &[("buyer", &buyer)])
+    }
+
+    fn delete_all_visited(&mut self, visits: i32, version: i32) -> Result<(), Error> {
+        versioned().delete(self, &[("visits", &visits)], version)
     }
 }
 
@@ -127,6 +138,17 @@ impl Driver for PgConnection {
     fn delete(&mut self, id: i32, version: i32) -> Result<(), Error> {
         let row = seat::table.find(id).at_version(seat::version, version);
         row.delete(self)
+    }
+
+    fn save_all_visited(&mut self, visits: i32, version: i32, buyer: &str) -> Result<i32, Error> {
+        let rows = seat::table.filter(seat::visits.eq(visits));
+        let rows = rows.at_version(seat::version, version);
+        rows.update(self, seat::buyer.eq(buyer))
+    }
+
+    fn delete_all_visited(&mut self, visits: i32, version: i32) -> Result<(), Error> {
+        let rows = seat::table.filter(seat::visits.eq(visits));
+        rows.at_version(seat::version, version).delete(self)
     }
 }
 

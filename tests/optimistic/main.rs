@@ -35,6 +35,7 @@ on_both! {
         a_stale_save_changes_nothing_and_conflicts_again,
         a_save_that_waited_for_another_conflicts,
         a_missing_row_is_an_error_and_never_inserted,
+        a_save_that_matches_several_rows_changes_none,
         a_delete_is_checked,
         no_increment_is_lost,
         a_null_version_is_refused,

@@ -51,6 +51,15 @@ fn what_a_save_cannot_be_made_of_is_refused() {
     };
     assert_eq!(found, "numeric");
 
+    // Before anything runs, so that a transaction goes on.
+    let text = House::new("text DEFAULT '1'");
+    let mut transaction = client.transaction().unwrap();
+    let seats_of_text = VersionedTable::new((text.schema.as_str(), "seat"), "version");
+    let saved = seats_of_text.update(&mut transaction, &[("id", &1)], 1, &[("buyer", &"ada")]);
+    assert!(matches!(saved, Err(Error::VersionType { .. })), "{saved:?}");
+    transaction.batch_execute("SELECT 1").unwrap();
+    drop(transaction);
+
     let everything = seats.delete(&mut client, &[], 1);
     assert!(
         matches!(everything, Err(Error::NoKey { .. })),

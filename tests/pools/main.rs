@@ -51,6 +51,7 @@ macro_rules! with_each_manager {
 
 mod attempts;
 mod checkouts;
+mod nesting;
 mod returned;
 
 #[cfg(feature = "postgres")]

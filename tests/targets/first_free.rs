@@ -2,10 +2,10 @@
 
 use std::thread;
 
-use pglock::{Error, FirstFree};
+use pglock::{Error, FirstFree, FirstFreeRows};
 
 use crate::harness::{Harness, on, sql};
-use crate::oracle::{Oracle, connect};
+use crate::oracle::{Oracle, connect, unique_name};
 use crate::seats::Seats;
 
 fn free(seats: &Seats) -> FirstFree {
@@ -27,15 +27,22 @@ pub fn each_row_goes_to_one_worker<H: Harness>() {
         let mut mine = Vec::new();
         H::with(|backend| {
             let free = free(&seats).with("buyer", "nobody");
-            let mut take = || {
-                free.run_in_transaction(backend, |tx, id: i32| {
-                    sql(tx, &seats.book(id, "somebody"))?;
-                    Ok::<_, Error>(id)
-                })
-                .unwrap()
+            // One, then up to seven, and so on.
+            let rows = [free.clone().up_to(1), free.up_to(7)];
+            let mut take = |turn: usize| {
+                rows[turn % 2]
+                    .run_in_transaction(backend, |tx, ids: Vec<i32>| {
+                        for id in &ids {
+                            sql(tx, &seats.book(*id, "somebody"))?;
+                        }
+                        Ok::<_, Error>(ids)
+                    })
+                    .unwrap()
             };
-            while let Some(id) = take() {
-                mine.push(id);
+            let mut turn = 0;
+            while let Some(ids) = take(turn) {
+                mine.extend(ids);
+                turn += 1;
             }
         });
         mine
@@ -67,6 +74,137 @@ pub fn locked_rows_are_passed_over<H: Harness>() {
             panic!("no row is free")
         });
         assert!(taken.unwrap().is_none());
+    });
+}
+
+/// As numbers are, and not as their texts.
+pub fn rows_are_sorted_as_their_columns_are<H: Harness>() {
+    let seats = Seats::new();
+    let more = format!(
+        "INSERT INTO {} (id) SELECT generate_series(9, 11)",
+        seats.name
+    );
+    connect().batch_execute(&more).unwrap();
+    H::with(|backend| {
+        let late = || free(&seats).filter("id > 8");
+        let taken = late().run_in_transaction(backend, |_, id: i32| Ok::<_, Error>(id));
+        assert_eq!(taken.unwrap(), Some(9));
+        let taken = late()
+            .up_to(9)
+            .run_in_transaction(backend, |_, ids: Vec<i32>| Ok::<_, Error>(ids));
+        assert_eq!(taken.unwrap(), Some(vec![9, 10, 11]));
+    });
+}
+
+/// Somebody inserts a reference to the first row, and so does the body, over another connection.
+pub fn rows_that_others_refer_to_are_free<H: Harness>() {
+    let seats = Seats::new();
+    let ticket = Tickets::new(&seats);
+    let mut other = seats.other(&ticket.insert(1));
+    H::with(|backend| {
+        let taken = free(&seats).run_in_transaction(backend, |_, id: i32| {
+            assert!(seats.is_free(id, "KEY SHARE"));
+            assert!(!seats.is_free(id, "NO KEY UPDATE"));
+            connect().batch_execute(&ticket.insert(id)).unwrap();
+            Ok::<_, Error>(id)
+        });
+        assert_eq!(taken.unwrap(), Some(1));
+
+        let to_delete = free(&seats).for_update();
+        let taken = to_delete.run_in_transaction(backend, |tx, id: i32| {
+            assert!(!seats.is_free(id, "KEY SHARE"));
+            sql(tx, &format!("DELETE FROM {} WHERE id = {id}", seats.name))?;
+            Ok::<_, Error>(id)
+        });
+        assert_eq!(taken.unwrap(), Some(2));
+        other.run("COMMIT");
+    });
+}
+
+/// A table whose rows refer to seats.
+struct Tickets(String);
+
+impl Tickets {
+    fn new(seats: &Seats) -> Self {
+        let name = unique_name("tickets");
+        let create = format!("CREATE TABLE {name} (seat int REFERENCES {})", seats.name);
+        connect().batch_execute(&create).unwrap();
+        Self(name)
+    }
+
+    fn insert(&self, seat: i32) -> String {
+        format!("INSERT INTO {} VALUES ({seat})", self.0)
+    }
+}
+
+impl Drop for Tickets {
+    fn drop(&mut self) {
+        let _ = connect().batch_execute(&format!("DROP TABLE {}", self.0));
+    }
+}
+
+pub fn several_rows_are_taken_at_once<H: Harness>() {
+    let seats = Seats::new();
+    let mut holder = seats.holder();
+    H::with(|backend| {
+        let mut take = |free: FirstFreeRows| {
+            let taken = free.run_in_transaction(backend, |tx, ids: Vec<i32>| {
+                assert!(ids.iter().all(|id| !seats.is_free(*id, "NO KEY UPDATE")));
+                sql(tx, "SELECT 1")?;
+                Ok::<_, Error>(ids)
+            });
+            taken.unwrap()
+        };
+        assert_eq!(take(free(&seats).up_to(1)), Some(vec![2]));
+        assert_eq!(take(free(&seats).up_to(2)), Some(vec![2, 3]));
+        assert_eq!(take(free(&seats).up_to(u32::MAX)), Some(vec![2, 3]));
+        let descending = FirstFree::new(seats.name.as_str(), "id").order_by_desc("id");
+        assert_eq!(take(descending.up_to(9)), Some(vec![3, 2]));
+        assert_eq!(take(free(&seats).up_to(0)), None);
+        assert_eq!(take(free(&seats).filter("id = 1").up_to(9)), None);
+        holder.run("ROLLBACK");
+        assert_eq!(take(free(&seats).up_to(9)), Some(vec![1, 2, 3]));
+
+        let error = free(&seats)
+            .up_to(3)
+            .run_in_transaction(backend, |tx, ids: Vec<i32>| {
+                sql(tx, &seats.book(ids[2], "ada"))?;
+                Err::<(), _>(Error::body("no"))
+            });
+        assert!(matches!(error, Err(Error::Body(_))), "{error:?}");
+        assert_eq!(seats.buyer(3), None);
+        let by_day = FirstFree::new(seats.name.as_str(), "day").up_to(3);
+        let error = by_day.run_in_transaction(backend, |_, _: Vec<i32>| Ok::<_, Error>(()));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("of up to 3 free rows of"), "{error}");
+    });
+    assert!((1..=3).all(|id| seats.is_free(id, "UPDATE")));
+}
+
+/// Whatever an id looks like, it comes as one id.
+pub fn ids_may_be_any_text<H: Harness>() {
+    let seats = Seats::new();
+    let ids = [
+        "", "a,b", "{c}", "\"d\"", "\\", "NULL", "e\nf", "it's", "\u{1e}", " g ", "=h", "🔒",
+    ];
+    let mut client = connect();
+    client
+        .batch_execute(&format!("DELETE FROM {}", seats.name))
+        .unwrap();
+    let insert = format!("INSERT INTO {} (id, buyer) VALUES ($1, $2)", seats.name);
+    for (n, id) in (0_i32..).zip(ids) {
+        client.execute(&insert, &[&n, &id]).unwrap();
+    }
+    H::with(|backend| {
+        let by_buyer = || FirstFree::new(seats.name.as_str(), "buyer").order_by("id");
+        let all = by_buyer().up_to(99);
+        let taken = all.run_in_transaction(backend, |_, ids: Vec<String>| Ok::<_, Error>(ids));
+        assert_eq!(taken.unwrap().unwrap(), ids);
+        for id in ids {
+            let one = by_buyer().with("buyer", id);
+            let taken = one.run_in_transaction(backend, |_, id: String| Ok::<_, Error>(id));
+            assert_eq!(taken.unwrap().as_deref(), Some(id));
+        }
     });
 }
 

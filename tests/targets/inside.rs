@@ -85,6 +85,10 @@ pub fn a_free_row_stays_locked<H: InTransaction>() {
         let taken = free.run_in_transaction(backend, |_, id: i32| Ok::<_, Error>(id));
         assert_eq!(taken.unwrap(), Some(2));
         assert!(!seats.is_free(2, "UPDATE"));
+        let both = free.clone().up_to(9);
+        let taken = both.run_in_transaction(backend, |_, ids: Vec<i32>| Ok::<_, Error>(ids));
+        assert_eq!(taken.unwrap(), Some(vec![2, 3]));
+        assert!(!seats.is_free(3, "UPDATE"));
         let none = free.clone().with("id", 1);
         let taken = none.run_in_transaction(backend, |_, _: String| Ok::<_, Error>(()));
         assert!(taken.unwrap().is_none());

@@ -61,6 +61,10 @@ mod on {
         first_free [postgres: PostgresClient, diesel: DieselConnection, pool: DieselPool, third: ThirdConnection] {
             each_row_goes_to_one_worker,
             locked_rows_are_passed_over,
+            rows_are_sorted_as_their_columns_are,
+            rows_that_others_refer_to_are_free,
+            several_rows_are_taken_at_once,
+            ids_may_be_any_text,
             a_condition_and_an_order_choose_the_row,
             an_id_of_another_type_is_told,
             an_error_gives_the_row_back,

@@ -1,7 +1,12 @@
-//! The server: its version, its role, its transactions, and the rights of this user.
+//! The server: its version, its role, its transactions, its language, and the rights of this user.
+
+use diesel::QueryResult;
+use diesel::connection::SimpleConnection;
+use diesel::pg::PgConnection;
 
 use super::facts::Facts;
 use super::finding::{Finding, Level};
+use crate::exit::chain;
 
 /// The oldest version that pglock supports.
 const OLDEST: u64 = 14;
@@ -116,6 +121,32 @@ fn lock_table(facts: &Facts) -> Finding {
         ),
         false => Finding::fine(NAME, sentence),
     }
+}
+
+/// The proof: a block runs.
+pub(super) fn language(connection: &mut PgConnection, facts: &Facts) -> QueryResult<Finding> {
+    const NAME: &str = "language";
+    connection.batch_execute("BEGIN")?;
+    let ran = connection.batch_execute("DO LANGUAGE plpgsql 'BEGIN END'");
+    connection.batch_execute("ROLLBACK")?;
+    let Err(error) = ran else {
+        return Ok(Finding::fine(
+            NAME,
+            "PL/pgSQL works, which locks over diesel, waits for rows and slots, and pglock run need.",
+        ));
+    };
+    Ok(Finding::new(
+        Level::Unfit,
+        NAME,
+        format!(
+            "PL/pgSQL does not work here: {}. Locks over diesel, waits for rows and slots, and pglock run need it.",
+            chain(&error)
+        ),
+        format!(
+            "GRANT USAGE ON LANGUAGE plpgsql TO {}; if the language is not there, CREATE EXTENSION plpgsql.",
+            facts.text("user")
+        ),
+    ))
 }
 
 fn sight(facts: &Facts) -> Finding {

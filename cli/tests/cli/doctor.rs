@@ -22,11 +22,12 @@ fn an_ordinary_connection_is_fit() {
     let server = server("doctor-fit", "");
     let report = Report::of(&server.url());
     report.assert_unfit(&[]);
-    let fine = ["pooler", "exclusion", "version", "standby", "isolation"];
+    let fine = ["pooler", "exclusion", "routing", "version", "standby"];
+    let more_fine = ["isolation", "language"];
     let more = ["lock_table", "sight", "reach", "vanished_client"];
     let off = ["lock_timeout", "statement_timeout", "idle_session_timeout"];
     let also_off = ["idle_in_transaction_session_timeout"];
-    for name in [&fine[..], &more, &off, &also_off].concat() {
+    for name in [&fine[..], &more_fine, &more, &off, &also_off].concat() {
         assert_eq!(report.level(name), "ok", "{name}");
     }
     assert_eq!(report.level("failover"), "note");
@@ -44,7 +45,7 @@ fn an_ordinary_connection_is_fit() {
 
 #[test]
 fn a_pooler_in_transaction_mode_is_found() {
-    for (sessions, round_robin) in [(1, 0), (2, 0), (3, 0), (3, 1)] {
+    for (sessions, round_robin) in [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1)] {
         let name = format!("doctor-pool-{sessions}-{round_robin}");
         let settings = format!(
             "pool_mode = transaction\ndefault_pool_size = {sessions}\n\
@@ -230,6 +231,26 @@ fn a_lock_table_that_fills_up_is_found() {
     assert_eq!(level, "warning", "{sentence}");
     assert!(sentence.contains(" 160 are in it"), "{sentence}");
     report.assert_unfit(&[]);
+}
+
+#[test]
+fn a_language_that_may_not_be_used_is_found() {
+    let server = server("doctor-language", "");
+    let mut client = Client::connect(&server.url(), NoTls).unwrap();
+    let revoke = "CREATE ROLE app LOGIN; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC";
+    client.batch_execute(revoke).unwrap();
+    let url = server.url().replace("postgres@", "app@");
+    Report::of(&url).assert_unfit(&["language"]);
+    // And so it is.
+    let run = ["--url", &url, "run", "x", "--", "true"];
+    assert_fails(&run, 69, "permission denied for language");
+    Report::of(&server.url()).assert_unfit(&[]);
+    client.batch_execute("DROP EXTENSION plpgsql").unwrap();
+    Report::of(&server.url()).assert_unfit(&["language"]);
+    client.batch_execute("CREATE EXTENSION plpgsql").unwrap();
+    let grant = "GRANT USAGE ON LANGUAGE plpgsql TO app";
+    client.batch_execute(grant).unwrap();
+    Report::of(&url).assert_unfit(&[]);
 }
 
 #[test]

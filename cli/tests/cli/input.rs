@@ -1,5 +1,7 @@
 //! Arguments.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use crate::oracle::Oracle;
@@ -29,7 +31,7 @@ fn bad_input_is_told_in_its_place() {
         "no key scheme",
     );
     assert_fails(&["--url", "dbname=nosuch", "ls"], 69, "nosuch");
-    assert_fails(&["--url", "dbname='nosuch", "ls"], 69, "pglock: ");
+    assert_fails(&["--url", "dbname='nosuch", "ls"], 64, "pglock: ");
     assert!(stdout(&["--help"]).contains("Exit status:"));
     assert!(stdout(&["completions", "bash"]).contains("_pglock"));
 }
@@ -56,4 +58,95 @@ fn a_watch_without_a_pause_is_refused() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(64), "{stderr}");
     assert!(stderr.contains("at least 100ms"), "{stderr}");
+}
+
+const CONNECTING: [&[&str]; 6] = [
+    &["run", "x", "--", "true"],
+    &["run", "x", "--slots", "2", "--", "true"],
+    &["ls"],
+    &["who", "x"],
+    &["kill", "x", "--yes"],
+    &["doctor"],
+];
+
+/// The property tests of all strings are beside the code.
+#[test]
+fn a_connection_string_that_cannot_be_read_is_not_shown() {
+    for url in [
+        "postgresql+driver://u:Secret@h/db",
+        "postgres://u:Secret/Secret@h/db",
+        "postgres://u:Secret@h@h/db",
+        "postgres://u:Secret%Secret@h/db",
+        "postgres://u:Secret@[::1/db",
+        "postgres://u:Secret@h/db?schema=public",
+        "host=h password=Secret Secret",
+    ] {
+        for arguments in CONNECTING {
+            let by_option = pglock(&[&["--url", url], arguments].concat()).output();
+            let by_variable = pglock(arguments).env("DATABASE_URL", url).output();
+            for output in [by_option, by_variable] {
+                let output = output.unwrap();
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(64), "{arguments:?}: {stderr}");
+                assert!(
+                    stderr.contains("(--url or DATABASE_URL) cannot be read: "),
+                    "{stderr}"
+                );
+                assert!(!stderr.contains("Secret"), "{arguments:?}: {stderr}");
+            }
+        }
+    }
+    let other = OsStr::from_bytes(b"postgres://u:Secret\xff@h/db");
+    let output = pglock(&["ls"]).env("DATABASE_URL", other).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("DATABASE_URL) is not UTF-8"), "{stderr}");
+}
+
+#[test]
+fn a_connection_string_in_a_wrong_place_is_not_shown() {
+    let url = "postgres://u:Sec'\"ret@h/db";
+    for arguments in [
+        &["ls", url][..],
+        &[url, "ls"],
+        &["ls", "host=h password=Sec'\"ret"],
+        &["ls", &format!("--ur={url}")],
+        &["who", url],
+        &["who", "--int", url],
+        &["who", &format!("--pair={url}")],
+        &["who", "x", "--scheme", url],
+        &["run", "x", &format!("-t{url}"), "--", "true"],
+    ] {
+        let output = pglock(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("ret"), "{arguments:?}: {stderr}");
+    }
+    assert_fails(&["who", url], 64, "put --url before it");
+}
+
+#[test]
+fn an_empty_name_is_refused() {
+    for arguments in [
+        &["run", "", "--", "true"][..],
+        &["run", "", "--slots", "2", "--", "true"],
+        &["run", "x", "--namespace", "", "--", "true"],
+        &["who", ""],
+        &["kill", "", "--yes"],
+        &["key", ""],
+        &["key", "x", "--namespace", ""],
+    ] {
+        assert_fails(arguments, 64, "is empty");
+    }
+}
+
+#[test]
+fn common_slips_get_a_hint() {
+    let dashes = "put -- before the command";
+    assert_fails(&["run", "x", "echo"], 64, dashes);
+    assert_fails(&["run", "x", "--try", "echo", "-n", "x"], 64, dashes);
+    assert_fails(&["run", "x", "-c", "echo"], 64, dashes);
+    let unit = "a time has a unit: 5s for seconds";
+    assert_fails(&["run", "x", "-t", "5", "--", "true"], 64, unit);
+    assert_fails(&["run", "x", "--lease", "5", "--", "true"], 64, unit);
+    assert_fails(&["ls", "--watch=5"], 64, unit);
 }

@@ -40,8 +40,15 @@ impl Drop for Log {
     }
 }
 
-/// A command that ends on TERM, and one that does not: each writes for as long as it runs.
-const ON_TERM: [&str; 2] = ["trap 'echo old end >>$LOG; exit' TERM", "trap '' TERM"];
+const WORK: &str = "while :; do echo old >>$LOG; sleep 0.01; done";
+
+/// A command that ends on TERM, one that does not, and one whose child does not: each writes for as long
+/// as it runs.
+const ON_TERM: [&str; 3] = [
+    "trap 'echo old end >>$LOG; exit' TERM; echo started; eval \"$WORK\"",
+    "trap '' TERM; echo started; eval \"$WORK\"",
+    "(trap '' TERM; exec 2>/dev/null; eval \"$WORK\") & echo started; wait",
+];
 
 #[test]
 fn a_frozen_holder_loses_the_lock_after_a_lease_and_its_command_was_ended_before() {
@@ -49,8 +56,7 @@ fn a_frozen_holder_loses_the_lock_after_a_lease_and_its_command_was_ended_before
         for on_term in ON_TERM {
             let ((name, key), mut oracle) = (unique(), Oracle::new());
             let (proxy, log) = (Proxy::start(), Log::new());
-            let work = "while :; do echo old >>$LOG; sleep 0.01; done";
-            let script = format!("LOG={}; {on_term}; echo started; {work}", log.path());
+            let script = format!("LOG={}; WORK='{WORK}'; {on_term}", log.path());
             let run = [
                 "run",
                 &name,
@@ -143,6 +149,28 @@ fn a_pglock_that_was_stopped_asks_before_it_judges() {
         let (status, stderr) = running.end();
         assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
     }
+}
+
+/// As by a host that throttles or swaps: each stop is an excuse, but only one before the next answer.
+#[test]
+fn a_pglock_that_is_stopped_again_and_again_ends_the_command() {
+    let ((name, key), mut oracle, proxy) = (unique(), Oracle::new(), Proxy::start());
+    let options = ["--url", &proxy.url(), "--lease", "2s"];
+    let mut running = Running::start(&name, &options, "trap 'exit 0' TERM");
+    let pid = oracle.holder(&key);
+    proxy.freeze(true, true);
+    for _ in 0..15 {
+        if running.0.try_wait().unwrap().is_some() {
+            break;
+        }
+        running.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1_200));
+        running.signal(Signal::CONT);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let ended = running.0.try_wait().unwrap();
+    assert_eq!(ended.and_then(|status| status.code()), Some(76));
+    oracle.wait_for_end(pid);
 }
 
 #[test]

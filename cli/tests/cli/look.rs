@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use pglock::Key;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::oracle::{Oracle, wait_until};
+use crate::oracle::{Oracle, connect, wait_until};
 use crate::process::{Running, assert_fails, output, pglock, stdout};
 use crate::unique;
 
@@ -15,7 +15,7 @@ fn locks_are_shown_for_people_and_for_programs() {
     let ((name, key), mut oracle) = (unique(), Oracle::new());
     let running = Running::start(&name, &[], "");
     let pid = oracle.holder(&key);
-    let number = key.as_i64().unwrap();
+    let number = key.as_i64().unwrap().to_string();
 
     let table = stdout(&["who", &name]);
     assert!(table.starts_with("KEY"), "{table}");
@@ -43,7 +43,7 @@ fn locks_are_shown_for_people_and_for_programs() {
         .unwrap();
     let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
     for line in lines.take(3) {
-        assert!(line.unwrap().contains(&number.to_string()));
+        assert!(line.unwrap().contains(&number));
     }
     // When its reader is gone, it ends silently.
     assert_eq!(watching.wait().unwrap().code(), Some(0));
@@ -55,6 +55,32 @@ fn locks_are_shown_for_people_and_for_programs() {
     assert_fails(&["who", &name], 1, "nobody holds");
     assert_fails(&["kill", &name, "--yes"], 1, "nobody holds");
     assert_eq!(output(&["who", "--json", &name]).stdout, b"[]\n");
+}
+
+/// Most programs read a number of JSON as a double.
+#[test]
+fn no_key_is_rounded() {
+    let mut holder = connect();
+    let (largest, smallest) = (i64::MAX - 1, i64::MIN + 1);
+    let lock = format!(
+        "SELECT pg_advisory_lock({largest}), pg_advisory_lock({smallest}), pg_advisory_lock(2147483647, -2147483648)"
+    );
+    holder.batch_execute(&lock).unwrap();
+    let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
+    let keys: Vec<_> = json
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|claim| &claim["key"])
+        .collect();
+    let pair = json!([i32::MAX, i32::MIN]);
+    for key in [
+        json!(largest.to_string()),
+        json!(smallest.to_string()),
+        pair,
+    ] {
+        assert!(keys.contains(&&key), "{key}: {json}");
+    }
 }
 
 #[test]
@@ -71,7 +97,7 @@ fn the_name_that_somebody_waits_for_is_shown_for_its_number() {
         holder.wait_for_waiter(key);
         let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
         let claims = json.as_array().unwrap().iter();
-        let number = key.as_i64().unwrap();
+        let number = key.as_i64().unwrap().to_string();
         let names = claims.filter(|claim| claim["key"] == number);
         let names: Vec<_> = names.map(|claim| claim["name"].as_str()).collect();
         assert_eq!(names, [Some(&*name); 2]);
@@ -92,7 +118,8 @@ fn a_name_is_shown_for_its_own_number_alone() {
     let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
     let name_of = |key: &Key| {
         let mut claims = json.as_array().unwrap().iter();
-        let claim = claims.find(|claim| claim["key"] == key.as_i64().unwrap());
+        let number = key.as_i64().unwrap().to_string();
+        let claim = claims.find(|claim| claim["key"] == number);
         claim.unwrap()["name"].clone()
     };
     assert_eq!((name_of(&key), name_of(&other)), (name.into(), Value::Null));
@@ -109,7 +136,7 @@ fn the_numbers_of_a_name_are_shown_in_every_scheme() {
         assert!(table.contains(number), "{table}");
     }
     let json: Value = serde_json::from_str(&stdout(&["key", "--json", "seat:12A"])).unwrap();
-    assert_eq!(json[0]["key"], 4_328_960_076_536_664_018_i64);
+    assert_eq!(json[0]["key"], "4328960076536664018");
     let json = stdout(&["key", "--json", "--namespace", "billing", "invoice:7"]);
     assert!(json.contains("4713738466874322346"), "{json}");
 }

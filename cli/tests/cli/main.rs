@@ -4,6 +4,8 @@
 mod bouncer;
 #[path = "../../../tests/support/oracle.rs"]
 mod oracle;
+#[path = "../support/pgpool.rs"]
+mod pgpool;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../../../tests/support/proxy.rs"]
@@ -11,8 +13,14 @@ mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
 
+mod away;
+#[cfg(target_os = "linux")]
+mod descendants;
 mod doctor;
 mod errors;
+mod hostile;
+#[cfg(target_os = "linux")]
+mod init;
 mod input;
 mod kill;
 mod lease;
@@ -22,6 +30,7 @@ mod man;
 mod names;
 mod output;
 mod report;
+mod routing;
 mod run;
 mod slots;
 mod tree;

@@ -16,7 +16,7 @@ use crate::unique;
 /// What a listing says about a key: name, scheme and tool.
 fn meaning(json: &str, key: &Key) -> [Option<String>; 3] {
     let number = match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => Value::from(number),
+        (Some(number), _) => Value::from(number.to_string()),
         (_, Some((first, second))) => Value::from(vec![first, second]),
         (None, None) => unreachable!(),
     };
@@ -100,4 +100,24 @@ fn the_numbers_of_tools_are_known() {
         assert_eq!(meaning(&json, &Key::from(number)), expected, "{tool}");
         assert!(table.contains(&format!("{tool} = {number} ")), "{table}");
     }
+}
+
+/// A label is a comment, in which a slash or a star could begin another one.
+#[test]
+fn a_path_is_a_name_wherever_its_slashes_are() {
+    let (mut holder, (name, _)) = (Oracle::new(), unique());
+    for length in 40..130 {
+        let path = format!("/*/{name}/{}/", "a".repeat(length - name.len() - 4));
+        assert_fails(&["run", &path, "--", "true"], 0, "");
+    }
+    let path = format!("/var/{name}/*.sql");
+    let key = Key::from(&path);
+    holder.lock(&key);
+    let run = ["run", &path, "--timeout", "1m", "--", "true"];
+    let mut waiting = pglock(&run).spawn().unwrap();
+    holder.wait_for_waiter(&key);
+    let json = stdout(&["ls", "--json"]);
+    assert_eq!(meaning(&json, &key)[0].as_deref(), Some(&*path));
+    holder.unlock(&key);
+    assert!(waiting.wait().unwrap().success());
 }

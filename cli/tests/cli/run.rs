@@ -89,6 +89,32 @@ fn keys_are_names_numbers_and_pairs_in_every_mode_and_scope() {
     }
 }
 
+/// A command that builds an index concurrently waits for all that have a snapshot.
+#[test]
+fn a_transaction_holds_no_snapshot_while_the_command_runs() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let options = ["--scope", "transaction", "--lease", "1s"];
+    let mut running = Running::start(&name, &options, "");
+    let pid = oracle.holder(&key);
+    let query = "SELECT query_start::text, backend_xmin::text, backend_xid::text \
+                 FROM pg_stat_activity WHERE pid = $1 AND state = 'idle in transaction'";
+    // At once, and after questions whether it is held.
+    let mut seen = Vec::new();
+    wait_until("two questions", || {
+        let row = oracle.client.query_opt(query, &[&pid]).unwrap()?;
+        let since: String = row.get(0);
+        let [xmin, xid]: [Option<String>; 2] = [row.get(1), row.get(2)];
+        assert_eq!((xmin, xid), (None, None), "{seen:?}");
+        if seen.last() != Some(&since) {
+            seen.push(since);
+        }
+        (seen.len() == 3).then_some(())
+    });
+    running.0.stdin.take();
+    let (status, stderr) = running.end();
+    assert_eq!((status.code(), stderr.as_str()), (Some(1), ""));
+}
+
 #[test]
 fn a_busy_lock_is_75_and_says_whose_it_is() {
     let (name, _) = unique();

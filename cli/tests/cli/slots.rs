@@ -116,7 +116,8 @@ fn slots_are_shown_as_such() {
     ] {
         let json: Value = serde_json::from_slice(&output(arguments).stdout).unwrap();
         let mut claims = json.as_array().unwrap().iter();
-        let claim = claims.find(|claim| claim["key"] == key.as_i64().unwrap());
+        let number = key.as_i64().unwrap().to_string();
+        let claim = claims.find(|claim| claim["key"] == number);
         let claim = claim.unwrap_or_else(|| panic!("{json}"));
         let told = ["name", "slot", "slots"].map(|field| claim[field].clone());
         assert_eq!(Value::from(told.to_vec()), json!([name, slot, 3]));

@@ -1,12 +1,13 @@
 //! Optimistic saves with diesel.
 
 use diesel::RunQueryDsl;
+use diesel::dsl::sql;
 use diesel::expression::Expression;
 use diesel::pg::{Pg, PgConnection};
 use diesel::query_builder::{AsChangeset, IntoUpdateTarget, QueryFragment};
 use diesel::query_source::{Column, Table};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::{BigInt, Integer};
+use diesel::sql_types::{BigInt, Integer, Nullable, Text};
 
 use self::statement::{Kind, Statement};
 use super::{Error, Version, check_next, refusal, saved};
@@ -45,7 +46,8 @@ mod statement;
 ///
 /// A version column is `Integer` or `BigInt`; anything else does not compile.
 pub trait AtVersion: IntoUpdateTarget + Sized {
-    /// Names the row, and the version at which it was read. The filter must identify one row.
+    /// Names the row, and the version at which it was read. The filter must identify one row: if it
+    /// matches several, none is changed.
     fn at_version<C>(
         self,
         column: C,
@@ -122,7 +124,8 @@ where
     ///
     /// # Errors
     ///
-    /// Any variant of [`Error`] but [`Error::VersionType`] and [`Error::NulByte`].
+    /// Any variant of [`Error`] but [`Error::NulByte`]. [`Error::VersionType`] says that the table has
+    /// another type than its schema here; in a transaction, that is an [`Error::Database`].
     pub fn update<V>(self, conn: &mut PgConnection, changes: V) -> Result<C::Number, Error>
     where
         V: AsChangeset<Target = T>,
@@ -160,8 +163,8 @@ where
         if version != i64::from(i32::MAX) {
             return Ok(());
         }
-        match self.run(conn, Kind::<()>::Width, None)? {
-            Some(Some(BYTES_OF_AN_INTEGER)) => check_next(i32::MAX, || self.table_name()),
+        match *self.run(conn, Kind::<()>::Width, None)? {
+            [Some(BYTES_OF_AN_INTEGER), ..] => check_next(i32::MAX, || self.table_name()),
             _ => Ok(()),
         }
     }
@@ -173,13 +176,14 @@ where
         kind: Kind<'_, V>,
     ) -> Result<Option<i64>, Error> {
         let expected = self.expected.into();
-        if let Some(version) = self.run(conn, kind, Some(expected))? {
+        let saved = self.run(conn, kind, Some(expected));
+        if let [version, ..] = *saved.map_err(|error| self.explained(conn, error))? {
             return Ok(version);
         }
         // A statement of its own: a save that waited for another writer still has the snapshot
         // from before its wait.
         let found = self.run(conn, Kind::<()>::Version, None)?;
-        Err(refusal(self.table_name(), expected, found))
+        Err(refusal(self.table_name(), expected, &found))
     }
 
     fn run<V: QueryFragment<Pg>>(
@@ -187,7 +191,7 @@ where
         conn: &mut PgConnection,
         kind: Kind<'_, V>,
         expected: Option<i64>,
-    ) -> Result<Option<Option<i64>>, Error> {
+    ) -> Result<Vec<Option<i64>>, Error> {
         if self.filter.is_noop(&Pg)? {
             let table = self.table_name();
             return Err(Error::NoKey { table });
@@ -199,7 +203,23 @@ where
             column: C::NAME,
             expected,
         };
-        Ok(statement.load(conn)?.into_iter().next())
+        Ok(statement.load(conn)?)
+    }
+
+    /// Whether an error comes from a column that is not what the schema says. In a transaction, which
+    /// the error has aborted, nobody can tell.
+    fn explained(&self, conn: &mut PgConnection, error: Error) -> Error {
+        let table = self.table_name();
+        let found = sql::<Nullable<Text>>(
+            "(SELECT typname::text FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid \
+             WHERE typcategory <> 'N' AND NOT attisdropped AND attrelid = to_regclass(",
+        );
+        let found = found.bind::<Text, _>(&table).sql(") AND attname = ");
+        let found = found.bind::<Text, _>(C::NAME).sql(")");
+        match (&error, diesel::select(found).get_result(conn)) {
+            (Error::Database(_), Ok(Some(found))) => Error::VersionType { table, found },
+            _ => error,
+        }
     }
 
     fn table_name(&self) -> String {

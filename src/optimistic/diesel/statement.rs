@@ -59,7 +59,9 @@ where
             }
         }
         let Some(expected) = &self.expected else {
-            return self.filter.walk_ast(out);
+            self.filter.walk_ast(out.reborrow())?;
+            out.push_sql(" LIMIT 2");
+            return Ok(());
         };
         out.push_sql(" WHERE ");
         out.push_identifier(self.column)?;
@@ -69,7 +71,11 @@ where
         // there. The planner flattens that query, so the row is still found by its index.
         out.push_sql(" AND EXISTS (SELECT");
         self.filter.walk_ast(out.reborrow())?;
-        out.push_sql(") RETURNING ");
+        // If the filter matches others too, none is saved.
+        out.push_sql(") AND 1 = (SELECT count(*) FROM (SELECT FROM ");
+        self.from.walk_ast(out.reborrow())?;
+        self.filter.walk_ast(out.reborrow())?;
+        out.push_sql(" LIMIT 2) AS found) RETURNING ");
         out.push_identifier(self.column)?;
         out.push_sql("::bigint");
         Ok(())
