@@ -352,6 +352,9 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// same message, if that may have any. Defaults to SQL's own PREPARE and EXECUTE by the simple query
     /// protocol, once the session is known to be used more than once.
     ///
+    /// A driver that does not send a question by the simple query protocol must implement it, and a wrapper
+    /// around a driver passes it on: by another protocol, the text would see a transaction that is open.
+    ///
     /// A driver that keeps prepared statements itself runs [`Statement::extended`] with
     /// [`Statement::parameters`] instead. Only where the server plans the statement once a session is a lock
     /// as cheap as the barest one.

@@ -138,21 +138,22 @@ impl Statement {
 
     pub(crate) fn prepare(&self, id: u64) -> String {
         let types: Vec<_> = self.parameters.iter().map(Parameter::type_name).collect();
-        format!(
-            "PREPARE {}({}) AS {}",
-            name(id),
-            types.join(", "),
-            self.sql()
-        )
+        let types = match types.as_slice() {
+            [] => String::new(),
+            types => format!("({})", types.join(", ")),
+        };
+        format!("PREPARE {}{types} AS {}", name(id), self.sql())
     }
 
     pub(crate) fn execute(&self, id: u64) -> String {
-        let mut text = format!("EXECUTE {}(", name(id));
+        let mut text = format!("EXECUTE {}", name(id));
         for (i, parameter) in self.parameters.iter().enumerate() {
-            let separator = if i == 0 { "" } else { ", " };
+            let separator = if i == 0 { "(" } else { ", " };
             let _ = write!(text, "{separator}{}", parameter.literal());
         }
-        text.push(')');
+        if !self.parameters.is_empty() {
+            text.push(')');
+        }
         text
     }
 

@@ -256,8 +256,7 @@ fn of_raw_transaction(failure: Failure, aborted: &Failure) -> Failure {
 }
 
 /// Of a driver that tells no SQLSTATE, finds out what ended a wait. A time that is over ended it: the
-/// server ends no wait before. Of the rest, what lasts is found by a try; what does not was a cancel, or the
-/// session's own timeout.
+/// server ends no wait before. Of the rest, what lasts is found by a try. What else it was is not known.
 pub(crate) fn explained<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -285,9 +284,9 @@ pub(crate) fn explained<S: Session>(
     }
     let situation = session.query(&Situation::question()).ok();
     let situation = situation.and_then(|lines| Situation::read(&lines));
-    let state = match situation {
-        Some(own) if over(own.lock_timeout) => crate::failure::TIMEOUT,
-        _ => crate::failure::CANCELED,
-    };
-    failure.with_state(state)
+    match situation {
+        Some(own) if over(own.lock_timeout) => failure.with_state(crate::failure::TIMEOUT),
+        Some(own) if over(own.statement_timeout) => failure.with_state(crate::failure::CANCELED),
+        _ => failure,
+    }
 }

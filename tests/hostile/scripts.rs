@@ -38,7 +38,13 @@ fn section<C: Calls>(script: &[Reply]) -> Result<(), Error> {
 
 /// The same for a reply to the acquire, and a good one to the release.
 fn acquire<C: Calls>(items: &[Item], end: End) -> Result<(), Error> {
-    section::<C>(&[reply(items, end), reply(&[done()], End::Ready(b'I'))])
+    let good = || reply(&[done()], End::Ready(b'I'));
+    let acquire = reply(items, end);
+    match C::LIBPQ {
+        // diesel prepares each statement in a message of its own.
+        true => section::<C>(&[good(), acquire, good(), good()]),
+        false => section::<C>(&[acquire, good()]),
+    }
 }
 
 #[test]

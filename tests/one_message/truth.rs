@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Transacted};
+use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Statement, Transacted};
 use pglock::{Error, Key, Lock, LockBackend};
 
 use crate::harness::{Harness, InTransaction, on};
@@ -172,6 +172,13 @@ impl<S: Session> Session for Canceled<'_, S> {
         }
         let statements = self.next(statements);
         self.session.message(statements, question)
+    }
+
+    fn prepared(&mut self, before: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        match self.next("") {
+            "" => self.session.prepared(before, statement),
+            canceled => self.session.message(canceled, ""),
+        }
     }
 
     fn transact<R>(

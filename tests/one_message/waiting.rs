@@ -43,11 +43,11 @@ pub fn a_wait_of_several_slices_sees_what_was_written<H: Harness>() {
     let text = table.assert_rows(1) + "; " + &table.insert();
     thread::scope(|threads| {
         threads.spawn(|| {
-            let later = format!("/*pglock waited %{}%", table.name);
             wait_until("a second slice", || {
+                let pid = oracle.wait_for_waiter(&key);
                 let waiting =
-                    "SELECT FROM pg_stat_activity WHERE query LIKE $1 AND wait_event = 'advisory'";
-                oracle.client.query_opt(waiting, &[&later]).unwrap()
+                    "SELECT FROM pg_stat_activity WHERE pid = $1 AND query LIKE '/*pglock waited %'";
+                oracle.client.query_opt(waiting, &[&pid]).unwrap()
             });
             oracle.client.batch_execute(&table.insert()).unwrap();
             oracle.unlock(&key);
