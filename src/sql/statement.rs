@@ -90,6 +90,11 @@ impl Statement {
         self.sql().replace(IDLE, IDLE_EXTENDED)
     }
 
+    /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.
+    pub(crate) fn needs_message(&self) -> bool {
+        self.conditions.contains(IDLE)
+    }
+
     /// The values of its parameters, in their order.
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
@@ -263,6 +268,7 @@ mod tests {
             "EXECUTE pglock_0000000000000001('-9223372036854775808', E'it\\x27s \\x241', '1', '-2')"
         );
         assert!(statement().extended().contains("pg_cursors"));
+        assert!(!statement().extended().contains("statement_timestamp"));
     }
 
     #[test]
