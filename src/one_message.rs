@@ -10,7 +10,7 @@ use crate::lock::Lock;
 use crate::prepared;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message, Situation, Statement, UNDO, Wait};
+use crate::sql::{self, Message, SAVEPOINT, Situation, Statement, UNDO, Wait};
 use crate::telemetry::Outcome;
 use crate::wait::{self, Attempt, SLICE, Within, explained};
 
@@ -376,6 +376,9 @@ impl<F> Sending<'_, F> {
                 if self.message.inside {
                     session.send(UNDO)?;
                 }
+                if self.is_busy(session)? {
+                    return Err(failure.with_state(crate::failure::TIMEOUT));
+                }
                 match self.once(session, WaitTime::No, before) {
                     Err(Failure::Refused(Refusal::Busy)) => {
                         Err(failure.with_state(crate::failure::TIMEOUT))
@@ -385,6 +388,26 @@ impl<F> Sending<'_, F> {
             }
             sent => Ok((sent, around)),
         }
+    }
+
+    /// Whether others hold the lock. A message that finds it so ends in an error, which stands in the
+    /// server's log.
+    fn is_busy<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+        let Some(tries) = self.message.tries() else {
+            return Ok(false);
+        };
+        let lines = match self.message.inside {
+            true => {
+                let lines = session.message(SAVEPOINT, &tries.text());
+                session.send(UNDO)?;
+                lines
+            }
+            false => session.prepared("", &tries),
+        };
+        Ok(matches!(
+            answer(lines),
+            Err(Failure::Refused(Refusal::Busy))
+        ))
     }
 
     fn once<S: Session, R: Default>(

@@ -104,6 +104,17 @@ impl Message<'_> {
         })
     }
 
+    /// Whether the keys are free, in a message of its own; `None` for a target.
+    pub(crate) fn tries(&self) -> Option<Statement> {
+        let inside = match self.inside {
+            true => Inside::Callers,
+            false => Inside::Message,
+        };
+        let keys = !self.lock.keys().is_empty();
+        let (time, client) = (WaitTime::No, Client::Own);
+        keys.then(|| keys::acquire_in_transaction(self.lock, time, inside, client, None))
+    }
+
     /// The same in a form that marks every error of the acquire, and how many statements it is.
     pub(crate) fn acquire_exactly(&self, time: WaitTime) -> (String, usize) {
         let named = self.named().map(Named::text);
