@@ -286,8 +286,8 @@ impl<F> Sending<'_, F> {
         let mut time = attempt.first_wait(slice);
         loop {
             let before = match self.message.inside {
-                true => attempt.label(),
-                false => attempt.label() + attempt.first(),
+                true => SAVEPOINT.to_owned() + &attempt.label(),
+                false => attempt.before(),
             };
             let failure = match self.answered(session, time, &before) {
                 Ok(answered) => return Ok(answered),
@@ -334,7 +334,7 @@ impl<F> Sending<'_, F> {
                 return failed(attempt, session, over);
             };
             let start = Instant::now();
-            let text = [&attempt.label(), attempt.first(), &wait.in_queue(millis)].concat();
+            let text = attempt.before() + &wait.in_queue(millis);
             match session.send(&text) {
                 Ok(())
                     if start.elapsed()

@@ -10,8 +10,8 @@ const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 /// Through JSON, since the column is not there before PostgreSQL 14.
 const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
-/// Each slice of a wait says how long the wait has lasted.
-const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
+/// Each slice of a wait says how long the wait has lasted, behind what must be first in a message.
+const WAITED_BEFORE: &str = "coalesce(substring(a.query FROM '^(?:[A-Za-z_ ]+; )*/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
 
 /// The claims on these keys, or on all; see `crate::claim` for the fields.
 pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
@@ -28,7 +28,9 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         transaction = seconds("a.xact_start"),
         connected = seconds("a.backend_start"),
         waiting = seconds(&format!("({WAIT_START} - {WAITED_BEFORE})")),
-        label = clean("substring(a.query FROM '^/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')"),
+        label = clean(
+            "substring(a.query FROM '^(?:[A-Za-z_ ]+; )*/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')"
+        ),
         rows = advisory_rows(keys),
     )
 }

@@ -179,15 +179,23 @@ pub(crate) fn name(id: u64) -> String {
     format!("pglock_{id:016x}")
 }
 
-/// Prepares a statement unless the session has it, in a block: PREPARE of what is there is an error.
+/// How many statements [`prepare_once`] is.
+pub(crate) const PREPARE_ONCE: usize = 2;
+
+/// Prepares a statement unless the session has it, in a block: PREPARE of what is there is an error. The
+/// block's text is the same for every statement, or `pg_stat_statements` would have each.
 pub(crate) fn prepare_once(statement: &Statement, id: u64) -> String {
     format!(
-        "DO $pglock$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = '{}') \
-         THEN EXECUTE $sql${}$sql$; END IF; END $pglock$; ",
+        "SELECT pg_catalog.set_config('pglock.prepare', $sql${} {}$sql$, true); {PREPARE}",
         name(id),
         statement.prepare(id)
     )
 }
+
+const PREPARE: &str = "DO $pglock$ DECLARE asked text := pg_catalog.current_setting('pglock.prepare'); \
+    word text := pg_catalog.split_part(asked, ' ', 1); \
+    BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = word) \
+    THEN EXECUTE pg_catalog.substr(asked, pg_catalog.length(word) + 2); END IF; END $pglock$; ";
 
 /// A conjunction and its parameters. PostgreSQL evaluates it in order, and stops at the first condition
 /// that is false ([Expression Evaluation Rules] promise no order between the parts of a WHERE clause;
