@@ -36,6 +36,8 @@ mod forms;
 mod log;
 #[path = "servers/odd.rs"]
 mod odd;
+#[path = "servers/statements.rs"]
+mod statements;
 
 #[cfg(all(feature = "r2d2", feature = "postgres"))]
 fn postgres_pool(url: &str) -> r2d2::Pool<r2d2_postgres::PostgresConnectionManager<NoTls>> {
