@@ -391,23 +391,20 @@ impl<F> Sending<'_, F> {
     }
 
     /// Whether others hold the lock. A message that finds it so ends in an error, which stands in the
-    /// server's log.
+    /// server's log. If so, a savepoint stands, as behind that error.
     fn is_busy<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
         let Some(tries) = self.message.tries() else {
             return Ok(false);
         };
         let lines = match self.message.inside {
-            true => {
-                let lines = session.message(SAVEPOINT, &tries.text());
-                session.send(UNDO)?;
-                lines
-            }
+            true => session.message(SAVEPOINT, &tries.text()),
             false => session.prepared("", &tries),
         };
-        Ok(matches!(
-            answer(lines),
-            Err(Failure::Refused(Refusal::Busy))
-        ))
+        let busy = matches!(answer(lines), Err(Failure::Refused(Refusal::Busy)));
+        if self.message.inside && !busy {
+            session.send(UNDO)?;
+        }
+        Ok(busy)
     }
 
     fn once<S: Session, R: Default>(
