@@ -188,18 +188,18 @@ fn in_own_transaction<S: Session, R>(
             S::HAS_SQLSTATE,
         );
         let done = if let Some(block) = block {
-            let before = [&label, attempt.first(), &*block].concat();
+            let before = [attempt.first(), &label, &*block].concat();
             targeted(session, before, &commit, run, || {
                 let named = named.map(Named::text);
                 let text =
                     sql::acquire_target(lock, time, named.as_deref(), false, S::HAS_SQLSTATE);
-                [&label, sql::FIRST, &*text.unwrap_or_default()].concat()
+                [sql::FIRST, &label, &*text.unwrap_or_default()].concat()
             })
         } else {
             let waits = if quiet.is_some() { WaitTime::No } else { time };
             let acquire = |inside| sql::acquire_in_transaction(lock, waits, inside, client, named);
             let entry = Entry {
-                before: &[&label, attempt.first()].concat(),
+                before: &[attempt.first(), &label].concat(),
                 wait: quiet.as_deref(),
                 acquire: &acquire(Inside::Own),
                 commit: &commit,
@@ -265,8 +265,8 @@ fn begin_with<S: Session, R>(
             (None, true) => Ok(()),
             (Some(_), true) => answer(transaction.query(&entry.acquire.text())),
             (wait, false) => {
-                let before = [sql::FIRST, wait.unwrap_or_default()].concat();
-                let before = entry.before.replace(sql::FIRST, "") + &before;
+                let label = entry.before.replace(sql::FIRST, "");
+                let before = [sql::FIRST, &label, wait.unwrap_or_default()].concat();
                 inside(transaction, &before, entry.acquire, &again)
             }
         };

@@ -10,7 +10,7 @@ use crate::lock::Lock;
 use crate::prepared;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message, Situation, Statement, UNDO, Wait};
+use crate::sql::{self, Message, SAVEPOINT, Situation, Statement, UNDO, Wait};
 use crate::telemetry::Outcome;
 use crate::wait::{self, Attempt, SLICE, Within, explained};
 
@@ -286,8 +286,8 @@ impl<F> Sending<'_, F> {
         let mut time = attempt.first_wait(slice);
         loop {
             let before = match self.message.inside {
-                true => attempt.label(),
-                false => attempt.label() + attempt.first(),
+                true => SAVEPOINT.to_owned() + &attempt.label(),
+                false => attempt.before(),
             };
             let failure = match self.answered(session, time, &before) {
                 Ok(answered) => return Ok(answered),
@@ -334,7 +334,7 @@ impl<F> Sending<'_, F> {
                 return failed(attempt, session, over);
             };
             let start = Instant::now();
-            let text = [&attempt.label(), attempt.first(), &wait.in_queue(millis)].concat();
+            let text = attempt.before() + &wait.in_queue(millis);
             match session.send(&text) {
                 Ok(())
                     if start.elapsed()
@@ -376,6 +376,9 @@ impl<F> Sending<'_, F> {
                 if self.message.inside {
                     session.send(UNDO)?;
                 }
+                if self.is_busy(session)? {
+                    return Err(failure.with_state(crate::failure::TIMEOUT));
+                }
                 match self.once(session, WaitTime::No, before) {
                     Err(Failure::Refused(Refusal::Busy)) => {
                         Err(failure.with_state(crate::failure::TIMEOUT))
@@ -385,6 +388,23 @@ impl<F> Sending<'_, F> {
             }
             sent => Ok((sent, around)),
         }
+    }
+
+    /// Whether others hold the lock. A message that finds it so ends in an error, which stands in the
+    /// server's log. If so, a savepoint stands, as behind that error.
+    fn is_busy<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+        let Some(tries) = self.message.tries() else {
+            return Ok(false);
+        };
+        let lines = match self.message.inside {
+            true => session.message(SAVEPOINT, &tries.text()),
+            false => session.prepared("", &tries),
+        };
+        let busy = matches!(answer(lines), Err(Failure::Refused(Refusal::Busy)));
+        if self.message.inside && !busy {
+            session.send(UNDO)?;
+        }
+        Ok(busy)
     }
 
     fn once<S: Session, R: Default>(

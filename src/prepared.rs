@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver::{Failure, Refusal, Session, SessionHandle};
-use crate::sql::{Statement, name, prepare_once};
+use crate::sql::{PREPARE_ONCE, Statement, name, prepare_once};
 
 /// What a session is known to have prepared.
 #[derive(Debug, Default, Clone)]
@@ -165,7 +165,10 @@ pub(crate) fn with<S: Session, R>(
     mut send: impl FnMut(&mut S, &str, usize) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
     let sent = Sent::new(session, statement);
-    let statements = 1 + usize::from(sent.form == Form::Prepare);
+    let statements = match sent.form {
+        Form::Prepare => 1 + PREPARE_ONCE,
+        Form::Text | Form::Execute => 1,
+    };
     let reply = send(session, &sent.text, statements);
     match sent.is_gone(&reply) {
         true => send(session, &statement.text(), 1),

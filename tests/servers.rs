@@ -35,8 +35,20 @@ macro_rules! on_every_driver {
 mod clock;
 #[path = "servers/encodings.rs"]
 mod encodings;
+#[path = "servers/forms.rs"]
+mod forms;
+#[path = "servers/log.rs"]
+mod log;
 #[path = "servers/odd.rs"]
 mod odd;
+#[path = "servers/statements.rs"]
+mod statements;
+
+#[cfg(all(feature = "r2d2", feature = "postgres"))]
+fn postgres_pool(url: &str) -> r2d2::Pool<r2d2_postgres::PostgresConnectionManager<NoTls>> {
+    let manager = r2d2_postgres::PostgresConnectionManager::new(url.parse().unwrap(), NoTls);
+    r2d2::Pool::builder().max_size(1).build(manager).unwrap()
+}
 
 #[cfg(all(feature = "r2d2", feature = "diesel"))]
 fn diesel_pool(url: &str) -> r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::PgConnection>> {

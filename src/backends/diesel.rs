@@ -13,7 +13,7 @@ use crate::driver::{
     Transacted, TransactionBackend, end_session,
 };
 use crate::error::Error;
-use crate::{failure, prepared};
+use crate::{failure, prepared, sql};
 
 type Manager = AnsiTransactionManager;
 
@@ -47,7 +47,9 @@ impl Session for PgConnection {
     }
 
     fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
-        if !statements.is_empty() || question.is_empty() {
+        // Alone, what goes in front of a message would only be warned of.
+        let has_statements = !statements.is_empty() && statements != sql::FIRST;
+        if has_statements || question.is_empty() {
             let sent = self.batch_execute(statements);
             sent.map_err(|error| failure(self, error))?;
         }
@@ -71,6 +73,13 @@ impl Session for PgConnection {
                 }
                 _ => return lines,
             }
+        }
+        if !statement.needs_message() {
+            let lines = lines(self, diesel::sql_query(statement.text()));
+            return match gone {
+                true => lines.map_err(prepared::after_abort),
+                false => lines,
+            };
         }
         let text = statement.clone().raising().text();
         match self.send(&text) {

@@ -63,7 +63,7 @@ fn on_session<S: Session>(
         slots,
         order: order(slots.keys()),
     };
-    let before = attempt.label() + attempt.first();
+    let before = attempt.before();
     match asked.attempt(session, &before, false) {
         Ok(slot) => return Ok(slot),
         Err(Failure::Refused(Refusal::Busy)) if attempt.first_wait(SLICE) != WaitTime::No => {}
@@ -156,7 +156,7 @@ impl Asked<'_> {
             held: &held,
             queue: self.slots.queue(),
         };
-        let text = [&attempt.label(), attempt.first(), &slots.look(millis)].concat();
+        let text = attempt.before() + &slots.look(millis);
         session.send(&text)?;
         if attempt.waited().as_millis() < SLICE.unsigned_abs().into() {
             return Ok(());

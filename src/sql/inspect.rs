@@ -13,11 +13,11 @@ const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 /// Through JSON, since the column is not there before PostgreSQL 14.
 const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
-/// Each slice of a wait says how long the wait has lasted.
-const WAITED_BEFORE: &str = "coalesce(substring(q.label FROM '^E?''/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
+/// Each slice of a wait says how long the wait has lasted, behind what must be first in a message.
+const WAITED_BEFORE: &str = "coalesce(substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
 
 /// The name in a label: still escaped, and with its quotes doubled.
-const NAME: &str = "substring(q.label FROM '^E?''/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')";
+const NAME: &str = "substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')";
 
 /// The encodings of one byte a character that has every byte. Where one does not, the server may refuse.
 const WHOLE: &str = "'LATIN1', 'LATIN2', 'LATIN4', 'LATIN5', 'LATIN6', 'LATIN7', 'LATIN8', 'LATIN9', 'LATIN10', \

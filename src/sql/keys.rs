@@ -34,8 +34,9 @@ pub(super) const IN_RECOVERY: &str = "WHEN pg_catalog.pg_is_in_recovery() THEN '
 pub(super) const STALE_SNAPSHOT: &str = "WHEN pg_catalog.current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
 const NOT_POSTGRES: &str =
     "WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
+/// [`IDLE`] in its very words, which the extended protocol replaces.
 pub(super) const OPEN_TRANSACTION: &str =
-    "WHEN NOT (pg_catalog.now() = pg_catalog.statement_timestamp()) THEN 'in transaction'";
+    "WHEN (pg_catalog.now() = pg_catalog.statement_timestamp()) IS NOT TRUE THEN 'in transaction'";
 
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

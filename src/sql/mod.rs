@@ -48,8 +48,8 @@ pub use literal::literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::{trace, was_committed};
 pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};
+pub(crate) use statement::{PREPARE_ONCE, name, prepare_once};
 pub use statement::{Parameter, Statement};
-pub(crate) use statement::{name, prepare_once};
 pub(crate) use targets::PICKED;
 pub(crate) use targets::acquire as acquire_target;
 pub(crate) use versions::trigger;
@@ -124,7 +124,8 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     rows
 }
 
-/// Whether a row of `pg_locks l` is of one of these keys. VALUES, unlike a plain list, takes any number.
+/// Whether a row of `pg_locks l` is of one of these keys. VALUES, unlike a plain list, takes any number. Bare
+/// numbers would have types that depend on their size, and `pg_stat_statements` an entry for each.
 fn is_among(keys: &[Key]) -> String {
     let mut rows = String::new();
     for (i, (classid, objid, objsubid)) in keys.iter().map(Key::pg_locks).enumerate() {
@@ -132,7 +133,7 @@ fn is_among(keys: &[Key]) -> String {
             0 => "(l.classid, l.objid, l.objsubid) IN (VALUES ",
             _ => ", ",
         };
-        let _ = write!(rows, "({classid}, {objid}, {objsubid})");
+        let _ = write!(rows, "('{classid}'::oid, '{objid}'::oid, {objsubid})");
     }
     rows.push(')');
     rows

@@ -6,7 +6,7 @@
 use super::keys::{self, Client, IDLE, Inside, Named};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
-use super::{RELEASE, SAVEPOINT, ours, raise, targets};
+use super::{RELEASE, ours, raise, targets};
 use crate::request::{LockInfo, WaitTime};
 
 /// What stands in a message.
@@ -31,17 +31,13 @@ pub(crate) struct Message<'a> {
 
 impl Message<'_> {
     /// The message around an acquire. The text stands on lines of its own, for it may end with a comment.
-    pub(crate) fn around(&self, acquire: &str, label: &str) -> String {
-        let before = if self.inside { SAVEPOINT } else { "" };
+    pub(crate) fn around(&self, acquire: &str, before: &str) -> String {
         let begin = match self.copies && !self.inside {
             true => "; BEGIN",
             false => "",
         };
         let after = self.after();
-        [
-            label, before, acquire, begin, ";\n", self.text, "\n", &after,
-        ]
-        .concat()
+        [before, acquire, begin, ";\n", self.text, "\n", &after].concat()
     }
 
     fn after(&self) -> String {
@@ -102,6 +98,17 @@ impl Message<'_> {
         keys.then(|| {
             keys::acquire_in_transaction(self.lock, time, inside, client, self.named()).raising()
         })
+    }
+
+    /// Whether the keys are free, in a message of its own; `None` for a target.
+    pub(crate) fn tries(&self) -> Option<Statement> {
+        let inside = match self.inside {
+            true => Inside::Callers,
+            false => Inside::Message,
+        };
+        let keys = !self.lock.keys().is_empty();
+        let (time, client) = (WaitTime::No, Client::Own);
+        keys.then(|| keys::acquire_in_transaction(self.lock, time, inside, client, None))
     }
 
     /// The same in a form that marks every error of the acquire, and how many statements it is.

@@ -90,6 +90,11 @@ impl Statement {
         self.sql().replace(IDLE, IDLE_EXTENDED)
     }
 
+    /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.
+    pub(crate) fn needs_message(&self) -> bool {
+        self.conditions.contains(IDLE)
+    }
+
     /// The values of its parameters, in their order.
     #[must_use]
     pub fn parameters(&self) -> &[Parameter] {
@@ -175,15 +180,23 @@ pub(crate) fn name(id: u64) -> String {
     format!("pglock_{id:016x}")
 }
 
-/// Prepares a statement unless the session has it, in a block: PREPARE of what is there is an error.
+/// How many statements [`prepare_once`] is.
+pub(crate) const PREPARE_ONCE: usize = 2;
+
+/// Prepares a statement unless the session has it, in a block: PREPARE of what is there is an error. The
+/// block's text is the same for every statement, or `pg_stat_statements` would have each.
 pub(crate) fn prepare_once(statement: &Statement, id: u64) -> String {
     format!(
-        "DO $pglock$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = '{}') \
-         THEN EXECUTE $sql${}$sql$; END IF; END $pglock$; ",
+        "SELECT pg_catalog.set_config('pglock.prepare', $sql${} {}$sql$, true); {PREPARE}",
         name(id),
         statement.prepare(id)
     )
 }
+
+const PREPARE: &str = "DO $pglock$ DECLARE asked text := pg_catalog.current_setting('pglock.prepare'); \
+    word text := pg_catalog.split_part(asked, ' ', 1); \
+    BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name = word) \
+    THEN EXECUTE pg_catalog.substr(asked, pg_catalog.length(word) + 2); END IF; END $pglock$; ";
 
 /// A conjunction and its parameters. PostgreSQL evaluates it in order, and stops at the first condition
 /// that is false ([Expression Evaluation Rules] promise no order between the parts of a WHERE clause;
@@ -264,6 +277,7 @@ mod tests {
             "EXECUTE pglock_0000000000000001('-9223372036854775808', E'it\\x27s \\x241', '1', '-2')"
         );
         assert!(statement().extended().contains("pg_cursors"));
+        assert!(!statement().extended().contains("statement_timestamp"));
     }
 
     #[test]

@@ -102,6 +102,19 @@ proptest::proptest! {
     }
 }
 
+/// In the extended protocol a transaction begins before the statement, so each refusal would be taken for
+/// a raw BEGIN.
+#[test]
+fn the_extended_form_compares_no_time_of_a_message() {
+    let lock = Request::on_keys(vec![Key::from(1)]).lock;
+    for statement in [statements(&lock), looking(&lock)].concat() {
+        let text = statement.extended();
+        for comparison in ["= pg_catalog.statement", "<> pg_catalog.statement"] {
+            assert!(!text.contains(comparison), "{text}");
+        }
+    }
+}
+
 /// The planner may call a function behind a FROM more than once, or for rows that are filtered out.
 #[test]
 fn lock_calls_have_no_from_clause() {

@@ -25,9 +25,8 @@ pub(super) fn wait<S: Session>(
             break Failure::Refused(Refusal::Busy);
         };
         let most = attempt.left().flatten().unwrap_or(i32::MAX);
-        let label = attempt.label();
-        let text = wait.in_line(slice, most, !joined);
-        let lines = match session.message(&[&label, attempt.first(), &text].concat(), OUTCOME) {
+        let text = attempt.before() + &wait.in_line(slice, most, !joined);
+        let lines = match session.message(&text, OUTCOME) {
             Ok(lines) => lines,
             Err(failure) => break failure,
         };

@@ -93,7 +93,12 @@ impl<'r> Attempt<'r> {
         sql::first(self.request.timeout.is_some())
     }
 
-    /// What goes in front of a message: for how long it has been waited, and for what.
+    /// Goes in front of everything that waits outside a transaction.
+    pub(crate) fn before(&mut self) -> String {
+        self.first().to_owned() + &self.label()
+    }
+
+    /// Goes in front of a statement that is planned: for how long it has been waited, and for what.
     pub(crate) fn label(&mut self) -> String {
         let waited = self.asked.map(|asked| asked.elapsed());
         self.asked.get_or_insert_with(Instant::now);

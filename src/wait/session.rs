@@ -21,7 +21,7 @@ pub(crate) fn acquire<S: Session>(
         true => Line::Pass,
         false => Line::Respect,
     };
-    let before = attempt.label() + attempt.first();
+    let before = attempt.before();
     let start = Instant::now();
     let sent = send(session, lock, &before, time, line);
     let failure = match sent {
@@ -75,11 +75,9 @@ pub(super) fn wait_in_queue<S: Session>(
     loop {
         attempt.go_on()?;
         let time = attempt.later_wait(attempt.long_slice());
-        let label = attempt.label();
+        let before = attempt.before();
         let sent = match time {
-            Some(millis) => {
-                session.send(&[&label, attempt.first(), &wait.in_queue(millis)].concat())
-            }
+            Some(millis) => session.send(&[before, wait.in_queue(millis)].concat()),
             None => Ok(()),
         };
         let sent =

@@ -39,7 +39,7 @@ fn once<S: Session>(
         Failure::Refused(_) => (Within::CallersTransaction, failure),
         failure => open(failure),
     };
-    let behind = |acquire: &str| [label, SAVEPOINT, acquire, "; ", RELEASE].concat();
+    let behind = |acquire: &str| [SAVEPOINT, label, acquire, "; ", RELEASE].concat();
     let mut undo = "";
     if let Some(block) = sql::acquire_target(lock, time, None, false, S::HAS_SQLSTATE) {
         return session.send(&behind(&block)).map_err(open);
@@ -71,7 +71,7 @@ fn once<S: Session>(
 /// Several keys at once, all or none, and no error where they are not free.
 fn try_all<S: Session>(session: &mut S, lock: &LockInfo, label: &str) -> Result<(), Failure> {
     let wait = Wait::new(lock);
-    let text = [label, SAVEPOINT, &wait.try_all(), RELEASE, "; "].concat();
+    let text = [SAVEPOINT, label, &wait.try_all(), RELEASE, "; "].concat();
     let lines = session.message(&text, OUTCOME)?;
     let outcome = lines.last().and_then(|line| wait.outcome(line));
     match outcome {
