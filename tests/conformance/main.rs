@@ -20,6 +20,7 @@ mod inspecting;
 mod labels;
 mod line_beside;
 mod line_ends;
+mod line_model;
 mod line_order;
 mod modes;
 mod ranges;
@@ -170,6 +171,9 @@ macro_rules! outside_a_transaction {
                 a_frozen_member_does_not_hold_up_the_line,
                 a_frozen_member_keeps_no_key_for_long,
                 who_stands_in_line_may_not_be_silent,
+            }
+            line_model::{
+                any_mixture_excludes_and_leaves_nothing,
             }
             line_beside::{
                 a_holder_passes_the_line,
