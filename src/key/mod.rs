@@ -179,6 +179,7 @@ impl Key {
     }
 
     /// Part of the crate's contract, as the hash of names is: all versions must stand in the same line.
+    /// `tests/data/line-vectors.json` says how it is derived.
     fn derived(&self, role: &str) -> i64 {
         let number = match self.id {
             Id::Bigint(number) => number.to_string(),

@@ -30,6 +30,26 @@ fn names_hash_to_the_published_values() {
     );
 }
 
+/// Frozen. If this fails, two versions of the crate stand in two lines for one key.
+#[test]
+fn keys_give_the_published_lines() {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/data/line-vectors.json")).unwrap();
+    let vectors = vectors["vectors"].as_array().unwrap();
+    assert!(vectors.len() > 7);
+    for vector in vectors {
+        let number = |value: &serde_json::Value| value.as_i64().unwrap();
+        let half = |value| i32::try_from(number(value)).unwrap();
+        let key = match vector["key"].as_array() {
+            Some(pair) => Key::from((half(&pair[0]), half(&pair[1]))),
+            None => Key::from(number(&vector["key"])),
+        };
+        assert_eq!(key.head(), number(&vector["head"]), "{key}");
+        assert_eq!(key.member(), number(&vector["member"]), "{key}");
+        assert_eq!(key.class(), half(&vector["class"]), "{key}");
+    }
+}
+
 #[test]
 fn namespaces_and_key_spaces_are_kept_apart() {
     let keys = [

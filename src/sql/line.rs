@@ -12,8 +12,9 @@
 //! that is, holds a lock of 64 bits too: 32 bits collide, and the pairs of a user's are no places.
 //!
 //! A member whose client is frozen or gone would hold up the line. So a member's session has an
-//! `idle_session_timeout` of a few slices; and who has waited a whole slice for one place tries the key,
-//! which costs order, never safety.
+//! `idle_session_timeout` of a few slices; and who has waited two whole slices for one place, and found no
+//! head after either, tries the key, which costs order, never safety. After one, the next head may be between
+//! two slices.
 
 use std::fmt::Write as _;
 
@@ -69,10 +70,13 @@ impl Wait {
         )
     }
 
+    /// The first looks only, and takes nothing: whether the session holds one of the keys, or a pair where
+    /// the places would be. So [`leave`](Self::leave) gives back nothing that was held before.
+    ///
     /// One slice in the line, of `millis` milliseconds; where the server must look for a deadlock, up to
     /// `most`. [`OUTCOME`] asks what has become of it.
     pub(crate) fn in_line(&self, millis: i32, most: i32, first: bool) -> String {
-        let new = format!("{} new 0 0 f 0 f f 0 0", self.token);
+        let new = format!("{} new 0 0 f 0 f f f 0 0", self.token);
         let asks = self.asks(millis, most, first.then_some(&new));
         [&asks, IN_LINE].concat()
     }
@@ -112,7 +116,7 @@ impl Wait {
         [&asks, EXACTLY].concat()
     }
 
-    /// Gives back whatever a wait in line has left in the session.
+    /// Gives back whatever a wait in line has left in the session, and fails on another session.
     pub(crate) fn leave(&self) -> String {
         [&self.asks(0, 0, None), LEAVE].concat()
     }
@@ -122,7 +126,7 @@ impl Wait {
         let mut words = line.split(' ');
         let mine = words.next()? == self.token;
         let word = words.next()?;
-        let mut settings = words.skip(6).map(|millis| millis.parse().unwrap_or(0));
+        let mut settings = words.skip(7).map(|millis| millis.parse().unwrap_or(0));
         mine.then(|| Outcome {
             word,
             lock_timeout: settings.next().unwrap_or(0),
@@ -151,6 +155,9 @@ impl Outcome<'_> {
 
 /// Asks what has become of a slice in line.
 pub(crate) const OUTCOME: &str = "SELECT pg_catalog.current_setting('pglock.line') AS line";
+
+/// Keeps the outcome of a wait in the queue beyond its message.
+pub(crate) const KEEP: &str = "SELECT pg_catalog.set_config('pglock.line', pg_catalog.current_setting('pglock.line'), false); ";
 
 /// Arguments of a lock function without a space.
 fn arguments(key: &Key) -> String {
@@ -188,6 +195,15 @@ macro_rules! asked {
     };
 }
 
+/// Tries the key, unless somebody is the head of its line.
+macro_rules! try_now {
+    () => {
+        "got := false; \
+         IF pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h) THEN \
+           EXECUTE 'SELECT pg_try_advisory_lock' || suffix || '(' || args || ')' INTO got; END IF; "
+    };
+}
+
 /// The setting has the wait's token and the session's own value.
 macro_rules! put_idle_back {
     () => {
@@ -199,17 +215,18 @@ macro_rules! put_idle_back {
 const IN_LINE: &str = concat!(
     "DO $pglock$ \
      DECLARE path text; ask text[]; was text[]; keys int; had int; place int; head boolean; ahead int; \
-       nested boolean; suspect boolean; own boolean; \
-       at int; args text; suffix text; h bigint; member bigint; class bigint; before bigint; last int; \
+       nested boolean; suspect boolean; stale boolean; own boolean; pairs boolean; \
+       at int; args text; suffix text; h bigint; member bigint; class bigint; before bigint := 2147000000; \
        ends timestamptz; step text; call text; got boolean; moved boolean := false; millis int; \
        client text; outcome text := 'wait'; limits text; kept text; \
      BEGIN ",
     asked!(),
-    "was := string_to_array(current_setting('pglock.line'), ' '); \
+    "was := string_to_array(current_setting('pglock.line', true), ' '); \
      IF was[1] IS DISTINCT FROM ask[1] THEN \
        RAISE EXCEPTION USING MESSAGE = 'pglock-' || ask[5] || ':shared session'; END IF; \
      had := was[3]::int; place := was[4]::int; head := was[5]::boolean; ahead := was[6]::int; \
-     nested := was[7]::boolean; suspect := was[8]::boolean; limits := was[9] || ' ' || was[10]; \
+     nested := was[7]::boolean; suspect := was[8]::boolean; stale := was[9]::boolean; \
+     limits := was[10] || ' ' || was[11]; \
      client := current_setting('pglock.client', true); \
      outcome := CASE WHEN pg_is_in_recovery() THEN 'in_recovery' \
        WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not_postgres' \
@@ -217,34 +234,31 @@ const IN_LINE: &str = concat!(
      IF outcome = 'wait' AND was[2] = 'new' THEN ",
     "SELECT concat_ws(' ', (extract(epoch FROM current_setting('lock_timeout')::interval) * 1000)::bigint, \
        (extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint) INTO limits; \
-     member := ask[9]::bigint; class := ask[10]::bigint; before := 4294967296; ",
+     member := ask[9]::bigint; class := ask[10]::bigint; ",
     look!(),
     "SELECT coalesce(",
     last_place!(),
-    ", 0), coalesce(bool_or(c || '.' || o || '.' || s = ANY (ask)), false), count(*) > 0 \
-       INTO last, own, nested FROM l WHERE pid = pg_backend_pid(); \
+    ", 0), coalesce(bool_or(c || '.' || o || '.' || s = ANY (ask)), false), coalesce(bool_or(s = 2 AND \
+       (c - CASE WHEN c > 2147483647 THEN 4294967296 ELSE 0 END)::text = ANY (ask[6:])), false), count(*) > 0 \
+       INTO ahead, own, pairs, nested FROM l WHERE pid = pg_backend_pid(); \
      IF client IS NULL OR NOT nested THEN PERFORM set_config('pglock.client', ask[5], false); \
      ELSIF client <> ask[5] THEN \
        IF own THEN outcome := 'shared_session'; \
        ELSE PERFORM set_config('pglock.client', 'several', false); END IF; \
      END IF; \
-     IF outcome = 'wait' AND own THEN outcome := 'direct'; END IF; \
+     IF outcome = 'wait' AND (own OR pairs) THEN outcome := 'direct'; END IF; \
      END IF; \
      ends := clock_timestamp() + CASE WHEN suspect THEN least(ask[3]::bigint, greatest(ask[2]::bigint, \
        (extract(epoch FROM current_setting('deadlock_timeout')::interval) * 2000)::bigint)) ELSE ask[2]::bigint END * interval '1 ms'; \
-     WHILE outcome = 'wait' LOOP \
+     WHILE outcome = 'wait' AND was[2] <> 'new' LOOP \
        IF had = keys THEN outcome := 'had'; EXIT; END IF; \
        at := 6 + 6 * had; args := ask[at]; suffix := CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END; \
        h := ask[at + 2]::bigint; member := ask[at + 3]::bigint; class := ask[at + 4]::bigint; \
        step := CASE WHEN place = 0 THEN 'join' WHEN head OR suspect THEN 'key' WHEN ahead > 0 THEN 'place' ELSE 'head' END; \
        IF step = 'join' THEN \
-         got := false; \
-         IF was[2] <> 'new' OR had > 0 THEN \
-           IF suffix = '' OR (pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h)) THEN \
-             EXECUTE 'SELECT pg_try_advisory_lock' || suffix || '(' || args || ')' INTO got; END IF; \
-           IF got THEN had := had + 1; CONTINUE; END IF; \
-           before := 4294967296; last := NULL; \
-         END IF; \
+         ",
+    try_now!(),
+    "IF got THEN had := had + 1; CONTINUE; END IF; \
          kept := current_setting('idle_session_timeout', true); \
          IF kept IS NOT NULL AND coalesce(current_setting('pglock.idle', true), '') NOT LIKE ask[1] || ' %' THEN \
            PERFORM set_config('pglock.idle', ask[1] || ' ' || kept, false); \
@@ -252,18 +266,22 @@ const IN_LINE: &str = concat!(
              PERFORM set_config('idle_session_timeout', ask[4], false); END IF; \
          END IF; \
          PERFORM pg_advisory_lock_shared(member); \
-         IF last IS NULL THEN ",
+         IF had > 0 THEN ",
     look!(),
     "SELECT coalesce(",
     last_place!(),
-    ", 0) INTO last; END IF; \
-         place := last + 1; \
+    ", 0) INTO ahead; END IF; \
+         place := ahead + 1; \
          WHILE NOT pg_try_advisory_lock(class::int, place) LOOP place := place + 1; END LOOP; \
-         ahead := CASE WHEN place = last + 1 THEN last ELSE place - 1 END; \
+         IF place > ahead + 1 THEN before := place; ",
+    look!(),
+    "SELECT coalesce(",
+    last_place!(),
+    ", 0) INTO ahead; END IF; \
          moved := true; CONTINUE; \
        END IF; \
-       call := CASE step WHEN 'place' THEN '_shared(' || class || ',' || ahead || ')' \
-         WHEN 'head' THEN '(' || h || ')' ELSE suffix || '(' || args || ')' END; \
+       call := CASE step WHEN 'place' THEN format('_shared(%L, %L)', class, ahead) \
+         WHEN 'head' THEN format('(%L)', h) ELSE suffix || '(' || args || ')' END; \
        millis := ceil(extract(epoch FROM ends - clock_timestamp()) * 1000); \
        got := false; \
        IF millis >= 1 THEN BEGIN \
@@ -271,8 +289,11 @@ const IN_LINE: &str = concat!(
          EXECUTE 'SELECT pg_advisory_xact_lock' || call; PERFORM pg_sleep(0); got := true; \
        EXCEPTION WHEN lock_not_available THEN got := false; END; END IF; \
        IF NOT got THEN \
-         IF step = 'place' AND NOT moved AND (suffix = '' OR (pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h))) THEN \
-           EXECUTE 'SELECT pg_try_advisory_lock' || suffix || '(' || args || ')' INTO got; END IF; \
+         IF step = 'place' AND NOT moved THEN \
+           IF stale THEN ",
+    try_now!(),
+    "END IF; \
+           stale := pg_try_advisory_lock_shared(h) AND pg_advisory_unlock_shared(h); END IF; \
          IF NOT got THEN EXIT; END IF; \
          step := 'passed'; \
        END IF; \
@@ -288,10 +309,11 @@ const IN_LINE: &str = concat!(
          IF head THEN PERFORM pg_advisory_unlock(h); END IF; \
          PERFORM pg_advisory_unlock(class::int, place), pg_advisory_unlock_shared(member); \
          had := had + 1; place := 0; head := false; ahead := 0; suspect := false; \
+         EXIT WHEN had < keys; \
        END IF; \
      END LOOP; \
      IF outcome = 'wait' THEN \
-       suspect := nested AND NOT suspect AND EXISTS (WITH RECURSIVE blocker (pid) AS ( \
+       suspect := place > 0 AND nested AND NOT suspect AND EXISTS (WITH RECURSIVE blocker (pid) AS ( \
          SELECT l.pid FROM pg_locks l WHERE l.granted AND l.locktype = 'advisory' AND l.pid <> pg_backend_pid() \
            AND (l.classid || '.' || l.objid || '.' || l.objsubid = ask[at + 5] \
              OR l.objsubid = 1 AND l.classid::bigint = (h >> 32) & 4294967295 AND l.objid::bigint = h & 4294967295 \
@@ -302,7 +324,7 @@ const IN_LINE: &str = concat!(
      ELSIF current_setting('pglock.idle', true) LIKE ask[1] || ' %' THEN ",
     put_idle_back!(),
     "END IF; \
-     PERFORM set_config('pglock.line', concat_ws(' ', ask[1], outcome, had, place, head::text, ahead, nested::text, suspect::text, limits), false), \
+     PERFORM set_config('pglock.line', concat_ws(' ', ask[1], outcome, had, place, head::text, ahead, nested::text, suspect::text, (stale AND NOT moved)::text, limits), false), \
        set_config('search_path', path, true); \
      EXCEPTION WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[5], SQLSTATE, SQLERRM; \
      END $pglock$; "
@@ -329,7 +351,7 @@ const TRY_ALL: &str = concat!(
 );
 
 const IN_QUEUE: &str = concat!(
-    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; \
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; word text := 'busy'; \
      BEGIN ",
     asked!(),
     "kept := current_setting('lock_timeout'); \
@@ -340,9 +362,10 @@ const IN_QUEUE: &str = concat!(
          PERFORM set_config('lock_timeout', millis::text, true); \
          EXECUTE 'SELECT pg_advisory_xact_lock' || CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END || '(' || ask[at] || ')'; \
        END LOOP; \
-       PERFORM pg_sleep(0); \
+       PERFORM pg_sleep(0); word := 'had'; \
      EXCEPTION WHEN lock_not_available THEN NULL; END; \
-     PERFORM set_config('lock_timeout', kept, true), set_config('search_path', path, true); \
+     PERFORM set_config('lock_timeout', kept, true), set_config('pglock.line', ask[1] || ' ' || word, true), \
+       set_config('search_path', path, true); \
      END $pglock$; "
 );
 
@@ -386,7 +409,9 @@ const LEAVE: &str = concat!(
     "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; row record; ids text[] := '{}'; classes bigint[] := '{}'; \
      BEGIN ",
     asked!(),
-    "FOR i IN 1 .. keys LOOP at := 6 * i; \
+    "IF split_part(current_setting('pglock.line', true), ' ', 1) IS DISTINCT FROM ask[1] THEN \
+       RAISE EXCEPTION 'this session is not the one that stands in line'; END IF; \
+     FOR i IN 1 .. keys LOOP at := 6 * i; \
        ids := ids || ask[at + 5]; classes := classes || (ask[at + 4]::bigint & 4294967295); \
        FOR j IN 2 .. 3 LOOP \
          ids := ids || concat((ask[at + j]::bigint >> 32) & 4294967295, '.', ask[at + j]::bigint & 4294967295, '.1'); \
@@ -397,9 +422,9 @@ const LEAVE: &str = concat!(
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LOOP \
        IF row.c || '.' || row.o || '.' || row.s = ANY (ids) OR row.s = 2 AND row.c = ANY (classes) AND row.suffix = '' THEN \
          EXECUTE 'SELECT pg_advisory_unlock' || row.suffix || '(' || CASE row.s \
-           WHEN 1 THEN '(' || ((row.c << 32) | row.o) || ')::bigint' \
-           ELSE (row.c - CASE WHEN row.c > 2147483647 THEN 4294967296 ELSE 0 END) || ',' \
-             || (row.o - CASE WHEN row.o > 2147483647 THEN 4294967296 ELSE 0 END) END || ')'; \
+           WHEN 1 THEN quote_literal((row.c << 32) | row.o) \
+           ELSE quote_literal(row.c - CASE WHEN row.c > 2147483647 THEN 4294967296 ELSE 0 END) || ',' \
+             || quote_literal(row.o - CASE WHEN row.o > 2147483647 THEN 4294967296 ELSE 0 END) END || ')'; \
        END IF; \
      END LOOP; \
      IF current_setting('pglock.idle', true) LIKE ask[1] || ' %' THEN ",

@@ -43,7 +43,7 @@ pub(crate) use keys::{
     Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
     held_by_session, release,
 };
-pub(crate) use line::{OUTCOME, Wait};
+pub(crate) use line::{KEEP, OUTCOME, Wait};
 pub use literal::literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::{trace, was_committed};

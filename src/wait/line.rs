@@ -18,7 +18,9 @@ pub(super) fn wait<S: Session>(
     let mut joined = false;
     let ended = loop {
         if let Err(stopped) = attempt.go_on() {
-            leave_or_end(session, &wait);
+            if joined {
+                leave_or_end(session, &wait);
+            }
             return Err(stopped);
         }
         let Some(slice) = attempt.later_wait(SLICE) else {
@@ -51,14 +53,15 @@ pub(super) fn wait<S: Session>(
             None => break Failure::Refused(Refusal::SharedSession),
         }
     };
-    Err(give_up(session, attempt, &wait, ended))
+    let wait = joined.then_some(&wait);
+    Err(give_up(session, attempt, wait, ended))
 }
 
-/// Gives back all that the wait has taken, and says why it ended.
+/// Gives back all that the wait has taken, if it has begun to, and says why it ended.
 fn give_up<S: Session>(
     session: &mut S,
     attempt: &Attempt<'_>,
-    wait: &Wait,
+    wait: Option<&Wait>,
     ended: Failure,
 ) -> Error {
     if matches!(ended, Failure::Lost(_)) {
@@ -66,14 +69,13 @@ fn give_up<S: Session>(
     }
     let busy = ended.is_timeout() || matches!(ended, Failure::Refused(Refusal::Busy));
     let mut holders = Vec::new();
+    let mut left = Err(());
     if busy && attempt.request.names_holders(true) {
-        let leave = [attempt.first(), &wait.leave()].concat();
-        let (left, claims) = inspect::holders_after(session, &leave, &attempt.request.lock);
-        holders = claims;
-        if left.is_err() {
-            leave_or_end(session, wait);
-        }
-    } else {
+        let leave = [attempt.first(), &wait.map(Wait::leave).unwrap_or_default()].concat();
+        let (sent, claims) = inspect::holders_after(session, &leave, &attempt.request.lock);
+        (left, holders) = (sent.map_err(drop), claims);
+    }
+    if let (Err(()), Some(wait)) = (left, wait) {
         leave_or_end(session, wait);
     }
     let ended = match ended {

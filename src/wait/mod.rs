@@ -171,7 +171,22 @@ impl<'r> Attempt<'r> {
         }
     }
 
-    /// The same, and how long slices are from then on: where the session holds locks, long enough for the
+    /// The same, and the milliseconds that are left of the session's own `lock_timeout`.
+    pub(crate) fn own_limit(&self) -> Result<i32, Failure> {
+        let Some(own) = self.situation else {
+            return Ok(i32::MAX);
+        };
+        self.within(own.lock_timeout, own.statement_timeout)?;
+        let left = Duration::from_millis(own.lock_timeout).saturating_sub(self.waited());
+        Ok(
+            match own.lock_timeout == 0 || self.request.timeout.is_some() {
+                true => i32::MAX,
+                false => millis(left).unwrap_or(1),
+            },
+        )
+    }
+
+    /// The same as [`within`](Self::within), and how long slices are from then on: where the session holds locks, long enough for the
     /// server to look for a deadlock.
     pub(crate) fn slice_in(&self) -> Result<i32, Failure> {
         let Some(situation) = self.situation else {

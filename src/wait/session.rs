@@ -7,7 +7,7 @@ use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, Line};
+use crate::sql::{self, Client, KEEP, Line, OUTCOME, Situation};
 
 /// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
 pub(crate) fn acquire<S: Session>(
@@ -72,22 +72,50 @@ pub(super) fn wait_in_queue<S: Session>(
     lock: &LockInfo,
 ) -> Result<(), Error> {
     let wait = sql::Wait::new(lock);
-    loop {
+    let failed = loop {
         attempt.go_on()?;
-        let time = attempt.later_wait(attempt.long_slice());
-        let before = attempt.before();
-        let sent = match time {
-            Some(millis) => session.send(&[before, wait.in_queue(millis)].concat()),
-            None => Ok(()),
-        };
-        let sent =
-            sent.and_then(|()| send(session, lock, attempt.first(), WaitTime::No, Line::Pass));
-        match sent {
+        match one_slice(session, attempt, &wait, lock) {
             Ok(()) => return Ok(()),
-            Err(Failure::Refused(Refusal::Busy)) if time.is_some() && !attempt.is_over() => {}
-            Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
+            Err(failure) => match failure {
+                Failure::Refused(Refusal::Busy) if !attempt.is_over() => {}
+                failure => break failure,
+            },
         }
+    };
+    Err(attempt.failed(session, Within::Session, failed))
+}
+
+/// The block waits quietly. Only when it had the lock, which it does not keep, the acquire waits too, for no
+/// time: before PostgreSQL 17, the server lets no try past the waiters.
+fn one_slice<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    wait: &sql::Wait,
+    lock: &LockInfo,
+) -> Result<(), Failure> {
+    if attempt.situation.is_none() {
+        let lines = session.message(attempt.first(), &Situation::question())?;
+        attempt.situation = Situation::read(&lines);
     }
+    let own = attempt.own_limit()?;
+    let Some(millis) = attempt.later_wait(attempt.long_slice().min(own)) else {
+        return Err(Failure::Refused(Refusal::Busy));
+    };
+    let queue = [&attempt.before(), &*wait.in_queue(millis), KEEP].concat();
+    let lines = session.message(&queue, OUTCOME)?;
+    let outcome = lines.last().and_then(|line| wait.outcome(line));
+    if outcome.is_none_or(|outcome| outcome.word != "had") {
+        return Err(Failure::Refused(Refusal::Busy));
+    }
+    let (time, start) = (WaitTime::InPlace(Some(1)), Instant::now());
+    let sent = send(session, lock, attempt.first(), time, Line::Pass);
+    sent.map_err(|failure| {
+        let failure = explained(session, lock, time, start.elapsed(), failure);
+        match failure.is_timeout() {
+            true => Failure::Refused(Refusal::Busy),
+            false => failure,
+        }
+    })
 }
 
 /// Sends a message. If the session bears another process's number, sends it once more, in the form

@@ -4,6 +4,8 @@
 //! A backend outside a transaction runs the first list, one in a transaction of the caller's runs the
 //! second.
 
+#[path = "../support/line.rs"]
+mod line;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
@@ -16,6 +18,10 @@ mod harness;
 mod inside;
 mod inspecting;
 mod labels;
+mod line_beside;
+mod line_ends;
+mod line_model;
+mod line_order;
 mod modes;
 mod ranges;
 mod sections;
@@ -151,6 +157,37 @@ macro_rules! outside_a_transaction {
                 no_transaction_begins_with_a_snapshot,
                 a_wait_leaves_no_snapshot,
                 no_message_begins_with_a_snapshot,
+            }
+            line_order::{
+                ten_are_let_in_as_they_came_after_many_slices,
+                a_long_line_is_let_in_as_it_came,
+                every_kind_of_key_has_a_line,
+                a_writer_gets_in_among_readers,
+                no_reader_passes_a_writer_between_its_slices,
+                several_busy_keys_are_had_one_after_the_other,
+                one_session_stands_in_many_lines_one_after_the_other,
+                slots_are_had_in_the_order_of_the_line,
+                pairs_of_a_users_are_no_places,
+            }
+            line_ends::{
+                a_stop_leaves_nothing_in_line,
+                a_timeout_leaves_nothing_in_line,
+                a_cancel_leaves_nothing_in_line,
+                many_cancels_leave_nothing_in_line,
+                an_end_of_the_session_leaves_nothing_in_line,
+                a_frozen_member_does_not_hold_up_the_line,
+                a_frozen_member_keeps_no_key_for_long,
+                who_stands_in_line_may_not_be_silent,
+            }
+            line_model::{
+                any_mixture_excludes_and_leaves_nothing,
+            }
+            line_beside::{
+                a_holder_passes_the_line,
+                a_holder_passes_a_plain_waiter_beside_the_line,
+                an_upgrade_waits_beside_the_line,
+                an_upgrade_that_ends_keeps_what_was_held,
+                a_wait_keeps_the_pairs_of_its_session,
             }
             truth::{
                 a_reset_in_the_body_loses_nothing,

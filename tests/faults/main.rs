@@ -5,6 +5,9 @@
 
 #[path = "../support/oracle.rs"]
 mod oracle;
+#[cfg(feature = "postgres")]
+#[path = "../support/line.rs"]
+mod places;
 #[path = "../support/proxy.rs"]
 mod proxy;
 
@@ -13,6 +16,8 @@ mod backends;
 mod cancels;
 #[cfg(feature = "r2d2")]
 mod hand_over;
+#[cfg(feature = "postgres")]
+mod line;
 mod processes;
 mod section;
 mod wire;
