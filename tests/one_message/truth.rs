@@ -136,6 +136,9 @@ impl<'s, S: Session> Canceled<'s, S> {
     }
 
     fn next<'q>(&mut self, sql: &'q str) -> &'q str {
+        if sql.contains("INSERT") {
+            self.messages = 0; // it may be sent twice: a session is not sure to have a prepared statement
+        }
         self.messages += 1;
         match self.cancels.contains(&self.messages) {
             true => "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)",

@@ -94,16 +94,16 @@ where
     connect().batch_execute(&mend_release).unwrap();
 }
 
-/// Hides `pg_advisory_unlock` behind a function that fails, so that no release can succeed: only the end
-/// of the session frees the lock.
+/// Takes the right to release away, so that no release can succeed: only the end of the session frees the
+/// lock.
 fn broken_release() -> (String, String) {
-    let schema = unique_name("schema");
+    let role = unique_name("role");
+    let function = "EXECUTE ON FUNCTION pg_catalog.pg_advisory_unlock(bigint)";
     let create = format!(
-        "CREATE SCHEMA {schema}; CREATE FUNCTION {schema}.pg_advisory_unlock(bigint) \
-         RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'broken'; END$$; \
-         SET search_path = {schema}, pg_catalog"
+        "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role}; END IF; END$$; \
+         REVOKE {function} FROM PUBLIC; SET ROLE {role}"
     );
-    (create, format!("DROP SCHEMA {schema} CASCADE"))
+    (create, format!("GRANT {function} TO PUBLIC; DROP ROLE {role}"))
 }
 
 fn swallow<E>(_: Result<(), E>) -> Result<(), Error> {

@@ -61,7 +61,9 @@ where
         let first = messages(&mut *guard).unwrap();
         LockGuard::release(guard).unwrap();
         let sent = last.join().unwrap() - first - 1; // without the last question
-        assert_eq!(sent, SECTIONS as u32 + 1);
+        // diesel prepares the statement in a message of its own, once a connection.
+        let prepares = u32::from(!M::Connection::HAS_SQLSTATE);
+        assert_eq!(sent, SECTIONS as u32 + 1 + prepares);
     });
 }
 
