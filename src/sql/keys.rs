@@ -35,7 +35,8 @@ pub(super) const STALE_SNAPSHOT: &str = "WHEN pg_catalog.current_setting('transa
 const NOT_POSTGRES: &str =
     "WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
 pub(super) const OPEN_TRANSACTION: &str =
-    "WHEN pg_catalog.now() <> pg_catalog.statement_timestamp() THEN 'in transaction'";
+/// Contains [`IDLE`], for which the extended protocol has another form.
+    "WHEN NOT (pg_catalog.now() = pg_catalog.statement_timestamp()) THEN 'in transaction'";
 
 /// How a session is known to be this process's alone: see [`acquire_for_session`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
