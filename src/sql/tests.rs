@@ -102,6 +102,20 @@ proptest::proptest! {
     }
 }
 
+/// In the extended protocol a transaction is younger than its statement, whether or not it was open before.
+#[test]
+fn no_extended_statement_compares_the_transactions_time_with_its_own() {
+    let lock = Request::on_keys(vec![Key::from(1)]).lock;
+    for statement in [statements(&lock), looking(&lock)].concat() {
+        for statement in [statement.clone(), statement.brief()] {
+            let text = statement.extended();
+            for compared in ["now() = pg_catalog.st", "now() <> pg_catalog.st"] {
+                assert!(!text.contains(compared), "{text}");
+            }
+        }
+    }
+}
+
 /// The planner may call a function behind a FROM more than once, or for rows that are filtered out.
 #[test]
 fn lock_calls_have_no_from_clause() {
