@@ -32,7 +32,10 @@ pub(crate) fn acquire<S: Session>(
                 Err(failure) => failure,
             }
         }
-        Err(Failure::Refused(Refusal::Line)) => return line::wait(session, attempt, lock),
+        // Busy, where the line has gone before the statement said why.
+        Err(Failure::Refused(Refusal::Line | Refusal::Busy)) if time != WaitTime::No => {
+            return line::wait(session, attempt, lock);
+        }
         Err(failure) => explained(session, lock, time, start.elapsed(), failure),
     };
     match attempt.goes_on(&failure, time) {
