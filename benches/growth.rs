@@ -46,8 +46,8 @@ fn held<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -
             try_with_lock(conn, KEY, |_| Ok::<_, Error>(())).unwrap();
         }),
         ("bare lock and unlock by hand", |conn| {
-            conn.message(&bare("lock", KEY));
-            conn.message(&bare("unlock", KEY));
+            conn.simple(&bare("lock", KEY));
+            conn.simple(&bare("unlock", KEY));
         }),
         ("LockGuard::is_held, with its lock", |conn| {
             let mut lock = Lock::new(conn, KEY);
@@ -60,7 +60,7 @@ fn held<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -
     // One after the other, since `pg_locks` lists the locks of all sessions.
     let columns = HELD.map(|count| {
         let mut conn = connect();
-        conn.message(&format!(
+        conn.simple(&format!(
             "SELECT count(pg_advisory_lock(1, i)) FROM generate_series(1, {count}) AS i"
         ));
         medians(&mut cells, &mut conn)
@@ -82,7 +82,7 @@ fn keys<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -
         ("bare ones by hand, one by one", |conn, keys| {
             for function in ["lock", "unlock"] {
                 for key in keys.clone() {
-                    conn.message(&bare(function, key));
+                    conn.simple(&bare(function, key));
                 }
             }
         }),

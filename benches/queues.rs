@@ -1,5 +1,5 @@
-//! Queues for a key, short and long, with slices and with a kept place, and a set of keys among single
-//! ones: how many sections, how long the waits, and who is served how often. And what waiters do to
+//! Queues for a key, short and long, a writer among readers, and a set of keys among single ones, against
+//! the same by hand in the server's queue: how many sections, and how long the waits. And what waiters do to
 //! others: to an index that is built concurrently, and to vacuum, by their snapshots.
 //!
 //! ```text
@@ -28,6 +28,7 @@ const KEYS: [i64; 4] = [
 fn main() {
     short_queues();
     long_queues();
+    writers();
     key_sets();
     beside_waiters();
 }
@@ -40,34 +41,84 @@ fn time(measured: u64) -> Duration {
     }
 }
 
-/// What a thread wants, and for how long.
+/// How a thread gets its locks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Pglock,
+    /// The barest statements, which wait in the server's queue.
+    ByHand,
+}
+
+const HOWS: [(&str, How); 2] = [("pglock", How::Pglock), ("by hand", How::ByHand)];
+
+/// What a thread wants, for how long, and how long it then does without.
 #[derive(Clone, Copy)]
 struct Want {
     keys: &'static [i64],
+    shared: bool,
     section: Duration,
-    keep_place: bool,
+    pause: Duration,
+}
+
+impl Want {
+    fn new(keys: &'static [i64], millis: u64) -> Self {
+        Self {
+            keys,
+            shared: false,
+            section: Duration::from_millis(millis),
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// One section. In it only the client is busy: the server has nothing to do.
+    fn section(self, client: &mut Client, how: How) -> Duration {
+        let asked = Instant::now();
+        let mut waited = Duration::ZERO;
+        let mut work = || {
+            waited = asked.elapsed();
+            thread::sleep(self.section); // the section itself
+        };
+        match how {
+            How::Pglock => {
+                let mut lock = Lock::all(client, self.keys.iter().copied());
+                if self.shared {
+                    lock = lock.shared();
+                }
+                let done = lock.run(|_| {
+                    work();
+                    Ok::<_, Error>(())
+                });
+                done.expect("a lock");
+            }
+            How::ByHand => {
+                let suffix = if self.shared { "_shared" } else { "" };
+                let mut each = |function: &str| {
+                    for key in self.keys {
+                        let text = format!("SELECT pg_advisory_{function}{suffix}('{key}')");
+                        client.simple_query(&text).expect("an answer");
+                    }
+                };
+                each("lock");
+                work();
+                each("unlock");
+            }
+        }
+        thread::sleep(self.pause); // the time between two sections
+        waited
+    }
 }
 
 /// How long each section of a thread waited.
 type Waits = Vec<Duration>;
 
-/// Lets each thread lock again and again. In the section only the client is busy: it holds the lock, and
-/// the server has nothing to do.
-fn crowd(wants: &[Want], time: Duration) -> Vec<Waits> {
+/// Lets each thread lock again and again.
+fn crowd(wants: &[Want], time: Duration, how: How) -> Vec<Waits> {
     let stop = AtomicBool::new(false);
     let work = |want: Want| {
         let mut client: Client = proxy::server().connect(NoTls).expect("a way");
         let mut waits = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let asked = Instant::now();
-            let section = |_: &mut Client| {
-                waits.push(asked.elapsed());
-                thread::sleep(want.section); // the section itself
-                Ok::<_, Error>(())
-            };
-            let mut lock = Lock::all(&mut client, want.keys.iter().copied());
-            lock = lock.keep_place(want.keep_place);
-            lock.run(section).expect("a lock");
+            waits.push(want.section(&mut client, how));
         }
         waits
     };
@@ -84,123 +135,141 @@ fn crowd(wants: &[Want], time: Duration) -> Vec<Waits> {
     })
 }
 
-/// Waits that end within a slice cost the same as without slices.
+/// Waits that end within a slice cost the same as in the server's queue.
 fn short_queues() {
     let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..10 {
+    for round in 0..4 {
         for turn in 0..2 {
-            let keep_place = (round + turn) % 2 == 0;
-            let want = Want {
-                keys: &KEYS[..1],
-                section: Duration::from_millis(1),
-                keep_place,
-            };
-            let time = time(2);
-            let waits = crowd(&[want; 16], time);
+            let way = (round + turn) % 2;
+            let time = time(5);
+            let waits = crowd(&[Want::new(&KEYS[..1], 30); 20], time, HOWS[way].1);
             let count: usize = waits.iter().map(Vec::len).sum();
-            rates[usize::from(keep_place)].push(count as f64 / time.as_secs_f64());
+            rates[way].push(count as f64 / time.as_secs_f64());
         }
     }
     let ratios = rates[0]
         .iter()
         .zip(&rates[1])
-        .map(|(sliced, kept)| sliced / kept);
+        .map(|(mine, bare)| mine / bare);
     let ratio = median(ratios);
-    let mut table = Table::new("short-queues", &["16 threads, 1 ms", "sections/s", "ratio"]);
-    let rate = |way: usize| format!("{:.0}", median(rates[way].iter().copied()));
-    table.row(["in their place".into(), rate(1), "1.00".into()]);
-    table.row(["in slices".into(), rate(0), format!("{ratio:.2}")]);
+    let mut table = Table::new(
+        "short-queues",
+        &["20 threads, 30 ms", "sections/s", "ratio"],
+    );
+    let rate = |way: usize| format!("{:.1}", median(rates[way].iter().copied()));
+    table.row(["pglock".into(), rate(0), format!("{ratio:.3}")]);
+    table.row(["by hand".into(), rate(1), "1.000".into()]);
     table.finish();
     if measures() {
-        let what = "short queue: in slices / in their place, sections a second";
-        verdict(what, ratio, Bound::AtLeast(0.97));
+        let what = "20 waiters of 30 ms: pglock / by hand, sections a second";
+        verdict(what, ratio, Bound::AtLeast(0.98));
     }
 }
 
+/// Waits that are longer than a slice: they are in line.
 fn long_queues() {
     let heads = [
-        "20 threads, 30 ms",
+        "8 threads, 0.3 s",
         "sections/s",
         "wait p50",
-        "p99",
         "max",
         "least served",
         "most",
     ];
     let mut table = Table::new("long-queues", &heads);
-    for (name, keep_place) in [("in their place", true), ("in slices", false)] {
-        let want = Want {
-            keys: &KEYS[..1],
-            section: Duration::from_millis(30),
-            keep_place,
-        };
-        let time = time(60);
-        let waits = crowd(&[want; 20], time);
+    let longest = HOWS.map(|(name, how)| {
+        let time = time(30);
+        let waits = crowd(&[Want::new(&KEYS[..1], 300); 8], time, how);
         let counts = || waits.iter().map(Vec::len);
         let mut all = waits.concat();
         all.sort_unstable();
         table.row([
             name.to_owned(),
-            format!("{:.1}", all.len() as f64 / time.as_secs_f64()),
+            format!("{:.2}", all.len() as f64 / time.as_secs_f64()),
             at(&all, 0.5),
-            at(&all, 0.99),
             at(&all, 1.0),
             counts().min().unwrap_or_default().to_string(),
             counts().max().unwrap_or_default().to_string(),
         ]);
-        if measures() {
-            let least = counts().min().unwrap_or_default() as f64;
-            verdict(
-                &format!("long queue {name}: sections of the least served"),
-                least,
-                Bound::AtLeast(1.0),
-            );
-        }
-    }
+        all.last().map_or(0.0, Duration::as_secs_f64)
+    });
     table.finish();
+    if measures() {
+        let what = "8 waiters of 0.3 s: longest wait, pglock / by hand";
+        verdict(what, longest[0] / longest[1], Bound::AtMost(1.4));
+    }
 }
 
-/// Twelve threads want one of four keys each, and one wants all four.
-fn key_sets() {
-    let want = |keys| Want {
-        keys,
-        section: Duration::from_millis(30),
-        keep_place: false,
-    };
-    let mut wants: Vec<_> = (0..12)
-        .map(|thread| want(&KEYS[thread % 4..][..1]))
-        .collect();
-    wants.push(want(&KEYS));
-    let time = time(60);
-    let waits = crowd(&wants, time);
-    let (set, single) = waits.split_last().expect("thirteen");
-    let mean = single.iter().map(Vec::len).sum::<usize>() as f64 / single.len() as f64;
+/// Three readers are always there, so that the key is never free.
+fn writers() {
     let mut table = Table::new(
-        "key-sets",
-        &["wants", "sections a minute", "wait p50", "max"],
+        "writers",
+        &["a writer behind three readers of 1.5 s", "wait p50", "max"],
     );
-    let minute = 60.0 / time.as_secs_f64();
-    for (name, count, waits) in [
-        (
-            "one of four keys, of 12 threads each",
-            mean,
-            single.concat(),
-        ),
-        ("all four", set.len() as f64, set.clone()),
-    ] {
-        let mut waits = waits;
+    let longest = HOWS.map(|(name, how)| {
+        let reader = Want {
+            shared: true,
+            ..Want::new(&KEYS[..1], 1_500)
+        };
+        let writer = Want::new(&KEYS[..1], 10);
+        let mut wants = vec![reader; 3];
+        wants.push(Want {
+            pause: Duration::from_millis(700),
+            ..writer
+        });
+        let mut waits = crowd(&wants, time(20), how).pop().unwrap_or_default();
+        waits.sort_unstable();
+        table.row([name.to_owned(), at(&waits, 0.5), at(&waits, 1.0)]);
+        waits.last().map_or(0.0, Duration::as_secs_f64)
+    });
+    table.finish();
+    if measures() {
+        let what = "a writer behind readers: longest wait, seconds more than by hand";
+        verdict(what, longest[0] - longest[1], Bound::AtMost(1.5));
+    }
+}
+
+/// Each of four keys is held for nine tenths of the time, and one thread wants all four.
+fn key_sets() {
+    const SINGLE: [&[i64]; 4] = [
+        KEYS.split_at(1).0,
+        KEYS.split_at(1).1.split_at(1).0,
+        KEYS.split_at(2).1.split_at(1).0,
+        KEYS.split_at(3).1,
+    ];
+    let mut wants = Vec::from(SINGLE.map(|keys| Want {
+        pause: Duration::from_millis(10),
+        ..Want::new(keys, 90)
+    }));
+    wants.push(Want {
+        pause: Duration::from_millis(200),
+        ..Want::new(&KEYS, 10)
+    });
+    let heads = [
+        "all of four keys, each 90 % busy",
+        "sections a minute",
+        "wait p50",
+        "max",
+    ];
+    let mut table = Table::new("key-sets", &heads);
+    let times = HOWS.map(|(name, how)| {
+        let time = time(20);
+        let mut waits = crowd(&wants, time, how).pop().unwrap_or_default();
         waits.sort_unstable();
         table.row([
             name.to_owned(),
-            format!("{:.0}", count * minute),
+            format!("{:.0}", waits.len() as f64 * 60.0 / time.as_secs_f64()),
             at(&waits, 0.5),
             at(&waits, 1.0),
         ]);
-    }
+        waits
+            .get(waits.len() / 2)
+            .map_or(0.0, Duration::as_secs_f64)
+    });
     table.finish();
     if measures() {
-        let what = "key sets: sections of the set / of a single key";
-        verdict(what, set.len() as f64 / mean, Bound::AtLeast(0.1));
+        let what = "all of four busy keys: p50 of the wait, pglock / by hand";
+        verdict(what, times[0] / times[1], Bound::AtMost(1.5));
     }
 }
 

@@ -163,7 +163,7 @@ fn in_own_transaction<S: Session, R>(
     let name = process::unique_word();
     let named = Some(Named::Transaction(&name));
     let commit = sql::commit(&name, &sql::trace(lock));
-    let mut client = Client::Own;
+    let (mut client, mut brief) = (Client::Own, true);
     let mut slice = None;
     let wait = Wait::new(lock);
     loop {
@@ -197,7 +197,14 @@ fn in_own_transaction<S: Session, R>(
             })
         } else {
             let waits = if quiet.is_some() { WaitTime::No } else { time };
-            let acquire = |inside| sql::acquire_in_transaction(lock, waits, inside, client, named);
+            let acquire = |inside| {
+                let acquire = sql::acquire_in_transaction(lock, waits, inside, client, named);
+                // In front of a BEGIN a refusal is an error, which can be asked about only once.
+                match brief && waits != WaitTime::No && inside == Inside::Own {
+                    true => acquire.brief(),
+                    false => acquire,
+                }
+            };
             let entry = Entry {
                 before: &[attempt.first(), &label].concat(),
                 wait: quiet.as_deref(),
@@ -213,6 +220,10 @@ fn in_own_transaction<S: Session, R>(
         };
         let failure = match done {
             Ok(transacted) => return Ok(transacted),
+            Err(Failure::Refused(Refusal::Unexplained)) => {
+                brief = false;
+                continue;
+            }
             Err(Failure::Refused(Refusal::Stranger)) => {
                 client = Client::Other;
                 continue;

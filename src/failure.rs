@@ -32,6 +32,8 @@ pub enum Refusal {
     Stranger,
     /// Others stand in line for the lock.
     Line,
+    /// The statement does not say why: to say it takes the server time, so it is asked again.
+    Unexplained,
     /// No refusal: a message whose last statement fails in this way has been executed to its end.
     Done,
     /// Such a message came back without that: it stopped at a COPY from or to the client.
@@ -39,7 +41,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Busy,
         Self::NotHeld,
         Self::InTransaction,
@@ -50,6 +52,7 @@ impl Refusal {
         Self::NotPostgres,
         Self::Stranger,
         Self::Line,
+        Self::Unexplained,
         Self::Done,
         Self::Unfinished,
     ];
@@ -66,6 +69,7 @@ impl Refusal {
             Self::NotPostgres => "not postgres",
             Self::Stranger => "stranger",
             Self::Line => "line",
+            Self::Unexplained => "unexplained",
             Self::Done => "done",
             Self::Unfinished => "unfinished",
         }

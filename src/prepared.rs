@@ -138,9 +138,20 @@ pub(crate) fn run<S: Session>(
     before: &str,
     statement: &Statement,
 ) -> Result<Vec<String>, Failure> {
+    run_with(session, statement, |session, text| {
+        session.query(&[before, text].concat())
+    })
+}
+
+/// Sends a statement in a way of the session's.
+pub(crate) fn run_with<S: Session, R>(
+    session: &mut S,
+    statement: &Statement,
+    mut send: impl FnMut(&mut S, &str) -> Result<R, Failure>,
+) -> Result<R, Failure> {
     let mut again = false;
     with(session, statement, |session, text, _| {
-        let reply = session.query(&[before, text].concat());
+        let reply = send(session, text);
         match std::mem::replace(&mut again, true) {
             true => reply.map_err(after_abort),
             false => reply,

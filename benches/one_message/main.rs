@@ -28,7 +28,7 @@ use ways::{BARE, Connection, ONE_MESSAGE, WITH_LOCK, Way, ways};
 type Case = (f64, usize, f64, Option<f64>);
 
 const CASES: [Case; 6] = [
-    (0.0, 1, 1.8, Some(1.3)),
+    (0.0, 1, 1.3, Some(1.4)),
     (0.0, 16, 1.6, None),
     (0.5, 1, 2.6, Some(1.08)),
     (0.5, 16, 12.0, Some(1.5)),

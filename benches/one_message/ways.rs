@@ -75,7 +75,7 @@ impl Connection for PgConnection {
     }
 }
 
-pub fn ways<C>() -> [Way<C>; 5]
+pub fn ways<C>() -> [Way<C>; 6]
 where
     C: Connection,
 {
@@ -91,5 +91,9 @@ where
         }),
         ("SELECT … FOR UPDATE", C::select_for_update),
         ("bare UPDATE", |conn| conn.batch(UPDATE).unwrap()),
+        ("the barest lock, and UPDATE", |conn| {
+            let lock = format!("SELECT pg_advisory_xact_lock('{KEY}'); {UPDATE}");
+            conn.batch(&lock).unwrap();
+        }),
     ]
 }

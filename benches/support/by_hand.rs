@@ -1,14 +1,12 @@
-//! Locks without pglock, and the messages that pglock sends.
+//! Locks without pglock.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
 use diesel::sql_types::BigInt;
 use diesel::{Connection, RunQueryDsl, sql_query};
-use pglock::driver::{BoxError, Failure, Finish, Opening, Session, Transacted, TransactionBackend};
-use pglock::{Error, Lock, LockBackend};
+use pglock::driver::Session;
 use postgres::Client;
 
 use super::KEY;
@@ -16,7 +14,7 @@ use super::KEY;
 /// What a driver offers for locks without pglock.
 pub trait Driver: Session {
     /// One message of the simple query protocol: as cheap as it gets.
-    fn message(&mut self, text: &str);
+    fn simple(&mut self, text: &str);
 
     /// What the driver's documentation shows: a query with a parameter, which is prepared.
     fn query_key(&mut self, query: &str);
@@ -26,7 +24,7 @@ pub trait Driver: Session {
 }
 
 impl Driver for Client {
-    fn message(&mut self, text: &str) {
+    fn simple(&mut self, text: &str) {
         black_box(self.simple_query(text).unwrap());
     }
 
@@ -42,7 +40,7 @@ impl Driver for Client {
 }
 
 impl Driver for PgConnection {
-    fn message(&mut self, text: &str) {
+    fn simple(&mut self, text: &str) {
         self.batch_execute(text).unwrap();
     }
 
@@ -57,66 +55,5 @@ impl Driver for PgConnection {
             query.execute(conn)
         };
         black_box(self.transaction(work).unwrap());
-    }
-}
-
-/// The messages that pglock sends for a session lock through that driver.
-pub fn messages<S: Session>(timeout: Option<Duration>) -> Vec<String> {
-    match S::HAS_SQLSTATE {
-        true => messages_to(Recorder::<true>::default(), timeout),
-        false => messages_to(Recorder::<false>::default(), timeout),
-    }
-}
-
-fn messages_to<const ROWS: bool>(
-    mut recorder: Recorder<ROWS>,
-    timeout: Option<Duration>,
-) -> Vec<String> {
-    let mut lock = Lock::new(&mut recorder, KEY);
-    if let Some(timeout) = timeout {
-        lock = lock.timeout(timeout);
-    }
-    lock.run(|_| Ok::<_, Error>(())).unwrap();
-    drop(lock);
-    recorder.messages
-}
-
-/// Records what it is sent, and answers that all is well.
-#[derive(Default)]
-struct Recorder<const ROWS: bool> {
-    messages: Vec<String>,
-}
-
-impl<const ROWS: bool> LockBackend for Recorder<ROWS> {
-    type Session = Self;
-    type Handle<'a> = &'a mut Self;
-
-    fn session(&mut self) -> Result<&mut Self, BoxError> {
-        Ok(self)
-    }
-}
-
-impl<const ROWS: bool> TransactionBackend for Recorder<ROWS> {}
-
-impl<const ROWS: bool> Session for Recorder<ROWS> {
-    type Transaction<'t> = Self;
-
-    const HAS_SQLSTATE: bool = ROWS;
-
-    fn in_transaction(&mut self) -> bool {
-        false
-    }
-
-    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
-        self.messages.push([statements, question].concat());
-        Ok(Vec::new())
-    }
-
-    fn transact<R>(
-        &mut self,
-        _: &Opening,
-        _: impl FnOnce(&mut Self) -> (R, Finish),
-    ) -> Result<Transacted<R>, Failure> {
-        unimplemented!("only session locks are recorded")
     }
 }

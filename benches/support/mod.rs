@@ -6,12 +6,14 @@
 pub mod by_hand;
 #[path = "../../tests/support/proxy.rs"]
 pub mod proxy;
+pub mod server;
 pub mod table;
 
 use std::time::Instant;
 
 use pglock::driver::Session;
 use r2d2::{ManageConnection, Pool};
+use server::Cpu;
 
 pub const KEY: i64 = 7_152_069_305_793_108_309;
 
@@ -43,6 +45,36 @@ pub fn take_turns<C>(
     rounds: usize,
     repeat: u32,
 ) -> Vec<Vec<f64>> {
+    take_turns_by(variants, context, rounds, repeat, |work| {
+        let start = Instant::now();
+        work();
+        Some(start.elapsed().as_secs_f64() * 1e6)
+    })
+}
+
+/// The same in what a session costs the server. `None` where that does not show.
+pub fn server_cpu<C>(
+    variants: &mut [Variant<C>],
+    context: &mut C,
+    cpu: Option<&Cpu>,
+    (rounds, repeat): (usize, u32),
+) -> Option<Vec<Vec<f64>>> {
+    let cpu = cpu?;
+    let costs = take_turns_by(variants, context, rounds, repeat, |work| {
+        let before = cpu.micros()?;
+        work();
+        Some(cpu.micros()? - before)
+    });
+    Some(costs)
+}
+
+fn take_turns_by<C>(
+    variants: &mut [Variant<C>],
+    context: &mut C,
+    rounds: usize,
+    repeat: u32,
+    measure: impl Fn(&mut dyn FnMut()) -> Option<f64>,
+) -> Vec<Vec<f64>> {
     let mut times = vec![Vec::with_capacity(rounds); variants.len()];
     let mut order: Vec<usize> = (0..variants.len()).collect();
     let mut random = 1_u32;
@@ -53,11 +85,12 @@ pub fn take_turns<C>(
         }
         for &index in &order {
             let run = &mut variants[index].run;
-            let start = Instant::now();
-            for _ in 0..repeat {
-                run(context);
-            }
-            times[index].push(start.elapsed().as_secs_f64() * 1e6 / f64::from(repeat));
+            let cost = measure(&mut || {
+                for _ in 0..repeat {
+                    run(context);
+                }
+            });
+            times[index].extend(cost.map(|cost| cost / f64::from(repeat)));
         }
     }
     times

@@ -1,5 +1,5 @@
-//! What a lock costs without contention, on each backend: pglock beside the same messages sent by hand,
-//! the barest ones, and the usual code.
+//! What a lock costs without contention, on each backend: pglock beside the barest
+//! messages sent by hand, and the usual code.
 //!
 //! ```text
 //! scripts/with-postgres cargo bench --bench uncontended
@@ -18,14 +18,18 @@ use criterion::Criterion;
 use diesel::Connection;
 use diesel::pg::PgConnection;
 use diesel::r2d2::ConnectionManager;
-use operations::{BARE, Operations, PGLOCK, SAME, SESSION, TIMED, UNTIMED, USUAL, operations};
+use operations::{
+    BARE, BY_HAND, ONE_BY_ONE, Operations, PGLOCK, SESSION, SEVERAL, TIMED, TRANSACTION, UNTIMED,
+    USUAL, operations,
+};
 use pglock::{LockBackend, QueuedPool};
 use postgres::{Client, Config, NoTls};
 use r2d2_postgres::PostgresConnectionManager;
 use support::by_hand::Driver;
 use support::proxy::{self, Proxy};
+use support::server::{Busy, Cpu};
 use support::table::Table;
-use support::{Bound, Variant, measures, median, pool, ratio, take_turns, verdict};
+use support::{Bound, Variant, measures, median, pool, ratio, server_cpu, take_turns, verdict};
 
 /// How much longer a round trip takes than on the socket, and how often to measure.
 const NETWORKS: [(Duration, usize, u32); 3] = [
@@ -147,14 +151,26 @@ impl Bench<'_> {
         }
     }
 
-    fn table<B>(&self, name: &str, operations: &mut Operations<B>, connect: impl Fn(&Way) -> B) {
+    fn table<B>(&self, name: &str, operations: &mut Operations<B>, connect: impl Fn(&Way) -> B)
+    where
+        B: LockBackend<Session: Driver> + 'static,
+    {
         let mut heads = vec!["", "code", "round trips"];
         heads.extend(["socket", "ratio", "+ 0.5 ms", "ratio", "+ 2 ms", "ratio"]);
+        heads.extend(["busy cores", "server's CPU"]);
         let mut table = Table::new(name, &heads);
         let counter = &self.networks[0].proxy;
         let mut counted = connect(&Way::through(counter));
         let mut backends: Vec<B> = self.networks.iter().map(|to| connect(&to.way)).collect();
+        let local = self.networks[0].rounds;
+        let mut session = backends[0].session().expect("a session");
+        let cpu = Cpu::of(&mut *session);
+        drop(session);
         for (operation, variants) in operations {
+            let work = server_cpu(variants, &mut backends[0], cpu.as_ref(), (local / 4, 50));
+            let busy = Busy::start();
+            let on_busy = take_turns(variants, &mut backends[0], local / 4 + 1, 10);
+            drop(busy);
             let networks = self.networks.iter().zip(&mut backends);
             let times: Vec<_> = networks
                 .map(|(to, backend)| take_turns(variants, backend, to.rounds, to.repeat))
@@ -168,37 +184,55 @@ impl Bench<'_> {
                     cells.push(format!("{:.0} µs", median(times[index].iter().copied())));
                     cells.push(format!("{:.2}", ratio(&times[index], &times[0])));
                 }
+                cells.push(format!("{:.2}", ratio(&on_busy[index], &on_busy[0])));
+                cells.push(match &work {
+                    Some(work) if !work[0].is_empty() => {
+                        format!("{:.2}", ratio(&work[index], &work[0]))
+                    }
+                    _ => "–".to_owned(),
+                });
                 table.row(cells);
             }
-            if name == "postgres" && measures() {
-                verdicts(operation, variants, &times);
+            if measures() {
+                let measured = [
+                    ("idle", Some(&times[0])),
+                    ("busy", Some(&on_busy)),
+                    ("server's CPU", work.as_ref()),
+                ];
+                for (how, costs) in measured {
+                    costs.map(|costs| verdicts((name, operation, how), variants, costs));
+                }
             }
         }
         table.finish();
     }
 }
 
-/// What pglock promises about times, on a socket and with a network of 0.5 ms.
-fn verdicts<B>(operation: &str, variants: &[Variant<B>], times: &[Vec<Vec<f64>>]) {
-    let place = |name| variants.iter().position(|variant| variant.name == name);
-    let check = |network: usize, one, other, bound| {
-        let times = [one, other].map(|name| &times[network][place(name).expect("a variant")]);
-        let network = ["socket", "+ 0.5 ms"][network];
-        let what = format!("{operation}, {network}: {one} / {other}");
-        verdict(&what, ratio(times[0], times[1]), bound);
+/// What pglock promises on a local socket: at most so many times what the other way costs.
+fn verdicts<B>(
+    (backend, operation, how): (&str, &str, &str),
+    variants: &[Variant<B>],
+    costs: &[Vec<f64>],
+) {
+    let pair = match backend {
+        _ if how == "server's CPU" => 1.15,
+        "postgres" => 1.20,
+        _ => 1.12,
     };
-    for (network, usual) in [(0, 1.6), (1, 1.9)] {
-        match operation {
-            SESSION => {
-                check(network, PGLOCK, SAME, Bound::AtMost(1.05));
-                check(network, PGLOCK, BARE, Bound::AtMost(1.15));
-                check(network, USUAL, PGLOCK, Bound::AtLeast(usual));
-            }
-            TIMED => {
-                check(network, PGLOCK, UNTIMED, Bound::AtMost(1.1));
-                check(network, USUAL, PGLOCK, Bound::AtLeast(2.2));
-            }
-            _ => {}
-        }
+    let (other, most) = match operation {
+        SESSION => (BARE, pair),
+        TIMED => (UNTIMED, 1.1),
+        TRANSACTION => (BY_HAND, 1.25),
+        SEVERAL => (ONE_BY_ONE, 0.6),
+        _ => return,
+    };
+    let place = |name| variants.iter().position(|variant| variant.name == name);
+    let [mine, others] = [PGLOCK, other].map(|name| &costs[place(name).expect("a variant")]);
+    let what = format!("{backend}, {operation}, {how}: {PGLOCK} / {other}");
+    verdict(&what, ratio(mine, others), Bound::AtMost(most));
+    if operation == TIMED && how == "idle" && backend == "postgres" {
+        let usual = &costs[place(USUAL).expect("a variant")];
+        let what = format!("{backend}, {operation}, {how}: {USUAL} / {PGLOCK}");
+        verdict(&what, ratio(usual, mine), Bound::AtLeast(1.5));
     }
 }

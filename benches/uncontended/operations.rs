@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pglock::{Error, Lock, LockBackend, with_lock, with_transaction_lock};
 
-use crate::support::by_hand::{Driver, messages};
+use crate::support::by_hand::Driver;
 use crate::support::{KEY, Variant, variant};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,9 +16,10 @@ pub const TRANSACTION: &str = "transaction lock";
 pub const SEVERAL: &str = "4 keys";
 
 pub const PGLOCK: &str = "pglock";
-pub const SAME: &str = "the same messages by hand";
 pub const BARE: &str = "bare lock and unlock by hand";
 pub const USUAL: &str = "usual code";
+pub const BY_HAND: &str = "BEGIN, lock and COMMIT by hand";
+pub const ONE_BY_ONE: &str = "bare ones by hand, one by one";
 pub const UNTIMED: &str = "pglock without the timeout";
 
 /// What is done, and in which ways.
@@ -32,7 +33,6 @@ where
         variant(PGLOCK, |backend: &mut B| {
             with_lock(backend, KEY, body).unwrap();
         }),
-        variant(SAME, by_hand(messages::<B::Session>(None))),
         variant(BARE, by_hand([bare("lock", KEY), bare("unlock", KEY)])),
         variant(USUAL, |backend: &mut B| {
             let mut conn = backend.session().unwrap();
@@ -44,15 +44,14 @@ where
         variant(PGLOCK, |backend: &mut B| {
             Lock::new(backend, KEY).timeout(TIMEOUT).run(body).unwrap();
         }),
-        variant(SAME, by_hand(messages::<B::Session>(Some(TIMEOUT)))),
         variant(UNTIMED, |backend: &mut B| {
             with_lock(backend, KEY, body).unwrap();
         }),
         variant(USUAL, |backend: &mut B| {
             let mut conn = backend.session().unwrap();
-            conn.message("SET lock_timeout = '10s'");
+            conn.simple("SET lock_timeout = '10s'");
             conn.query_key("SELECT pg_advisory_lock($1)");
-            conn.message("RESET lock_timeout");
+            conn.simple("RESET lock_timeout");
             conn.query_key("SELECT pg_advisory_unlock($1)");
         }),
     ];
@@ -61,7 +60,7 @@ where
             with_transaction_lock(backend, KEY, |_| Ok::<_, Error>(())).unwrap();
         }),
         variant(
-            "BEGIN, lock and COMMIT by hand",
+            BY_HAND,
             by_hand([
                 "BEGIN".to_owned(),
                 bare("xact_lock", KEY),
@@ -83,10 +82,7 @@ where
         variant("pglock, one in the other", move |backend: &mut B| {
             nested(backend, &keys).unwrap();
         }),
-        variant(
-            "bare ones by hand, one by one",
-            by_hand([locks, unlocks].concat()),
-        ),
+        variant(ONE_BY_ONE, by_hand([locks, unlocks].concat())),
     ];
     [
         (SESSION, session),
@@ -120,7 +116,7 @@ where
     move |backend| {
         let mut conn = backend.session().unwrap();
         for message in &messages {
-            conn.message(message);
+            conn.simple(message);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! diesel: `PgConnection`.
 
+use std::sync::{PoisonError, RwLock};
+
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::{Pg, PgConnection};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -60,9 +62,16 @@ impl Session for PgConnection {
     }
 
     fn prepared(&mut self, _: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        // EXECUTE is cheaper for the server than a look at the portal, but it brings no rows.
+        if statement.is_never_refused() {
+            let raising = statement.clone().raising();
+            return prepared::run_with(self, &raising, |session, text| {
+                session.send(text).map(|()| Vec::new())
+            });
+        }
         let mut gone = false;
         if !prepared::is_text_only(self) {
-            let lines = lines(self, Typed::new(statement));
+            let lines = typed(self, statement);
             match &lines {
                 Err(failure) if failure.is_missing("__diesel_stmt_") => {
                     prepared::give_up(self);
@@ -142,20 +151,53 @@ where
     Ok(lines.into_iter().filter_map(|line| line.line).collect())
 }
 
-/// A statement that diesel prepares and keeps, by its text.
-struct Typed<'s> {
-    sql: String,
-    parameters: &'s [Parameter],
+/// How many statements diesel keeps by a number. It keeps the others by their text, which it writes and hashes
+/// for each use.
+const NUMBERED: usize = 16;
+
+/// The statements of this process that have a number, by their ids.
+static NUMBERS: RwLock<Vec<u64>> = RwLock::new(Vec::new());
+
+/// The number of a statement, by which diesel can keep it.
+fn number(statement: &Statement) -> Option<usize> {
+    let id = statement.id();
+    let of = |known: &[u64]| known.iter().position(|known| *known == id);
+    let known = NUMBERS.read().unwrap_or_else(PoisonError::into_inner);
+    if known.len() == NUMBERED || of(&known).is_some() {
+        return of(&known);
+    }
+    drop(known);
+    let mut known = NUMBERS.write().unwrap_or_else(PoisonError::into_inner);
+    of(&known).or_else(|| {
+        let number = known.len();
+        (number < NUMBERED).then(|| {
+            known.push(id);
+            number
+        })
+    })
 }
 
-impl<'s> Typed<'s> {
-    fn new(statement: &'s Statement) -> Self {
-        Self {
-            sql: statement.extended(),
-            parameters: statement.parameters(),
-        }
+/// Runs a statement that diesel prepares and keeps.
+fn typed(connection: &mut PgConnection, statement: &Statement) -> Result<Vec<String>, Failure> {
+    macro_rules! by_number {
+        ($($number:literal)*) => {
+            match number(statement) {
+                $(Some($number) => lines(connection, Numbered::<$number>(statement)),)*
+                _ => lines(connection, Typed(statement)),
+            }
+        };
     }
+    by_number!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
 }
+
+/// A statement that diesel keeps by its text.
+struct Typed<'s>(&'s Statement);
+
+/// A statement that diesel keeps by its type, which no other statement of this process has.
+struct Numbered<'s, const NUMBER: usize>(&'s Statement);
+
+/// The type of a number.
+struct Number<const NUMBER: usize>;
 
 impl QueryId for Typed<'_> {
     type QueryId = ();
@@ -163,31 +205,48 @@ impl QueryId for Typed<'_> {
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
+impl<const NUMBER: usize> QueryId for Numbered<'_, NUMBER> {
+    type QueryId = Number<NUMBER>;
+
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
 impl Query for Typed<'_> {
+    type SqlType = Untyped;
+}
+
+impl<const NUMBER: usize> Query for Numbered<'_, NUMBER> {
     type SqlType = Untyped;
 }
 
 impl RunQueryDsl<PgConnection> for Typed<'_> {}
 
-/// diesel numbers the places of its own: each that a parameter has in the text becomes one more.
-impl QueryFragment<Pg> for Typed<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let mut parts = self.sql.split('$');
-        out.push_sql(parts.next().unwrap_or_default());
-        for part in parts {
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, rest) = part.split_at(digits);
-            let number: usize = number.parse().unwrap_or_default();
-            match number.checked_sub(1).and_then(|i| self.parameters.get(i)) {
-                Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
-                Some(Parameter::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
-                Some(Parameter::Text(value)) => out.push_bind_param::<Text, _>(value)?,
-                None => out.push_sql("$"),
-            }
-            out.push_sql(rest);
-        }
-        Ok(())
+impl<const NUMBER: usize> RunQueryDsl<PgConnection> for Numbered<'_, NUMBER> {}
+
+impl<const NUMBER: usize> QueryFragment<Pg> for Numbered<'_, NUMBER> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        walk(self.0, out)
     }
+}
+
+impl QueryFragment<Pg> for Typed<'_> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        walk(self.0, out)
+    }
+}
+
+/// diesel numbers the places of its own: each that a parameter has in the text becomes one more.
+fn walk<'b>(statement: &'b Statement, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    for (text, parameter) in statement.extended_parts() {
+        out.push_sql(text);
+        match parameter {
+            Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
+            Some(Parameter::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
+            Some(Parameter::Text(value)) => out.push_bind_param::<Text, _>(value)?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn is_in_transaction(lines: &[String]) -> bool {

@@ -34,7 +34,9 @@ impl Error {
                 Refusal::StaleSnapshot => Self::StaleSnapshot { lock },
                 Refusal::NoSuchRow => Self::NoSuchRow { lock },
                 Refusal::NotHeld => Self::LockLost { lock, source: None },
-                Refusal::SharedSession | Refusal::Stranger => Self::SharedSession { lock },
+                Refusal::SharedSession | Refusal::Stranger | Refusal::Unexplained => {
+                    Self::SharedSession { lock }
+                }
                 Refusal::NotPostgres => Self::NotPostgres { lock },
                 Refusal::Done | Refusal::Unfinished => Self::Database {
                     lock,

@@ -108,7 +108,7 @@ impl Asked<'_> {
                 held: &held,
                 queue: self.slots.queue(),
             };
-            let lines = wait::session::as_client(|client| {
+            let lines = wait::session::as_client(|client, _| {
                 let lines = session.prepared(before, &slots.attempt(client, at_head))?;
                 answer(Ok(lines.clone())).map(|()| lines)
             })?;

@@ -6,9 +6,10 @@
 //! no lock for the session, and released none, and can be sent again.
 
 use super::conditions::{Locks, all_released};
-use super::statement::{Conditions, Statement};
+use super::statement::{Conditions, Parameter, Statement};
 use super::{advisory_rows, ours};
 use crate::failure::Refusal;
+use crate::key::Key;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
 
@@ -56,6 +57,58 @@ pub(crate) enum Line {
     Pass,
 }
 
+/// What the text of a statement on keys depends on: the kind of statement and what is special to it, and of
+/// each key whether it is a pair, and its mode.
+fn form(lock: &LockInfo, special: &[u8]) -> Vec<u8> {
+    let keys = lock.keys_and_modes();
+    let keys = keys
+        .map(|(key, mode)| 2 * u8::from(key.as_pair().is_some()) + u8::from(mode == Mode::Shared));
+    special.iter().copied().chain(keys).collect()
+}
+
+/// More keys than this are too seldom alike.
+const FEW: usize = 16;
+
+impl WaitTime {
+    fn form(self) -> u8 {
+        match self {
+            Self::No => 0,
+            Self::InPlace(None) => 1,
+            Self::InPlace(Some(_)) => 2,
+            Self::Slice(_) => 3,
+            Self::OwnSlice(_) => 4,
+        }
+    }
+}
+
+/// The parameters in the order in which a statement on keys has them.
+fn parameters(
+    lock: &LockInfo,
+    me: bool,
+    heads: bool,
+    time: WaitTime,
+    name: Option<&str>,
+) -> Vec<Parameter> {
+    let text = |text: &str| Parameter::Text(text.to_owned());
+    let mut parameters = Vec::with_capacity(8);
+    parameters.extend(me.then(|| text(process::word())));
+    for key in lock.keys() {
+        match key.as_pair() {
+            Some((first, second)) => {
+                parameters.extend([Parameter::Int(first), Parameter::Int(second)]);
+            }
+            None => parameters.extend(key.as_i64().map(Parameter::BigInt)),
+        }
+    }
+    if heads {
+        let heads = lock.keys().iter().map(Key::head);
+        parameters.extend(heads.map(Parameter::BigInt));
+    }
+    parameters.extend(time.limit().map(|millis| text(&millis.to_string())));
+    parameters.extend(name.map(text));
+    parameters
+}
+
 /// Acquires a session lock, and does nothing in an open transaction or on a standby.
 ///
 /// It tries first. To wait, it waits for a lock of the transaction, which here is the message. Only when
@@ -67,6 +120,21 @@ pub(crate) enum Line {
 /// where it finds another's. The setting is NULL in a session that has never had one, and empty once it
 /// was reset: then a process may be there that cannot be seen.
 pub(crate) fn acquire_for_session(
+    lock: &LockInfo,
+    time: WaitTime,
+    client: Client,
+    line: Line,
+) -> Statement {
+    let write = || write_acquire_for_session(lock, time, client, line);
+    if client == Client::Other || lock.keys().len() > FEW {
+        return write(); // the text has the keys in it, to look for them
+    }
+    let special = [b's', time.form(), line as u8];
+    let parameters = parameters(lock, true, true, time, None);
+    Statement::known(form(lock, &special), parameters, write)
+}
+
+fn write_acquire_for_session(
     lock: &LockInfo,
     time: WaitTime,
     client: Client,
@@ -153,11 +221,18 @@ fn on_this_session(rows: &str) -> String {
 
 /// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
 pub(crate) fn release(lock: &LockInfo) -> Statement {
-    let mut conditions = Conditions::new();
-    conditions.and(&[IDLE]);
-    let released = all_released(&mut conditions, lock);
-    conditions.and(&[&released]);
-    Statement::new(conditions, why_not_held())
+    let write = || {
+        let mut conditions = Conditions::new();
+        conditions.and(&[IDLE]);
+        let released = all_released(&mut conditions, lock);
+        conditions.and(&[&released]);
+        Statement::new(conditions, why_not_held())
+    };
+    if lock.keys().len() > FEW {
+        return write().never_refuses();
+    }
+    let parameters = parameters(lock, false, false, WaitTime::No, None);
+    Statement::known(form(lock, b"r"), parameters, write).never_refuses()
 }
 
 /// Why a lock of the session's is not given up: a transaction is open, or the lock is not held.
@@ -271,6 +346,28 @@ pub(crate) enum Inside {
 
 /// Acquires a lock for a transaction. A transaction that pglock opens gets a name: see [`super::commit`].
 pub(crate) fn acquire_in_transaction(
+    lock: &LockInfo,
+    time: WaitTime,
+    inside: Inside,
+    client: Client,
+    named: Option<Named<'_>>,
+) -> Statement {
+    let write = || write_acquire_in_transaction(lock, time, inside, client, named);
+    let me = inside != Inside::Callers;
+    if me && client == Client::Other || lock.keys().len() > FEW {
+        return write();
+    }
+    let (name, kind) = match named {
+        None => (None, 0),
+        Some(Named::Transaction(name)) => (Some(name), 1),
+        Some(Named::Message(name)) => (Some(name), 2),
+    };
+    let special = [b't', time.form(), inside as u8, kind];
+    let parameters = parameters(lock, me, true, time, name);
+    Statement::known(form(lock, &special), parameters, write)
+}
+
+fn write_acquire_in_transaction(
     lock: &LockInfo,
     time: WaitTime,
     inside: Inside,

@@ -34,15 +34,16 @@ pub(crate) fn was_committed(name: &str) -> String {
 /// Fails with `not held` where the transaction does not have the name. `trace` is a condition that shows
 /// what it has locked.
 ///
-/// The look at the trace is a text that runs only if it is needed: a subquery would have to be planned
-/// each time. It has no column, so that a server without libxml can run it.
+/// The statement is planned each time: a prepared one may be gone, and that must not abort the transaction.
+/// So all but the comparison of names is a text that runs only if it is needed. It has no row unless it fails,
+/// so that a server without libxml can run it.
 pub(super) fn still_ours(setting: &str, name: &str, trace: &str) -> String {
-    let look = literal(format!("SELECT WHERE {trace}"));
-    let ours = format!(
-        "current_setting('{setting}', true) = '{name}' OR current_setting('{setting}', true) = '' \
-         AND pg_catalog.query_to_xml({look}, false, true, '')::text <> ''"
-    );
-    raise(&ours, "'not held'")
+    let reset = format!("current_setting('{setting}', true) = '' AND {trace}");
+    let look = literal(raise(&reset, "'not held'"));
+    format!(
+        "SELECT CASE current_setting('{setting}', true) WHEN '{name}' THEN NULL \
+         ELSE pg_catalog.query_to_xml({look}, false, true, '') END"
+    )
 }
 
 /// Whether `pg_locks` shows what a transaction holds since it has acquired this lock.

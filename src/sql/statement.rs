@@ -3,12 +3,14 @@
 //! Prepared, the server plans it once a session, whatever its length: then all its conditions cost next to
 //! nothing. As text, the server parses and plans it each time, which takes longer than the lock.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError, RwLock};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::IDLE;
-use crate::failure::mark;
+use crate::failure::{Refusal, mark};
 use crate::key::Key;
 
 /// One statement of pglock's, with parameters.
@@ -17,11 +19,29 @@ use crate::key::Key;
 /// says why, which [`Refusal`](crate::driver::Refusal) reads.
 #[derive(Debug, Clone)]
 pub struct Statement {
+    shape: Arc<Shape>,
+    parameters: Vec<Parameter>,
+    never_refuses: bool,
+}
+
+/// What statements have in common that differ in nothing but the values of their parameters.
+#[derive(Debug)]
+struct Shape {
     conditions: String,
     why: String,
-    parameters: Vec<Parameter>,
-    /// Whether a refusal is an error, so that nothing that stands behind the statement is executed.
-    raises: bool,
+    types: Vec<&'static str>,
+    id: u64,
+    simple: Cut,
+    extended: OnceLock<Cut>,
+    raising: OnceLock<Arc<Shape>>,
+    brief: OnceLock<Arc<Shape>>,
+}
+
+/// A text, and the places of parameters in it: where each begins and ends, and which it is.
+#[derive(Debug)]
+struct Cut {
+    text: String,
+    places: Vec<(usize, usize, usize)>,
 }
 
 /// The value of a parameter.
@@ -44,17 +64,17 @@ impl Parameter {
         }
     }
 
-    /// The value in quotes: a bare minimum of a type would be read as a larger one.
-    fn literal(&self) -> String {
-        match self {
-            Self::Int(value) => format!("'{value}'"),
-            Self::BigInt(value) => format!("'{value}'"),
+    /// Writes the value in quotes: a bare minimum of a type would be read as a larger one.
+    fn write_literal(&self, to: &mut String) {
+        let _ = match self {
+            Self::Int(value) => write!(to, "'{value}'"),
+            Self::BigInt(value) => write!(to, "'{value}'"),
             // Most are words and numbers, which need no escapes.
             Self::Text(value) if value.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-                format!("'{value}'")
+                write!(to, "'{value}'")
             }
-            Self::Text(value) => super::literal(value),
-        }
+            Self::Text(value) => write!(to, "{}", super::literal(value)),
+        };
     }
 }
 
@@ -63,37 +83,167 @@ impl Parameter {
 const IDLE_EXTENDED: &str =
     "pg_catalog.now() = (SELECT creation_time FROM pg_catalog.pg_cursors WHERE name = '')";
 
-impl Statement {
-    pub(super) fn new(conditions: Conditions, why: impl Into<String>) -> Self {
+impl Cut {
+    fn new(text: String, parameters: usize) -> Self {
+        let mut places = Vec::new();
+        for (start, _) in text.match_indices('$') {
+            let digits = text[start + 1..].bytes().take_while(u8::is_ascii_digit);
+            let end = start + 1 + digits.count();
+            if let Ok(number @ 1..) = text[start + 1..end].parse::<usize>()
+                && number <= parameters
+            {
+                places.push((start, end, number - 1));
+            }
+        }
+        Self { text, places }
+    }
+
+    /// The text in front of each parameter, and that parameter; last, the rest.
+    fn parts(&self) -> impl Iterator<Item = (&str, Option<usize>)> {
+        let starts = std::iter::once(0).chain(self.places.iter().map(|(_, end, _)| *end));
+        let ends = self.places.iter().map(|(start, _, at)| (*start, Some(*at)));
+        let ends = ends.chain(std::iter::once((self.text.len(), None)));
+        starts
+            .zip(ends)
+            .map(|(start, (end, at))| (&self.text[start..end], at))
+    }
+}
+
+impl Shape {
+    /// `mark` is the place of the mark, where a refusal is an error, so that nothing that stands behind the
+    /// statement is executed. The error's text carries the word, under any `lc_messages`: a number cannot be
+    /// read from it. `concat` is not folded when the statement is planned.
+    fn new(conditions: String, why: String, types: Vec<&'static str>, mark: Option<usize>) -> Self {
+        let head = match mark {
+            None => ["SELECT ", &why, " AS line"].concat(),
+            Some(mark) => format!("SELECT pg_catalog.concat(${mark}, {why})::int"),
+        };
+        let sql = [&head, " WHERE (", &conditions, ") IS NOT TRUE"].concat();
         Self {
-            conditions: conditions.text,
-            why: why.into(),
-            parameters: conditions.parameters,
-            raises: false,
+            conditions,
+            why,
+            id: xxh3_64([&sql, &*types.concat()].concat().as_bytes()),
+            simple: Cut::new(sql, types.len()),
+            types,
+            extended: OnceLock::new(),
+            raising: OnceLock::new(),
+            brief: OnceLock::new(),
         }
     }
 
-    /// The same, which fails where it would return a row: for what stands in front of other statements.
-    /// The error's text carries the word, under any `lc_messages`: a number cannot be read from it.
-    /// `concat` is not folded when the statement is planned.
-    pub(crate) fn raising(mut self) -> Self {
-        if !self.raises {
-            self.parameters.push(Parameter::Text(mark()));
-            self.raises = true;
+    fn brief(&self) -> Self {
+        let why = format!("'{}'", Refusal::Unexplained);
+        Self::new(self.conditions.clone(), why, self.types.clone(), None)
+    }
+
+    fn raising(&self) -> Self {
+        let (conditions, why) = (self.conditions.clone(), self.why.clone());
+        let types = [&*self.types, &["text"]].concat();
+        let mark = types.len();
+        Self::new(conditions, why, types, Some(mark))
+    }
+
+    fn extended(&self) -> &Cut {
+        self.extended.get_or_init(|| {
+            let text = self.simple.text.replace(IDLE, IDLE_EXTENDED);
+            Cut::new(text, self.types.len())
+        })
+    }
+}
+
+/// The shapes of the statements of each lock, by what they depend on: to write one takes longer than to send
+/// it. They are few: see [`Statement::known`].
+static SHAPES: LazyLock<RwLock<HashMap<Vec<u8>, Arc<Shape>>>> = LazyLock::new(RwLock::default);
+
+impl Statement {
+    pub(super) fn new(conditions: Conditions, why: impl Into<String>) -> Self {
+        let parameters = conditions.parameters;
+        let types = parameters.iter().map(Parameter::type_name).collect();
+        Self {
+            shape: Arc::new(Shape::new(conditions.text, why.into(), types, None)),
+            parameters,
+            never_refuses: false,
         }
+    }
+
+    /// The statement that `write` writes, whose text depends on `form` alone.
+    pub(super) fn known(
+        form: Vec<u8>,
+        parameters: Vec<Parameter>,
+        write: impl FnOnce() -> Self,
+    ) -> Self {
+        const MOST: usize = 1_000;
+        let shapes = SHAPES.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shape) = shapes.get(&form) {
+            let shape = Arc::clone(shape);
+            return Self {
+                shape,
+                parameters,
+                never_refuses: false,
+            };
+        }
+        let room = shapes.len() < MOST;
+        drop(shapes);
+        let statement = write();
+        debug_assert_eq!(statement.parameters, parameters);
+        if room {
+            let mut shapes = SHAPES.write().unwrap_or_else(PoisonError::into_inner);
+            shapes.insert(form, Arc::clone(&statement.shape));
+        }
+        statement
+    }
+
+    /// The same, which does not say why it is refused. The server prepares an expression for each use, also
+    /// one that it then does not evaluate.
+    pub(crate) fn brief(mut self) -> Self {
+        let shape = self
+            .shape
+            .brief
+            .get_or_init(|| Arc::new(self.shape.brief()));
+        self.shape = Arc::clone(shape);
+        self
+    }
+
+    /// The same, marked as one that is not refused unless something is wrong: then it may be an error in the
+    /// server's log.
+    pub(crate) fn never_refuses(mut self) -> Self {
+        self.never_refuses = true;
+        self
+    }
+
+    #[cfg(feature = "diesel")]
+    pub(crate) fn is_never_refused(&self) -> bool {
+        self.never_refuses
+    }
+
+    /// The same, which fails where it would return a row: for what stands in front of other statements.
+    pub(crate) fn raising(mut self) -> Self {
+        let shape = self
+            .shape
+            .raising
+            .get_or_init(|| Arc::new(self.shape.raising()));
+        self.shape = Arc::clone(shape);
+        self.parameters.push(Parameter::Text(mark()));
         self
     }
 
     /// The statement for the extended query protocol, with `$1`, `$2` and so on.
     #[must_use]
-    pub fn extended(&self) -> String {
-        self.sql().replace(IDLE, IDLE_EXTENDED)
+    pub fn extended(&self) -> &str {
+        &self.shape.extended().text
+    }
+
+    /// The same in parts: the text in front of each place of a parameter, and the parameter; last, the rest.
+    #[cfg(feature = "diesel")]
+    pub(crate) fn extended_parts(&self) -> impl Iterator<Item = (&str, Option<&Parameter>)> {
+        let parts = self.shape.extended().parts();
+        parts.map(|(text, at)| (text, at.map(|at| &self.parameters[at])))
     }
 
     /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.
     #[cfg(feature = "diesel")]
     pub(crate) fn needs_message(&self) -> bool {
-        self.conditions.contains(IDLE)
+        self.shape.simple.text.contains(IDLE)
     }
 
     /// The values of its parameters, in their order.
@@ -105,29 +255,14 @@ impl Statement {
     /// The statement as text for the simple query protocol, its parameters written out.
     #[must_use]
     pub fn text(&self) -> String {
-        let sql = self.sql();
-        let mut text = String::with_capacity(sql.len() + 64);
-        let mut parts = sql.split('$');
-        text.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            let digits = part.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, rest) = part.split_at(digits);
-            let parameter = number
-                .parse::<usize>()
-                .ok()
-                .and_then(|number| self.parameters.get(number - 1));
-            match parameter {
-                Some(parameter) => {
-                    text.push_str(parameter.type_name());
-                    text.push(' ');
-                    text.push_str(&parameter.literal());
-                }
-                None => {
-                    text.push('$');
-                    text.push_str(number);
-                }
+        let mut text = String::with_capacity(self.shape.simple.text.len() + 256);
+        for (part, at) in self.shape.simple.parts() {
+            text.push_str(part);
+            if let Some(at) = at {
+                text.push_str(self.shape.types[at]);
+                text.push(' ');
+                self.parameters[at].write_literal(&mut text);
             }
-            text.push_str(rest);
         }
         text
     }
@@ -135,44 +270,29 @@ impl Statement {
     /// Tells apart statements that differ in more than the values of their parameters. Every version of
     /// pglock gives the same statement the same name, so that clients who share a session share it.
     pub(crate) fn id(&self) -> u64 {
-        let mut sql = self.sql();
-        for parameter in &self.parameters {
-            sql.push_str(parameter.type_name());
-        }
-        xxh3_64(sql.as_bytes())
+        self.shape.id
     }
 
     pub(crate) fn prepare(&self, id: u64) -> String {
-        let types: Vec<_> = self.parameters.iter().map(Parameter::type_name).collect();
-        let types = match types.as_slice() {
+        let sql = &self.shape.simple.text;
+        let types = match self.shape.types.as_slice() {
             [] => String::new(),
             types => format!("({})", types.join(", ")),
         };
-        format!("PREPARE {}{types} AS {}", name(id), self.sql())
+        format!("PREPARE {}{types} AS {sql}", name(id))
     }
 
     pub(crate) fn execute(&self, id: u64) -> String {
-        let mut text = format!("EXECUTE {}", name(id));
+        let mut text = String::with_capacity(192);
+        let _ = write!(text, "EXECUTE pglock_{id:016x}");
         for (i, parameter) in self.parameters.iter().enumerate() {
-            let separator = if i == 0 { "(" } else { ", " };
-            let _ = write!(text, "{separator}{}", parameter.literal());
+            text.push_str(if i == 0 { "(" } else { ", " });
+            parameter.write_literal(&mut text);
         }
         if !self.parameters.is_empty() {
             text.push(')');
         }
         text
-    }
-
-    fn sql(&self) -> String {
-        let parts = match self.raises {
-            false => ["SELECT ", &self.why, " AS line"].concat(),
-            true => format!(
-                "SELECT pg_catalog.concat(${}, {})::int",
-                self.parameters.len(),
-                self.why
-            ),
-        };
-        [&parts, " WHERE (", &self.conditions, ") IS NOT TRUE"].concat()
     }
 }
 

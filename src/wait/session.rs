@@ -32,7 +32,10 @@ pub(crate) fn acquire<S: Session>(
                 Err(failure) => failure,
             }
         }
-        Err(Failure::Refused(Refusal::Line)) => return line::wait(session, attempt, lock),
+        // Busy, where the line has gone before the statement said why.
+        Err(Failure::Refused(Refusal::Line | Refusal::Busy)) if time != WaitTime::No => {
+            return line::wait(session, attempt, lock);
+        }
         Err(failure) => explained(session, lock, time, start.elapsed(), failure),
     };
     match attempt.goes_on(&failure, time) {
@@ -49,8 +52,11 @@ fn send<S: Session>(
     time: WaitTime,
     line: Line,
 ) -> Result<(), Failure> {
-    as_client(|client| {
-        let acquire = sql::acquire_for_session(lock, time, client, line);
+    as_client(|client, brief| {
+        let mut acquire = sql::acquire_for_session(lock, time, client, line);
+        if brief && time != WaitTime::No {
+            acquire = acquire.brief();
+        }
         answer(session.prepared(before, &acquire))
     })
 }
@@ -118,13 +124,18 @@ fn one_slice<S: Session>(
     })
 }
 
-/// Sends a message. If the session bears another process's number, sends it once more, in the form
-/// that looks at what the session holds.
+/// Sends a message with an acquire that may be brief. If it does not say why it is refused, sends it once more
+/// to be told. If the session bears another process's number, sends it in the form that looks at what the
+/// session holds.
 pub(crate) fn as_client<R>(
-    mut send: impl FnMut(Client) -> Result<R, Failure>,
+    mut send: impl FnMut(Client, bool) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    match send(Client::Own) {
-        Err(Failure::Refused(Refusal::Stranger)) => send(Client::Other),
+    let told = match send(Client::Own, true) {
+        Err(Failure::Refused(Refusal::Unexplained)) => send(Client::Own, false),
+        done => done,
+    };
+    match told {
+        Err(Failure::Refused(Refusal::Stranger)) => send(Client::Other, false),
         done => done,
     }
 }

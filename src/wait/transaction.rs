@@ -1,5 +1,6 @@
 //! A lock of the caller's transaction.
 
+use super::session::as_client;
 use super::{Attempt, Within};
 use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
@@ -40,7 +41,6 @@ fn once<S: Session>(
         failure => open(failure),
     };
     let behind = |acquire: &str| [SAVEPOINT, label, acquire, "; ", RELEASE].concat();
-    let mut undo = "";
     if let Some(block) = sql::acquire_target(lock, time, None, false, S::HAS_SQLSTATE) {
         return session.send(&behind(&block)).map_err(open);
     }
@@ -49,11 +49,18 @@ fn once<S: Session>(
     }
     let acquire = sql::acquire_in_transaction(lock, time, Inside::Callers, Client::Own, None);
     if S::HAS_SQLSTATE {
-        let lines = prepared::with(session, &acquire, |session, text, _| {
-            let undo = std::mem::replace(&mut undo, UNDO);
-            session.query(&[undo, &behind(text)].concat())
+        let sent = as_client(|_, brief| {
+            let acquire = match brief && time != WaitTime::No {
+                true => acquire.clone().brief(),
+                false => acquire.clone(),
+            };
+            let mut undo = "";
+            answer(prepared::with(session, &acquire, |session, text, _| {
+                let undo = std::mem::replace(&mut undo, UNDO);
+                session.query(&[undo, &behind(text)].concat())
+            }))
         });
-        return answer(lines).map_err(released);
+        return sent.map_err(released);
     }
     match time {
         // Nothing but a cancel can fail here, and it would abort the transaction of any statement.
