@@ -12,6 +12,7 @@ mod attacks;
 #[macro_use]
 mod backends;
 mod counts;
+mod gone;
 mod harness;
 mod inside;
 mod inspecting;
@@ -145,6 +146,11 @@ macro_rules! outside_a_transaction {
                 a_session_that_holds_the_key_for_another_process_is_refused,
                 a_session_that_holds_the_key_is_refused_to_transactions,
             }
+            gone::{
+                a_session_whose_statements_are_gone_locks,
+                a_body_whose_statements_are_gone_keeps_its_lock,
+                a_body_that_discards_all_is_told,
+            }
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
@@ -192,6 +198,9 @@ macro_rules! inside_a_transaction {
             slices::{
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
+            }
+            gone::{
+                a_transaction_whose_statements_are_gone_locks,
             }
             truth::{
                 an_error_like_a_lost_connection_leaves_the_transaction_usable,
