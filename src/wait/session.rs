@@ -7,7 +7,7 @@ use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, Line};
+use crate::sql::{self, Client, Line, Situation};
 
 /// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
 pub(crate) fn acquire<S: Session>(
@@ -87,6 +87,34 @@ pub(super) fn wait_in_queue<S: Session>(
             Err(Failure::Refused(Refusal::Busy)) if time.is_some() && !attempt.is_over() => {}
             Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
         }
+    }
+}
+
+/// Waits in the server's queue where no block can be run: in long slices, each of which ends as an error.
+pub(super) fn wait_without_blocks<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    lock: &LockInfo,
+) -> Result<(), Error> {
+    let question = session.message(attempt.first(), &Situation::question());
+    attempt.situation = question.ok().and_then(|lines| Situation::read(&lines));
+    loop {
+        attempt.go_on()?;
+        let time = match attempt.later_wait(attempt.long_slice()) {
+            Some(millis) => WaitTime::Slice(millis),
+            None => WaitTime::No,
+        };
+        let (before, start) = (attempt.before(), Instant::now());
+        let failure = match send(session, lock, &before, time, Line::Pass) {
+            Ok(()) => return Ok(()),
+            Err(failure) => explained(session, lock, time, start.elapsed(), failure),
+        };
+        let failure = match attempt.slice_in() {
+            Ok(_) if attempt.goes_on(&failure, time) => continue,
+            Err(over) if failure.is_timeout() => over,
+            _ => failure,
+        };
+        return Err(attempt.failed(session, Within::Session, failure));
     }
 }
 
