@@ -91,6 +91,7 @@ impl Statement {
     }
 
     /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.
+    #[cfg(feature = "diesel")]
     pub(crate) fn needs_message(&self) -> bool {
         self.conditions.contains(IDLE)
     }
