@@ -164,19 +164,21 @@ fn in_own_transaction<S: Session, R>(
     let named = Some(Named::Transaction(&name));
     let commit = sql::commit(&name, &sql::trace(lock));
     let (mut client, mut brief) = (Client::Own, true);
-    let mut slice = None;
+    let (mut slice, mut blocks) = (None, true);
     let wait = Wait::new(lock);
     loop {
         attempt.go_on()?;
         let time = match slice {
             None => attempt.first_wait(wait::SLICE),
-            Some(slice) => match attempt.later_wait(slice) {
-                Some(millis) => WaitTime::Slice(millis),
-                None => WaitTime::No,
-            },
+            Some(slice) => {
+                match attempt.later_wait(if blocks { slice } else { attempt.long_slice() }) {
+                    Some(millis) => WaitTime::Slice(millis),
+                    None => WaitTime::No,
+                }
+            }
         };
         let quiet = match (slice, time) {
-            (Some(_), WaitTime::Slice(millis)) => Some(wait.in_queue(millis)),
+            (Some(_), WaitTime::Slice(millis)) if blocks => Some(wait.in_queue(millis)),
             _ => None,
         };
         let label = attempt.label();
@@ -226,6 +228,10 @@ fn in_own_transaction<S: Session, R>(
             }
             Err(Failure::Refused(Refusal::Stranger)) => {
                 client = Client::Other;
+                continue;
+            }
+            Err(failure) if quiet.is_some() && failure.is_without_blocks() => {
+                blocks = false;
                 continue;
             }
             Err(failure) => explained(session, lock, time, attempt.waited(), failure),

@@ -31,6 +31,8 @@ macro_rules! on_every_driver {
     };
 }
 
+#[path = "servers/beside.rs"]
+mod beside;
 #[path = "servers/clock.rs"]
 mod clock;
 #[path = "servers/encodings.rs"]
@@ -39,6 +41,8 @@ mod encodings;
 mod forms;
 #[path = "servers/log.rs"]
 mod log;
+#[path = "servers/no_blocks.rs"]
+mod no_blocks;
 #[path = "servers/odd.rs"]
 mod odd;
 #[path = "servers/statements.rs"]
@@ -54,6 +58,14 @@ fn postgres_pool(url: &str) -> r2d2::Pool<r2d2_postgres::PostgresConnectionManag
 fn diesel_pool(url: &str) -> r2d2::Pool<diesel::r2d2::ConnectionManager<diesel::PgConnection>> {
     let manager = diesel::r2d2::ConnectionManager::new(url);
     r2d2::Pool::builder().max_size(1).build(manager).unwrap()
+}
+
+/// A server with these settings.
+fn on_server(name: &str, settings: &str) -> Server {
+    let server = Server::new(name);
+    server.configure(settings);
+    server.start();
+    server
 }
 
 fn never<S>(_: &mut S) -> Result<(), Error> {

@@ -70,7 +70,8 @@ impl Session for PgConnection {
             });
         }
         let mut gone = false;
-        if !prepared::is_text_only(self) {
+        // In a transaction, a statement that is gone would abort it.
+        if !prepared::is_text_only(self) && !self.in_transaction() {
             let lines = typed(self, statement);
             match &lines {
                 Err(failure) if failure.is_missing("__diesel_stmt_") => {
@@ -84,11 +85,7 @@ impl Session for PgConnection {
             }
         }
         if !statement.needs_message() {
-            let lines = lines(self, diesel::sql_query(statement.text()));
-            return match gone {
-                true => lines.map_err(prepared::after_abort),
-                false => lines,
-            };
+            return lines(self, diesel::sql_query(statement.text()));
         }
         let text = statement.clone().raising().text();
         match self.send(&text) {

@@ -30,6 +30,9 @@ pub(super) fn wait<S: Session>(
         let text = attempt.before() + &wait.in_line(slice, most, !joined);
         let lines = match session.message(&text, OUTCOME) {
             Ok(lines) => lines,
+            Err(failure) if failure.is_without_blocks() && !joined => {
+                return session::wait_without_blocks(session, attempt, lock);
+            }
             Err(failure) => break failure,
         };
         joined = true;

@@ -124,6 +124,34 @@ fn one_slice<S: Session>(
     })
 }
 
+/// Waits in the server's queue where no block can be run: in long slices, each of which ends as an error.
+pub(super) fn wait_without_blocks<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    lock: &LockInfo,
+) -> Result<(), Error> {
+    let question = session.message(attempt.first(), &Situation::question());
+    attempt.situation = question.ok().and_then(|lines| Situation::read(&lines));
+    loop {
+        attempt.go_on()?;
+        let time = match attempt.later_wait(attempt.long_slice()) {
+            Some(millis) => WaitTime::Slice(millis),
+            None => WaitTime::No,
+        };
+        let (before, start) = (attempt.before(), Instant::now());
+        let failure = match send(session, lock, &before, time, Line::Pass) {
+            Ok(()) => return Ok(()),
+            Err(failure) => explained(session, lock, time, start.elapsed(), failure),
+        };
+        let failure = match attempt.slice_in() {
+            Ok(_) if attempt.goes_on(&failure, time) => continue,
+            Err(over) if failure.is_timeout() => over,
+            _ => failure,
+        };
+        return Err(attempt.failed(session, Within::Session, failure));
+    }
+}
+
 /// Sends a message with an acquire that may be brief. If it does not say why it is refused, sends it once more
 /// to be told. If the session bears another process's number, sends it in the form that looks at what the
 /// session holds.

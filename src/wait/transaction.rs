@@ -70,7 +70,15 @@ fn once<S: Session>(
         }
         _ => {
             let exactly = Wait::new(lock).exactly(time, false);
-            session.send(&behind(&exactly)).map_err(open)
+            let sent = session.send(&behind(&exactly));
+            let sent = match sent {
+                Err(failure) if failure.is_without_blocks() => {
+                    let text = [UNDO, &behind(&acquire.raising().text())].concat();
+                    session.send(&text)
+                }
+                sent => sent,
+            };
+            sent.map_err(open)
         }
     }
 }

@@ -14,6 +14,7 @@ mod attacks;
 #[macro_use]
 mod backends;
 mod counts;
+mod gone;
 mod harness;
 mod inside;
 mod inspecting;
@@ -189,6 +190,11 @@ macro_rules! outside_a_transaction {
                 an_upgrade_that_ends_keeps_what_was_held,
                 a_wait_keeps_the_pairs_of_its_session,
             }
+            gone::{
+                a_session_whose_statements_are_gone_locks,
+                a_body_whose_statements_are_gone_keeps_its_lock,
+                a_body_that_discards_all_is_told,
+            }
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
@@ -240,6 +246,9 @@ macro_rules! inside_a_transaction {
             }
             snapshots::{
                 no_lock_leaves_a_snapshot_in_the_callers_transaction,
+            }
+            gone::{
+                a_transaction_whose_statements_are_gone_locks,
             }
             truth::{
                 an_error_like_a_lost_connection_leaves_the_transaction_usable,

@@ -61,14 +61,13 @@ pub fn an_index_whose_builder_holds_what_a_writer_wants<H: Harness + 'static>() 
     assert!(told, "the index: {built:?}, the writer: {writer:?}");
 }
 
+type Wait<H> = fn(&mut <H as Harness>::Backend<'_>, &Key, &Slots) -> Result<(), Error>;
+
 /// No wait outside a transaction of the caller's keeps a snapshot for long.
 pub fn an_index_whose_builder_holds_what_others_wait_for<H: Harness + 'static>() {
     let (key, table) = (unique_key(), Table::new());
     let slots = Slots::new(unique_name("slots"), 1);
-    let waiters: [(
-        &str,
-        fn(&mut H::Backend<'_>, &Key, &Slots) -> Result<(), Error>,
-    ); 5] = [
+    let waiters: [(&str, Wait<H>); 5] = [
         ("section", |backend, key, _| {
             with_lock(backend, key, |_| Ok(()))
         }),

@@ -103,7 +103,10 @@ fn broken_release() -> (String, String) {
         "DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role}; END IF; END$$; \
          REVOKE {function} FROM PUBLIC; SET ROLE {role}"
     );
-    (create, format!("GRANT {function} TO PUBLIC; DROP ROLE {role}"))
+    (
+        create,
+        format!("GRANT {function} TO PUBLIC; DROP ROLE {role}"),
+    )
 }
 
 fn swallow<E>(_: Result<(), E>) -> Result<(), Error> {

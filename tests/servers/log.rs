@@ -12,15 +12,12 @@ use pglock::{
 use postgres::{Client, NoTls};
 
 use super::forms::{Call, DRIVERS, FORMS, Form, OnDriver};
-use super::never;
 use super::server::Server;
+use super::{never, on_server};
 
 /// A server that tells in its log whose an entry is.
 fn server(name: &str) -> Server {
-    let server = Server::new(name);
-    server.configure("log_line_prefix = '%a|'\nmax_connections = 300\n");
-    server.start();
-    server
+    on_server(name, "log_line_prefix = '%a|'\nmax_connections = 300\n")
 }
 
 /// The entries of one severity or worse, by the application that they are of.

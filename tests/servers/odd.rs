@@ -6,14 +6,7 @@ use pglock::driver::Session;
 use pglock::{Error, Key, Lock, LockBackend, Row, inspect, with_lock, with_transaction_lock};
 use postgres::{Client, NoTls};
 
-use super::{granted_on, never, server::Server};
-
-fn started(name: &str, settings: &str) -> Server {
-    let server = Server::new(name);
-    server.configure(settings);
-    server.start();
-    server
-}
+use super::{granted_on, never, on_server};
 
 fn run(url: &str, statements: &[&str]) {
     let mut client = Client::connect(url, NoTls).unwrap();
@@ -63,7 +56,7 @@ fn is_told_who_holds<B: LockBackend>(backend: &mut B, url: &str, key: &str) {
 
 #[test]
 fn a_role_that_may_only_connect_locks() {
-    let server = started("minimal", "");
+    let server = on_server("minimal", "");
     let owner = [
         "CREATE ROLE minimal LOGIN",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
@@ -76,7 +69,7 @@ fn a_role_that_may_only_connect_locks() {
 
 #[test]
 fn a_database_without_an_encoding_locks() {
-    let server = started("ascii", "");
+    let server = on_server("ascii", "");
     let create =
         "CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
     run(&server.url(), &[create]);
@@ -118,7 +111,7 @@ fn outlives_bytes<B: LockBackend>(backend: &mut B, _: &str) {
 
 #[test]
 fn a_database_that_is_read_only_by_default_locks_keys() {
-    let server = started("readonly", "");
+    let server = on_server("readonly", "");
     let table = ["CREATE TABLE seat (id int)", "INSERT INTO seat VALUES (7)"];
     run(&server.url(), &table);
     let default = "ALTER DATABASE postgres SET default_transaction_read_only = on";
@@ -137,7 +130,7 @@ fn locks_no_row<B: LockBackend>(backend: &mut B, _: &str) {
 #[test]
 fn a_database_that_is_serializable_by_default_locks_for_sessions() {
     let settings = "default_transaction_isolation = 'serializable'\n";
-    let server = started("serializable", settings);
+    let server = on_server("serializable", settings);
     on_every_driver!(locks_for_sessions(&server.url()));
 }
 
@@ -179,7 +172,7 @@ const OVERLOADS: &[&str] = &[
 
 #[test]
 fn functions_in_a_schema_behind_the_servers_own_replace_nothing() {
-    let server = started("overloads", "");
+    let server = on_server("overloads", "");
     run(&server.url(), OVERLOADS);
     let mut client = Client::connect(&server.url(), NoTls).unwrap();
     let called = client.query_one("SELECT pg_try_advisory_lock('1')", &[]);
@@ -204,7 +197,7 @@ fn is_refused<B: LockBackend>(backend: &mut B, _: &str) {
 /// does not decide what a lock is.
 #[test]
 fn functions_in_a_schema_before_the_servers_own_replace_nothing() {
-    let server = started("evil", "search_path = 'evil, pg_catalog'\n");
+    let server = on_server("evil", "search_path = 'evil, pg_catalog'\n");
     let functions = [
         "CREATE SCHEMA evil",
         "CREATE FUNCTION evil.pg_advisory_xact_lock(bigint) RETURNS int LANGUAGE sql AS 'SELECT 1'",
