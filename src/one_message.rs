@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::acquire::begin;
-use crate::driver::{Failure, LockBackend, Refusal, Session, insist, until_answered};
+use crate::driver::{Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;
@@ -555,7 +555,7 @@ fn after<S: Session>(session: &mut S, message: &Message<'_>, failure: Failure) -
         failure => failure,
     };
     let left = match message.inside {
-        true => insist(|| session.send(UNDO)),
+        true => while_canceled(|| session.send(UNDO)),
         false => insist(|| session.send("SELECT 1")),
     };
     let undo_failed = message.inside && left.is_err();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pglock::{
-    Error, Key, Lock, LockGuard, Scope, Semaphore, Slots, key, transaction_lock,
+    Error, Key, Lock, LockBackend, LockGuard, Scope, Semaphore, Slots, key, transaction_lock,
     try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,
 };
@@ -40,13 +40,19 @@ impl Driver {
         }
     }
 
-    /// To acquire a slot that is not the first one tried, and to release it.
-    fn to_find_a_slot(self) -> usize {
+    /// For a question in the caller's transaction: diesel sends one more message, so that no snapshot stays
+    /// behind.
+    fn to_ask(self) -> usize {
+        1 + self.without_rows()
+    }
+
+    /// diesel gets rows only from a query of its own, which cannot stand behind statements.
+    fn without_rows(self) -> usize {
         match self {
             #[cfg(feature = "postgres")]
-            Self::Postgres => 2,
+            Self::Postgres => 0,
             #[cfg(feature = "diesel")]
-            Self::Diesel => 3,
+            Self::Diesel => 1,
         }
     }
 }
@@ -73,6 +79,11 @@ impl Wire {
     }
 }
 
+/// The first acquire leaves this process's number in the session, if it succeeds.
+fn warm<B: LockBackend>(backend: &mut B) {
+    with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
+}
+
 /// Runs a test with each backend outside a transaction.
 macro_rules! each_backend {
     (|$wire:ident, $backend:ident| $test:block) => {
@@ -80,36 +91,42 @@ macro_rules! each_backend {
         {
             let $wire = &Wire::new(Driver::Postgres, "Client");
             let $backend = &mut $wire.proxy.client();
+            warm(&mut *$backend);
             $test
         }
         #[cfg(feature = "diesel")]
         {
             let $wire = &Wire::new(Driver::Diesel, "PgConnection");
             let $backend = &mut PgConnection::establish(&$wire.proxy.url()).unwrap();
+            warm(&mut *$backend);
             $test
         }
         #[cfg(all(feature = "postgres", feature = "r2d2"))]
         {
             let $wire = &Wire::new(Driver::Postgres, "Pool of Client");
             let $backend = &mut pools::postgres(&$wire.proxy);
+            warm(&mut *$backend);
             $test
         }
         #[cfg(all(feature = "postgres", feature = "r2d2"))]
         {
             let $wire = &Wire::new(Driver::Postgres, "PooledConnection of Client");
             let $backend = &mut pools::postgres(&$wire.proxy).get().unwrap();
+            warm(&mut *$backend);
             $test
         }
         #[cfg(all(feature = "diesel", feature = "r2d2"))]
         {
             let $wire = &Wire::new(Driver::Diesel, "Pool of PgConnection");
             let $backend = &mut pools::diesel(&$wire.proxy);
+            warm(&mut *$backend);
             $test
         }
         #[cfg(all(feature = "diesel", feature = "r2d2"))]
         {
             let $wire = &Wire::new(Driver::Diesel, "PooledConnection of PgConnection");
             let $backend = &mut pools::diesel(&$wire.proxy).get().unwrap();
+            warm(&mut *$backend);
             $test
         }
     };
@@ -353,7 +370,7 @@ fn fresh_slots(count: u32) -> Slots {
     Slots::new(fresh_key().name().unwrap(), count)
 }
 
-/// A driver without rows asks once more if the slot that it tried first was taken.
+/// And one more if the slot that it tried first was taken.
 #[test]
 fn a_semaphore_with_room_takes_two() {
     each_backend!(|wire, backend| {
@@ -366,7 +383,7 @@ fn a_semaphore_with_room_takes_two() {
                 let ran = semaphore.try_run(|_| Done::Ok(())).unwrap();
                 assert!(ran.is_some());
             });
-            assert!((2..=wire.driver.to_find_a_slot()).contains(&taken));
+            assert!((2..=3).contains(&taken));
         }
         let _last = hold(&slots.keys()[1]);
         let mut semaphore = semaphore.timeout(Duration::ZERO);
@@ -380,17 +397,13 @@ fn a_semaphore_with_room_takes_two() {
     });
 }
 
-/// However long the wait, within a slice it is one message.
+/// However long the wait, within a slice it is a few messages.
 #[test]
-fn a_semaphore_asks_once_to_wait() {
+fn a_semaphore_asks_a_few_times_to_wait() {
     each_backend!(|wire, backend| {
         let slots = fresh_slots(1);
         let holder = hold(&slots.keys()[0]);
-        let mut semaphore = Semaphore::new(backend, slots.name(), 1).timeout(SOON);
-        // One for the try, one for the wait, one after it as with a lock.
-        wire.takes(3, || {
-            assert!(semaphore.try_run(|_| Done::Ok(())).unwrap().is_none());
-        });
+        let mut semaphore = Semaphore::new(backend, slots.name(), 1).timeout(LATE);
         let mut looks = proxy::server().connect(NoTls).unwrap();
         let waits = format!(
             "SELECT FROM pg_locks WHERE objid = {} AND objsubid = 1",
@@ -401,10 +414,9 @@ fn a_semaphore_asks_once_to_wait() {
                 while looks.query(&waits, &[]).unwrap().is_empty() {}
                 drop(holder);
             });
-            let mut semaphore = semaphore.timeout(LATE);
-            wire.takes(1 + wire.driver.to_find_a_slot(), || {
-                semaphore.run(|_| Done::Ok(())).unwrap();
-            });
+            // The try, the queue's key, a slot or a look, the slot again, and the release.
+            let taken = wire.proxy.count(|| semaphore.run(|_| Done::Ok(())).unwrap());
+            assert!((4..=6).contains(&taken), "{}: {taken}", wire.backend);
         });
     });
 }
@@ -433,7 +445,8 @@ fn with_transaction_lock_takes_three_with_postgres_and_two_with_diesel() {
         wire.takes(expected, || {
             with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
         });
-        wire.takes(expected, || {
+        // diesel looks first, in a message of its own: in front of a BEGIN, a vain try would be an error.
+        wire.takes(expected + wire.driver.without_rows(), || {
             let ran = try_with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
             assert!(ran.is_some());
         });
@@ -497,7 +510,7 @@ fn the_wrong_scope_takes_one_more() {
 fn transaction_lock_takes_one() {
     each_transaction!(|wire, backend| {
         wire.takes(1, || transaction_lock(backend, fresh_key()).unwrap());
-        wire.takes(1, || {
+        wire.takes(wire.driver.to_ask(), || {
             assert!(try_transaction_lock(backend, fresh_key()).unwrap());
         });
     });
@@ -509,7 +522,7 @@ fn with_lock_inside_a_transaction_takes_one() {
         wire.takes(1, || {
             with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
         });
-        wire.takes(1, || {
+        wire.takes(wire.driver.to_ask(), || {
             let ran = try_with_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
             assert!(ran.is_some());
         });
@@ -524,7 +537,7 @@ fn several_keys_inside_a_transaction_take_one() {
         let mut lock = Lock::all(&mut *backend, three_keys());
         wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
         let mut lock = Lock::all(&mut *backend, three_keys());
-        wire.takes(1, || {
+        wire.takes(wire.driver.to_ask() + wire.driver.without_rows(), || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
         });
         let mut lock = Lock::all(backend, three_keys()).timeout(LATE);
@@ -533,15 +546,15 @@ fn several_keys_inside_a_transaction_take_one() {
 }
 
 #[test]
-fn refused_inside_a_transaction_takes_one_more() {
+fn a_vain_try_inside_a_transaction_takes_no_more() {
     each_transaction!(|wire, backend| {
         let keys = three_keys();
         let _holder = hold(&keys[1]);
-        wire.takes(2, || {
+        wire.takes(wire.driver.to_ask(), || {
             assert!(!try_transaction_lock(backend, &keys[1]).unwrap());
         });
         let mut lock = Lock::all(&mut *backend, &keys);
-        wire.takes(2, || {
+        wire.takes(wire.driver.to_ask() + wire.driver.without_rows(), || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
         let mut lock = Lock::all(&mut *backend, &keys).timeout(SOON);
@@ -579,12 +592,12 @@ fn with_transaction_lock_inside_a_transaction_takes_three() {
 fn a_guard_inside_a_transaction_takes_one_to_acquire_and_one_to_ask() {
     each_transaction!(|wire, backend| {
         let mut lock = Lock::new(backend, fresh_key());
-        wire.takes(2, || {
+        wire.takes(1 + wire.driver.to_ask(), || {
             let mut guard = lock.acquire().unwrap();
             assert_eq!(
                 wire.proxy
                     .count(|| assert!(LockGuard::is_held(&mut guard).unwrap())),
-                1
+                wire.driver.to_ask()
             );
             LockGuard::release(guard).unwrap();
         });
@@ -616,7 +629,7 @@ fn a_section_in_one_message_takes_one() {
     });
 }
 
-/// With `postgres`, the end of the first slice needs one more question. (On a machine that stalls for as
+/// The end of the first slice needs one more question. (On a machine that stalls for as
 /// long as the timeout there is no slice, so the timeout is a long one.)
 #[test]
 fn a_section_in_one_message_that_is_refused_takes_up_to_two_more() {
@@ -628,7 +641,7 @@ fn a_section_in_one_message_that_is_refused_takes_up_to_two_more() {
             .name_holders(false);
         wire.takes(1, || assert!(!lock.try_batch_execute("SELECT 1").unwrap()));
         let mut lock = Lock::new(&mut *backend, key).timeout(Duration::from_millis(500));
-        wire.takes(2 + wire.driver.begin(), || {
+        wire.takes(3, || {
             let error = lock.batch_execute("SELECT 1").unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error}");
         });

@@ -35,7 +35,7 @@ pub use crate::failure::{BoxError, Failure, Refusal};
 pub use crate::prepared::Known;
 pub use crate::sql::{Parameter, Statement};
 
-pub(crate) use self::persist::{end_session, insist, until_answered};
+pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 use crate::error::Error;
 #[doc(hidden)]
 pub use crate::nesting::Place;

@@ -13,7 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::claim::Claim;
-use crate::driver::{Failure, Refusal, Session, insist};
+use crate::driver::{Failure, Refusal, Session, insist, while_canceled};
 use crate::error::Error;
 use crate::inspect;
 use crate::nesting::Note;
@@ -225,7 +225,7 @@ impl<'r> Attempt<'r> {
                 if busy && self.request.names_holders(S::HAS_SQLSTATE) {
                     (undone, holders) = inspect::holders_after(session, sql::UNDO, lock);
                 } else {
-                    undone = insist(|| session.send(sql::UNDO));
+                    undone = while_canceled(|| session.send(sql::UNDO));
                 }
                 if undone.is_err() {
                     // There was no savepoint to roll back to: the transaction was aborted before, or

@@ -158,12 +158,11 @@ pub(super) fn wait_without_blocks<S: Session>(
 pub(crate) fn as_client<R>(
     mut send: impl FnMut(Client, bool) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    let told = match send(Client::Own, true) {
-        Err(Failure::Refused(Refusal::Unexplained)) => send(Client::Own, false),
-        done => done,
-    };
-    match told {
-        Err(Failure::Refused(Refusal::Stranger)) => send(Client::Other, false),
+    match send(Client::Own, true) {
+        // The form that looks at the session says all reasons, and looks only if it must.
+        Err(Failure::Refused(Refusal::Unexplained | Refusal::Stranger)) => {
+            send(Client::Other, false)
+        }
         done => done,
     }
 }

@@ -269,7 +269,7 @@ impl Shared {
     ) -> io::Result<()> {
         let mut client = BufReader::new(client);
         let (mut started, mut flight) = (false, Vec::new());
-        let mut prepared = HashMap::new();
+        let (mut prepared, mut before) = (HashMap::new(), 0);
         loop {
             // The messages up to the startup message have no type:
             // https://www.postgresql.org/docs/current/protocol-message-formats.html
@@ -283,9 +283,11 @@ impl Shared {
             client.read_exact(&mut flight[body..])?;
             if !started {
                 started = flight[body..].starts_with(&[0, 3]); // a request for TLS has 1234 there
-            } else if awaits_reply(flight[start]) {
+            } else if awaits_reply(flight[start]) && before != b'P' {
+                // A Parse with nothing but a Sync behind it prepares a statement, once a connection.
                 self.round_trips.fetch_add(1, Ordering::SeqCst);
             }
+            before = if started { flight[start] } else { 0 };
             let text = statement(flight[start], &flight[body..], &mut prepared);
             match self.fault_of(&text) {
                 Some(fault) if fault.point == Point::Before => go_on((fault.act)())?,
