@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::acquire::begin;
-use crate::driver::{Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled};
+use crate::driver::{
+    Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled,
+};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;

@@ -415,7 +415,9 @@ fn a_semaphore_asks_a_few_times_to_wait() {
                 drop(holder);
             });
             // The try, the queue's key, a slot or a look, the slot again, and the release.
-            let taken = wire.proxy.count(|| semaphore.run(|_| Done::Ok(())).unwrap());
+            let taken = wire
+                .proxy
+                .count(|| semaphore.run(|_| Done::Ok(())).unwrap());
             assert!((4..=6).contains(&taken), "{}: {taken}", wire.backend);
         });
     });

@@ -96,6 +96,7 @@ fn serve(mut stream: TcpStream, log: &Log) -> io::Result<()> {
         stream.read_exact(&mut kind)?;
         let body = read_body(&mut stream)?;
         match kind[0] {
+            b'D' if body.first() == Some(&b'P') => prepares.push(PORTAL),
             b'P' | b'B' | b'D' | b'C' => prepares.push(kind[0]),
             b'E' | b'd' | b'H' => {}
             b'Q' | b'S' | b'f' | b'c' => {
@@ -139,6 +140,9 @@ fn greeting() -> Vec<u8> {
     bytes
 }
 
+/// The description of a portal, which has no parameters any more.
+const PORTAL: u8 = b'p';
+
 /// The well-formed beginning of the reply to messages of the extended protocol.
 fn preamble(prepares: &[u8], (columns, kind): (u16, u32)) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -147,6 +151,7 @@ fn preamble(prepares: &[u8], (columns, kind): (u16, u32)) -> Vec<u8> {
             b'P' => bytes.extend(message(b'1', &[])),
             b'B' => bytes.extend(message(b'2', &[])),
             b'C' => bytes.extend(message(b'3', &[])),
+            &PORTAL => bytes.extend(description(columns, kind)),
             _ => {
                 bytes.extend(message(b't', &[&[0, 0]]));
                 bytes.extend(description(columns, kind));

@@ -193,9 +193,10 @@ fn leaves<B: LockBackend + Send>(mut pool: B) {
     }
 }
 
-/// In milliseconds, from the statement with which a session waits.
+/// In milliseconds, from the text with which a session waits. What it prepared is not in it: so a second
+/// use, of which only the parameters show, is read from its only number of three to five digits.
 fn lock_timeout_of(oracle: &mut Oracle, pid: i32) -> u64 {
-    let query = "SELECT substring(query FROM $$'lock_timeout', '([0-9]+)'$$) \
+    let query = "SELECT substring(query FROM $$'([0-9]{1,5})'$$) \
                  FROM pg_stat_activity WHERE pid = $1";
     let row = oracle.client.query_one(query, &[&pid]).unwrap();
     row.get::<_, String>(0).parse().unwrap()
