@@ -189,9 +189,9 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
 #[cfg(feature = "postgres")]
 use crate::backends::postgres as backends;
 
-/// Sends the message.
+/// Sends the message. A row of the text's is no refusal.
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
-    session.send(sql)
+    session.message(sql, "").map(drop)
 }
 
 /// Sends the message until it is answered. Returns the answer, and how many statements of ours

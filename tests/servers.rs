@@ -144,7 +144,7 @@ fn fills_the_lock_table<B: LockBackend>(backend: &mut B, url: &str) {
         let refused = [lock.run(never), lock.run_in_transaction(|_| never(&mut ()))];
         for result in refused {
             let Err(error @ Error::LockTableFull { .. }) = &result else {
-                panic!("not told as it is");
+                panic!("{:.300}", format!("{result:?}"));
             };
             assert!(error.to_string().contains("max_locks_per_transaction"));
             assert_eq!(granted_on(url), 0);

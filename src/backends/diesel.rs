@@ -338,6 +338,7 @@ fn interrupted(message: &str) -> Option<&'static str> {
         "current transaction is aborted, commands ignored until end of transaction block";
     match message {
         "deadlock detected" => return Some(failure::DEADLOCK),
+        "out of shared memory" => return Some(failure::OUT_OF_MEMORY),
         ABORTED => return Some(failure::IN_FAILED_TRANSACTION),
         _ => {}
     }

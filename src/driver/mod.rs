@@ -37,6 +37,7 @@ pub use crate::sql::{Parameter, Statement};
 
 pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 use crate::error::Error;
+use crate::failure::answer;
 #[doc(hidden)]
 pub use crate::nesting::Place;
 #[cfg(feature = "r2d2")]
@@ -330,13 +331,13 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// or [`Failure::Refused`]: [`Failure::from_error`] decides.
     fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure>;
 
-    /// Sends statements as one message.
+    /// Sends statements as one message. A row in which one of pglock's says why it is refused is a failure.
     ///
     /// # Errors
     ///
-    /// As [`message`](Session::message).
+    /// As [`message`](Session::message), and [`Failure::Refused`].
     fn send(&mut self, statements: &str) -> Result<(), Failure> {
-        self.message(statements, "").map(drop)
+        answer(self.message(statements, ""))
     }
 
     /// Asks a question: a single query with one column of text called `line`.

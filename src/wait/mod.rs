@@ -276,7 +276,8 @@ fn of_raw_transaction(failure: Failure, aborted: &Failure) -> Failure {
 }
 
 /// Of a driver that tells no SQLSTATE, finds out what ended a wait. A time that is over ended it: the
-/// server ends no wait before. Of the rest, what lasts is found by a try. What else it was is not known.
+/// server ends no wait before. Of the rest, what lasts is found by a try; what does not was a cancel, the
+/// session's own timeout, or a deadlock.
 pub(crate) fn explained<S: Session>(
     session: &mut S,
     lock: &LockInfo,
@@ -304,9 +305,11 @@ pub(crate) fn explained<S: Session>(
     }
     let situation = session.query(&Situation::question()).ok();
     let situation = situation.and_then(|lines| Situation::read(&lines));
-    match situation {
-        Some(own) if over(own.lock_timeout) => failure.with_state(crate::failure::TIMEOUT),
-        Some(own) if over(own.statement_timeout) => failure.with_state(crate::failure::CANCELED),
-        _ => failure,
-    }
+    let state = match situation {
+        Some(own) if over(own.lock_timeout) => crate::failure::TIMEOUT,
+        // Before that the server looks for no deadlock, and a slice is shorter by default.
+        Some(own) if own.holds && over(own.deadlock_timeout) => crate::failure::DEADLOCK,
+        _ => crate::failure::CANCELED,
+    };
+    failure.with_state(state)
 }

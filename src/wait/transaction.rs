@@ -64,7 +64,7 @@ fn once<S: Session>(
     }
     match time {
         // Nothing but a cancel can fail here, and it would abort the transaction of any statement.
-        WaitTime::No => {
+        WaitTime::No if session.in_transaction() => {
             let lines = session.prepared("", &acquire);
             answer(lines).map_err(|failure| (Within::CallersTransaction, failure))
         }

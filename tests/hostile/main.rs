@@ -63,7 +63,7 @@ impl Client {
                 log.begin();
                 let run = AssertUnwindSafe(|| verb.call(&mut connection, &log));
                 let outcome = catch_unwind(run).unwrap_or_else(|panic| match C::LIBPQ {
-                    true => diesels_own(&panic),
+                    true => diesels_own(&*panic),
                     false => Err("a panic".to_owned()),
                 });
                 if done.send(outcome).is_err() {

@@ -111,7 +111,12 @@ fn an_error_in_no_encoding_is_an_error() {
     fn check<C: Calls>() {
         for text in [&b"\xff\xfe"[..], b""] {
             let failed = acquire::<C>(&[error(Text::Plain(text.to_vec()))], End::Ready(b'I'));
-            assert!(matches!(failed, Err(Error::Database { .. })), "{failed:?}");
+            // Of a driver without SQLSTATE, what a try does not meet again was a cancel.
+            let canceled = C::LIBPQ && matches!(failed, Err(Error::Canceled { .. }));
+            assert!(
+                canceled || matches!(failed, Err(Error::Database { .. })),
+                "{failed:?}"
+            );
         }
     }
     check::<postgres::Client>();

@@ -170,6 +170,9 @@ fn leaves<B: LockBackend + Send>(mut pool: B) {
     let (mut oracle, key) = (Oracle::new(), unique_key());
     for shared in [false, true] {
         for in_transaction in [false, true] {
+            if !B::Session::HAS_SQLSTATE && !in_transaction {
+                continue; // diesel sends the number as a parameter, which nobody sees
+            }
             oracle.lock(&key);
             let millis = thread::scope(|threads| {
                 threads.spawn(|| {
