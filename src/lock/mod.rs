@@ -267,14 +267,15 @@ impl<B, T> Lock<B, T> {
 
     /// Sets whether the wait keeps its place in the server's queue to the end. Defaults to `false`.
     ///
-    /// A wait for a key is sent in slices of less than [`deadlock_timeout`] (1 s by default), one
-    /// message each. Between two slices the session has no snapshot, so it does not hold up vacuum,
-    /// nor a `CREATE INDEX CONCURRENTLY` of the holder. Within the first slice it is first come,
-    /// first served; after it there is no order. With `true` the wait is one statement: the order
-    /// is kept, and the session has a snapshot for as long as it waits.
+    /// A wait for a key is sent in slices that are shorter than [`deadlock_timeout`] (1 s by default). Between
+    /// two of them the session has no snapshot, so it does not hold up vacuum, nor a `CREATE INDEX CONCURRENTLY`
+    /// of the holder. A lock of the session's keeps its place in a line of its own all the while, and needs
+    /// nothing here: first come, first served. In transactions there is no such line: those that pglock begins
+    /// do so anew with each slice, and have no order beyond the first; in the caller's, slices are of 10 s. With
+    /// `true` the wait is one statement in the server's queue: the order is kept, and the session has a snapshot
+    /// for as long as it waits.
     ///
-    /// Deadlocks are found either way. Waits for rows and tables are never sliced. Each slice that ends
-    /// writes an error (`lock_timeout`, SQLSTATE 55P03) to the server's log.
+    /// Deadlocks are found either way. Waits for rows and tables are never sliced.
     ///
     /// [`deadlock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-DEADLOCK-TIMEOUT
     pub fn keep_place(mut self, keep: bool) -> Self {
@@ -283,7 +284,8 @@ impl<B, T> Lock<B, T> {
     }
 
     /// Ends the wait with [`Error::Stopped`](crate::Error::Stopped) when the token is stopped:
-    /// within a slice of less than a second, or at once in the queue of a `QueuedPool`. A wait that
+    /// within a slice of less than a second (in a transaction of the caller's, 2.5 s), or at once in the queue of a
+    /// `QueuedPool`. A wait that
     /// [keeps its place](Lock::keep_place), or is for a row or a table, heeds it only before it
     /// begins.
     pub fn stop_on(mut self, token: &StopToken) -> Self {
