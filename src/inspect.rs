@@ -36,7 +36,7 @@
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
 pub use crate::claim::Claim;
-use crate::driver::{Failure, LockBackend, Session};
+use crate::driver::{Failure, LockBackend, Session, while_canceled};
 use crate::error::Error;
 pub use crate::escape::escaped;
 use crate::key::{IntoKey, Key};
@@ -252,7 +252,7 @@ pub(crate) fn holders_after<S: Session>(
 ) -> (Result<(), Failure>, Vec<Claim>) {
     match session.message(statements, &holders_query(lock)) {
         Ok(lines) => (Ok(()), read_holders(&lines, lock)),
-        Err(_) => (session.send(statements), Vec::new()),
+        Err(_) => (while_canceled(|| session.send(statements)), Vec::new()),
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
          {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
          CASE WHEN NOT l.granted THEN pg_catalog.array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-         CROSS JOIN LATERAL (SELECT CASE WHEN pg_catalog.starts_with(a.query COLLATE pg_catalog.\"C\", '/*pglock ') \
+         CROSS JOIN LATERAL (SELECT CASE WHEN {labelled} \
          THEN pg_catalog.encode({query}, 'escape') END AS label) q WHERE {rows} AND {condition} \
          ORDER BY l.classid, l.objid, l.objsubid, l.granted DESC, {WAIT_START} - {WAITED_BEFORE}, l.pid",
         application = digits(&bytes("a.application_name")),
@@ -42,8 +42,17 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         waiting = seconds(&format!("({WAIT_START} - {WAITED_BEFORE})")),
         label = digits(&format!("('''' || {NAME} || '''')::bytea")),
         query = bytes("a.query"),
+        labelled = labelled(),
         rows = advisory_rows(keys),
     )
+}
+
+/// Whether a session's statement begins with a label, or with what pglock sends in front of one.
+fn labelled() -> String {
+    let starts = ["", super::FIRST, super::SAVEPOINT].map(|first| {
+        format!("pg_catalog.starts_with(a.query COLLATE pg_catalog.\"C\", '{first}/*pglock ')")
+    });
+    format!("({})", starts.join(" OR "))
 }
 
 /// The claims of other sessions that keep the lock from being acquired.
