@@ -15,6 +15,7 @@ use crate::driver::{
     Transacted, TransactionBackend, end_session,
 };
 use crate::error::Error;
+use crate::wait::LABEL;
 use crate::{failure, prepared, sql};
 
 type Manager = AnsiTransactionManager;
@@ -61,7 +62,14 @@ impl Session for PgConnection {
         }
     }
 
-    fn prepared(&mut self, _: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+    fn prepared(&mut self, before: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
+        // A label is for others to read: it must stand in the text.
+        if before.contains(LABEL) && !self.in_transaction() {
+            return answer_of_text(
+                self,
+                &[before, &statement.clone().raising().text()].concat(),
+            );
+        }
         // EXECUTE is cheaper for the server than a look at the portal, but it brings no rows.
         if statement.is_never_refused() {
             let raising = statement.clone().raising();
@@ -87,12 +95,10 @@ impl Session for PgConnection {
         if !statement.needs_message() {
             return lines(self, diesel::sql_query(statement.text()));
         }
-        let text = statement.clone().raising().text();
-        match self.send(&text) {
-            Ok(()) => Ok(Vec::new()),
-            Err(Failure::Refused(refusal)) => Ok(vec![refusal.to_string()]),
-            Err(failure) if gone => Err(prepared::after_abort(failure)),
-            Err(failure) => Err(failure),
+        let answer = answer_of_text(self, &statement.clone().raising().text());
+        match gone {
+            true => answer.map_err(prepared::after_abort),
+            false => answer,
         }
     }
 
@@ -185,6 +191,15 @@ fn typed(connection: &mut PgConnection, statement: &Statement) -> Result<Vec<Str
         };
     }
     by_number!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+}
+
+/// Sends a text that fails where it is refused.
+fn answer_of_text(connection: &mut PgConnection, text: &str) -> Result<Vec<String>, Failure> {
+    match connection.send(text) {
+        Ok(()) => Ok(Vec::new()),
+        Err(Failure::Refused(refusal)) => Ok(vec![refusal.to_string()]),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// A statement that diesel keeps by its text.

@@ -17,9 +17,12 @@ pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String
     }
     match label.is_empty() {
         true => label,
-        false => format!("/*pglock {label}*/ "),
+        false => format!("{LABEL} {label}*/ "),
     }
 }
+
+/// How a label begins.
+pub(crate) const LABEL: &str = "/*pglock";
 
 /// The longest label, in bytes.
 const LONGEST: usize = 128;

@@ -26,6 +26,8 @@ pub(crate) mod line;
 pub(crate) mod session;
 pub(crate) mod transaction;
 
+#[cfg(feature = "diesel")]
+pub(crate) use self::label::LABEL;
 pub(crate) use self::label::label;
 
 /// A slice, in milliseconds: less than `deadlock_timeout`, which is a second by default, so that a

@@ -132,14 +132,14 @@ pub(super) fn language(connection: &mut PgConnection, facts: &Facts) -> QueryRes
     let Err(error) = ran else {
         return Ok(Finding::fine(
             NAME,
-            "PL/pgSQL works, which locks over diesel, waits for rows and slots, and pglock run need.",
+            "PL/pgSQL works, which waits that leave nothing in the log, and those for rows and slots, need.",
         ));
     };
     Ok(Finding::new(
         Level::Unfit,
         NAME,
         format!(
-            "PL/pgSQL does not work here: {}. Locks over diesel, waits for rows and slots, and pglock run need it.",
+            "PL/pgSQL does not work here: {}. Waits for rows and slots need it; other waits are had without it, but leave errors in the log.",
             chain(&error)
         ),
         format!(
