@@ -35,6 +35,7 @@
 //! # }
 //! ```
 
+mod candidacy;
 mod candidate;
 mod fenced;
 mod keeper;

@@ -119,7 +119,9 @@ fn read(ends: super::server::Ends) -> Ends {
 }
 
 impl Actor for Old {
-    fn new(_: Features, _: &mut Chance) -> Self {
+    type Rule = ();
+
+    fn new((): (), _: Features, _: &mut Chance) -> Self {
         Self {
             stage: Stage::Enters,
             lease: lease(),
@@ -170,7 +172,7 @@ impl Actor for Old {
             }
             Stage::Leaves => vec![Op::Clear],
             Stage::Closes => {
-                *self = Self::new(Features::default(), chance);
+                *self = Self::new((), Features::default(), chance);
                 return Act::Close;
             }
         };
@@ -221,7 +223,7 @@ impl Actor for Old {
         };
         *self = Self {
             saw_a_holder: saw,
-            ..Self::new(Features::default(), &mut Chance::of(0))
+            ..Self::new((), Features::default(), &mut Chance::of(0))
         };
     }
 

@@ -35,7 +35,7 @@ pub(super) enum Op {
     Holder,
     /// The number of the term of the session that was found.
     Number,
-    /// The limits of all sessions that hold anything.
+    /// The limits of all sessions.
     Limits,
     /// What the last message of a session was. Of the session that `Holder` has found, if none is named.
     Activity(Option<usize>),
@@ -278,8 +278,8 @@ impl Server {
             Op::Holder => Value::Holder(self.holder(Lock::Key).filter(|holder| *holder != id)),
             Op::Number => Value::Number(found.and_then(|found| self.number(found))),
             Op::Limits => {
-                let held = self.sessions.iter().filter(|other| !other.held.is_empty());
-                Value::Limits(held.filter_map(|session| session.limit).collect())
+                let alive = self.sessions.iter().filter(|other| other.alive);
+                Value::Limits(alive.filter_map(|session| session.limit).collect())
             }
             Op::Activity(session) => Value::Activity(match session.or(found) {
                 Some(session) => self.activity(session),

@@ -35,7 +35,9 @@ pub(super) enum Act {
 
 /// The program of a process.
 pub(super) trait Actor {
-    fn new(features: Features, chance: &mut Chance) -> Self;
+    type Rule: Copy + Default;
+
+    fn new(rule: Self::Rule, features: Features, chance: &mut Chance) -> Self;
     fn act(&mut self, now: Moment, chance: &mut Chance) -> Act;
     fn hear(&mut self, values: &[Value], now: Moment, chance: &mut Chance);
     /// The connection broke.
@@ -85,7 +87,8 @@ impl<A> Process<A> {
     }
 }
 
-pub(super) struct World<A> {
+pub(super) struct World<A: Actor> {
+    rule: A::Rule,
     pub(super) server: Server,
     features: Features,
     chance: Chance,
@@ -102,13 +105,13 @@ fn rotated(length: usize, first: usize) -> impl Iterator<Item = usize> {
 }
 
 impl<A: Actor> World<A> {
-    pub(super) fn new(seed: u64, features: Features) -> Self {
+    pub(super) fn new(seed: u64, rule: A::Rule, features: Features) -> Self {
         let mut chance = Chance::of(seed);
         let mut server = Server::default();
         let other = server.connect();
         let count = 2 + chance.below(MOST - 1);
         let processes = (0..count).map(|_| Process {
-            actor: A::new(features, &mut chance),
+            actor: A::new(rule, features, &mut chance),
             speed: 955_000 + chance.below(90_001),
             session: None,
             broken: false,
@@ -122,6 +125,7 @@ impl<A: Actor> World<A> {
         });
         Self {
             processes: processes.collect(),
+            rule,
             server,
             features,
             chance,
@@ -337,7 +341,7 @@ impl<A: Actor> World<A> {
 
     /// SIGKILL, and a new process in its place.
     fn kill(&mut self, process: usize) {
-        let actor = A::new(self.features, &mut self.chance);
+        let actor = A::new(self.rule, self.features, &mut self.chance);
         let me = &mut self.processes[process];
         let (session, seen) = (me.session, !me.requests_frozen);
         me.forget();
