@@ -17,14 +17,13 @@ use super::lease::Moment;
 pub(super) enum Ask {
     /// To become head of the line.
     Head,
-    /// Who holds the key, and how long the silences of all candidates and leaders are.
+    /// Who holds the key, and how long the silences of all candidates and leaders are. If the holder has a
+    /// number, to be waited for by that leader when it resigns.
     Look,
-    /// To be waited for by the leader of that term, when it resigns.
-    Listen(i32),
     /// For the key.
     Key,
     /// Whether there is a sign of the term that the head has looked at, before the head makes room for the next
-    /// one, and takes a number for its own term.
+    /// one; and for a number for its own term.
     Enter(Option<i32>),
     /// Whether the key is still its own.
     Hold,
@@ -32,8 +31,6 @@ pub(super) enum Ask {
     Begin,
     /// Nothing, for so long.
     Rest(Duration),
-    /// Nothing any more: somebody else leads.
-    GiveUp,
 }
 
 /// What the server said.
@@ -41,89 +38,65 @@ pub(super) enum Ask {
 pub(super) enum Answer {
     Yes,
     No,
-    /// The number of the holder's term, if it has one, and the longest silence of all.
+    /// The number of the holder's term, if it has one, and the longest silence that is known.
     Seen(Option<i32>, Duration),
 }
 
-/// How an election is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Manner {
-    /// It does not wait for another leader.
-    pub(super) tries: bool,
-    /// Its term begins with the grant of the key.
-    pub(super) at_once: bool,
+impl Answer {
+    pub(super) fn of(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Line,
     Look,
-    Listen,
     Key,
     Enter,
     Silence,
-    Over,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Candidacy {
-    manner: Manner,
     stage: Stage,
-    /// The longest silence that is known.
-    silence: Duration,
-    /// How long this session may be silent.
+    /// Whether the term begins with the grant.
+    at_once: bool,
+    /// How long this session may be silent, and the longest silence that is known.
     own: Duration,
-    /// The number of the term that the head has looked at.
+    silence: Duration,
+    /// The number of the term that the head has looked at, and whether its sign was there.
     seen: Option<i32>,
+    signed: bool,
     answered: Moment,
     granted: Moment,
-    signed: bool,
 }
 
 impl Candidacy {
     /// In the line, with a silence of its own, and the longest that it knows.
-    pub(super) fn new(manner: Manner, own: Duration, known: Duration, now: Moment) -> Self {
+    pub(super) fn new(at_once: bool, own: Duration, known: Duration, now: Moment) -> Self {
         Self {
-            manner,
             stage: Stage::Line,
-            silence: own.max(known),
+            at_once,
             own,
+            silence: own.max(known),
             seen: None,
+            signed: false,
             answered: now,
             granted: now,
-            signed: false,
         }
-    }
-
-    /// The longest silence that is known.
-    pub(super) fn silence(&self) -> Duration {
-        self.silence
     }
 
     pub(super) fn next(&self, now: Moment) -> Ask {
+        let due = (self.own / 3).saturating_sub(now.since(self.answered));
         match self.stage {
             Stage::Line => Ask::Head,
             Stage::Look => Ask::Look,
-            Stage::Listen => self.seen.map_or(Ask::Key, Ask::Listen),
             Stage::Key => Ask::Key,
             Stage::Enter => Ask::Enter(self.seen),
-            Stage::Silence => self.next_in_silence(now),
-            Stage::Over => Ask::GiveUp,
-        }
-    }
-
-    fn next_in_silence(&self, now: Moment) -> Ask {
-        let left = match self.signed || self.manner.at_once {
-            true => Duration::ZERO,
-            false => self.succession().left(now),
-        };
-        if left.is_zero() {
-            return Ask::Begin;
-        }
-        let due = (self.own / 3).saturating_sub(now.since(self.answered));
-        match due.is_zero() {
-            true => Ask::Hold,
-            false => Ask::Rest(left.min(due)),
+            Stage::Silence if self.at_once || self.may_sign(now) => Ask::Begin,
+            Stage::Silence if due.is_zero() => Ask::Hold,
+            Stage::Silence => Ask::Rest(due.min(self.left(now))),
         }
     }
 
@@ -131,15 +104,12 @@ impl Candidacy {
     pub(super) fn hear(&mut self, answer: Answer, now: Moment) {
         self.answered = now;
         self.stage = match (self.stage, answer) {
-            (Stage::Line | Stage::Key, Answer::No) if self.manner.tries => Stage::Over,
-            (Stage::Line, Answer::Yes) if self.manner.tries => Stage::Key,
             (Stage::Line, Answer::Yes) => Stage::Look,
             (Stage::Look, Answer::Seen(number, silence)) => {
                 self.seen = number;
                 self.silence = self.silence.max(silence);
-                Stage::Listen
+                Stage::Key
             }
-            (Stage::Listen, _) => Stage::Key,
             (Stage::Key, Answer::Yes) => {
                 self.granted = now;
                 Stage::Enter
@@ -149,38 +119,27 @@ impl Candidacy {
                 self.signed = answer == Answer::Yes;
                 Stage::Silence
             }
-            (Stage::Silence, Answer::No) => Stage::Over,
             (stage, _) => stage,
         };
     }
 
-    /// How the key was had, once it is.
-    pub(super) fn succession(&self) -> Succession {
-        Succession {
-            granted: self.granted,
-            silence: self.silence,
-            signed: self.signed,
-        }
-    }
-}
-
-/// How a term came to the key.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Succession {
-    granted: Moment,
-    silence: Duration,
-    signed: bool,
-}
-
-impl Succession {
-    /// What is left of the silence.
-    fn left(self, now: Moment) -> Duration {
+    fn left(&self, now: Moment) -> Duration {
         self.silence.saturating_sub(now.surely_since(self.granted))
     }
 
-    /// Whether the term's leader may give a sign when it resigns. A sign says that *all* terms are over, so
-    /// before the silence has passed, only who has seen one may pass it on.
-    pub(super) fn may_sign(self, now: Moment) -> bool {
+    /// Whether the head has looked at a term, whose sign it would see.
+    pub(super) fn listens(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Whether the last leader has said that its term is over.
+    pub(super) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    /// Whether all earlier terms are over: by a sign, or since the silence has passed. Only then may a leader
+    /// give a sign when it resigns, since its sign says that of all.
+    pub(super) fn may_sign(&self, now: Moment) -> bool {
         self.signed || self.left(now).is_zero()
     }
 }

@@ -28,7 +28,7 @@ const ON_POSTGRES: &str = "current_setting('crdb_version', true) IS NULL";
 
 /// Above READ COMMITTED all later statements keep the snapshot of the statement that waits for the
 /// lock.
-const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
+pub(super) const FRESH_SNAPSHOT: &str = "current_setting('transaction_isolation') LIKE 'read %'";
 
 pub(super) const IN_RECOVERY: &str = "WHEN pg_is_in_recovery() THEN 'in recovery'";
 pub(super) const OPEN_TRANSACTION: &str =

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::chance::Chance;
-use super::server::{Lock, Message, Op, Value};
+use super::server::{Lock, Op, Value};
 use super::world::{Act, Actor, Features};
-use crate::election::candidacy::{Answer, Ask, Candidacy, Manner};
+use crate::election::candidacy::{Answer, Ask, Candidacy};
 use crate::election::lease::{Lease, Moment, TermClock};
 
 /// How long a message waits for a lock.
@@ -39,8 +39,9 @@ enum Stage {
 
 pub(super) struct Today {
     without: Without,
-    silence: Lease,
-    manner: Manner,
+    lease: Lease,
+    tries: bool,
+    at_once: bool,
     /// The longest silence that it has seen.
     seen: Duration,
     stage: Stage,
@@ -65,46 +66,42 @@ impl Today {
     }
 
     fn ops(&mut self, ask: Ask, chance: &mut Chance) -> Option<Vec<Op>> {
-        let wait = if self.manner.tries { 0 } else { SLICE };
+        let wait = if self.tries { 0 } else { SLICE };
         let number = Lock::Term(self.number);
         Some(match ask {
             Ask::Head => vec![Op::Wait(Lock::Head, wait)],
-            Ask::Look => vec![Op::Holder, Op::Number, Op::Limits],
-            Ask::Listen(seen) => vec![Op::Share(Lock::Ear(seen))],
+            Ask::Look => vec![Op::Holder, Op::Number, Op::Limits, Op::Listen],
             Ask::Key => vec![Op::Wait(Lock::Key, wait)],
             Ask::Enter(seen) => {
                 self.number = i32::try_from(chance.below(1 << 20)).unwrap();
                 let sign = seen.map_or(Lock::Head, Lock::Sign);
                 vec![
                     Op::CanShare(sign),
-                    Op::Drop(seen.map_or(Lock::Head, Lock::Ear)),
-                    Op::Drop(Lock::Head),
                     Op::IsFree(Lock::Term(self.number)),
                     Op::CanShare(Lock::Sign(self.number)),
                     Op::Share(Lock::Term(self.number)),
+                    Op::Drop(seen.map_or(Lock::Head, Lock::Ear)),
+                    Op::Drop(Lock::Head),
                 ]
             }
             Ask::Hold => vec![Op::Holds(Lock::Key)],
             Ask::Begin => vec![Op::Holds(Lock::Key), Op::Try(number)],
-            Ask::Rest(_) | Ask::GiveUp => return None,
+            Ask::Rest(_) => return None,
         })
     }
 
     /// Also leaves a candidacy, now and then.
     fn stand(&mut self, ask: Ask, chance: &mut Chance) -> Act {
         let bored = matches!(ask, Ask::Rest(_)) && chance.per_mille(1);
-        if ask == Ask::GiveUp || bored {
-            self.signs = bored && self.without == Without::Condition;
+        if bored {
+            self.signs = self.without == Without::Condition;
             self.stage = match self.signs {
                 true => Stage::Resigns,
                 false => Stage::Leaves,
             };
         }
         match self.ops(ask, chance) {
-            Some(ops) if !bored => Act::Send(Message {
-                ops,
-                in_term: false,
-            }),
+            Some(ops) if !bored => Act::Send(ops),
             _ => Act::Nothing,
         }
     }
@@ -114,7 +111,7 @@ impl Today {
             (Ask::Enter(None), _) => Answer::No,
             (Ask::Enter(Some(_)), [Value::No, ..]) => Answer::Yes, // the sign is held
             (Ask::Enter(Some(_)), _) => Answer::No,
-            (Ask::Look, [_, Value::Number(number), Value::Limits(limits)]) => {
+            (Ask::Look, [_, Value::Number(number), Value::Limits(limits), _]) => {
                 Answer::Seen(*number, self.see(limits))
             }
             (_, [Value::Yes, ..]) => Answer::Yes,
@@ -129,12 +126,14 @@ impl Today {
         let mut candidacy = candidacy.clone();
         let ask = candidacy.next(self.asked);
         if ask == Ask::Begin && values == [Value::Yes, Value::Yes] {
-            let clock = TermClock::start(self.silence, self.asked);
+            let clock = TermClock::start(self.lease, self.asked);
             self.stage = Stage::Leads(candidacy, clock);
             return;
         }
-        let taken = |values: &[Value]| values[3..5] == [Value::Yes, Value::Yes];
-        if ask == Ask::Begin || matches!(ask, Ask::Enter(_)) && !taken(values) {
+        let taken = |values: &[Value]| values[1..3] == [Value::Yes, Value::Yes];
+        let waits = matches!(ask, Ask::Head | Ask::Key);
+        let lost = values == [Value::No] && (ask == Ask::Hold || waits && self.tries);
+        if lost || ask == Ask::Begin || matches!(ask, Ask::Enter(_)) && !taken(values) {
             self.stage = Stage::Leaves;
             return;
         }
@@ -150,14 +149,11 @@ impl Today {
             self.stage = Stage::Leaves;
         } else if chance.per_mille(10) {
             clock.end();
-            let may = candidacy.succession().may_sign(now);
+            let may = candidacy.may_sign(now);
             self.signs = may || self.without == Without::Condition;
             self.stage = Stage::Resigns;
         } else if clock.is_question_due(now) {
-            return Act::Send(Message {
-                ops: vec![Op::Holds(Lock::Term(self.number))],
-                in_term: true,
-            });
+            return Act::Send(vec![Op::Holds(Lock::Term(self.number))]);
         }
         Act::Nothing
     }
@@ -169,18 +165,15 @@ impl Actor for Today {
     fn new(without: Without, features: Features, chance: &mut Chance) -> Self {
         let long = features.mixed && chance.per_mille(500);
         let silence = Duration::from_millis(if long { 3_000 } else { 1_000 });
-        let manner = Manner {
-            tries: chance.per_mille(200),
-            at_once: features.at_once && chance.per_mille(300),
-        };
         let zero = Moment {
             steady: Duration::ZERO,
             wall: Duration::ZERO,
         };
         Self {
             without,
-            silence: Lease::new(silence).unwrap(),
-            manner,
+            lease: Lease::of_silence(silence).unwrap(),
+            tries: chance.per_mille(200),
+            at_once: features.at_once && chance.per_mille(300),
             seen: Duration::ZERO,
             stage: Stage::Joins,
             asked: zero,
@@ -190,7 +183,7 @@ impl Actor for Today {
     }
 
     fn act(&mut self, now: Moment, chance: &mut Chance) -> Act {
-        let silence = self.silence.length();
+        let silence = self.lease.silence();
         let number = self.number;
         let (term, sign) = (Lock::Term(number), Lock::Sign(number));
         self.asked = now;
@@ -202,12 +195,17 @@ impl Actor for Today {
             }
             Stage::Leads(..) => return self.lead(now, chance),
             Stage::Resigns => match self.signs {
-                true => vec![Op::Try(sign), Op::Drop(term), Op::Drop(Lock::Key)],
-                false => vec![Op::Drop(term), Op::Drop(Lock::Key)],
+                true => vec![
+                    Op::Try(sign),
+                    Op::Drop(term),
+                    Op::Drop(term),
+                    Op::Drop(Lock::Key),
+                ],
+                false => vec![Op::Drop(term), Op::Drop(term), Op::Drop(Lock::Key)],
             },
             Stage::Lingers(_) if chance.per_mille(10) => {
                 self.again(); // it does not wait until its sign is seen
-                return Act::Close;
+                return Act::Exit;
             }
             Stage::Lingers(_) => vec![Op::Wait(Lock::Ear(number), SLICE)],
             Stage::Leaves => vec![Op::Clear],
@@ -216,10 +214,7 @@ impl Actor for Today {
                 return Act::Close;
             }
         };
-        Act::Send(Message {
-            ops,
-            in_term: false,
-        })
+        Act::Send(ops)
     }
 
     fn hear(&mut self, values: &[Value], now: Moment, _: &mut Chance) {
@@ -232,18 +227,18 @@ impl Actor for Today {
                 };
                 let silence = match self.without {
                     Without::Silence => Duration::ZERO,
-                    _ => self.silence.length(),
+                    _ => self.lease.silence(),
                 };
-                let candidacy = Candidacy::new(self.manner, silence, seen, now);
+                let candidacy = Candidacy::new(self.at_once, silence, seen, now);
                 self.stage = Stage::Stands(candidacy);
             }
             Stage::Stands(_) => self.heard(values, now),
             Stage::Leads(_, clock) if values == [Value::Yes] => clock.answered(asked, now),
-            Stage::Leads(..) | Stage::Resigns if !self.signs => self.stage = Stage::Leaves,
             Stage::Leads(..) => self.stage = Stage::Leaves,
+            Stage::Resigns if !self.signs => self.stage = Stage::Leaves,
             Stage::Resigns => self.stage = Stage::Lingers(now),
             Stage::Lingers(since) => {
-                let over = now.since(*since) >= self.silence.length();
+                let over = now.since(*since) >= self.lease.silence();
                 if over || values == [Value::Yes] {
                     self.stage = Stage::Leaves;
                 }
@@ -259,7 +254,7 @@ impl Actor for Today {
     }
 
     fn gives_up(&mut self, silent: u64) -> bool {
-        Duration::from_millis(silent) > 2 * self.silence.length()
+        Duration::from_millis(silent) > 2 * self.lease.silence()
     }
 
     fn is_on(&mut self, now: Moment) -> bool {
@@ -270,10 +265,10 @@ impl Actor for Today {
     }
 
     fn may_overlap(&self) -> bool {
-        self.manner.at_once
+        self.at_once
     }
 
     fn could_know(&self, other: &Self) -> bool {
-        other.silence.length() <= self.silence.length().max(self.seen)
+        other.lease.silence() <= self.lease.silence().max(self.seen)
     }
 }

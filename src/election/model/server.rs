@@ -25,7 +25,7 @@ pub(super) enum Op {
     /// Whether a lock is free, exclusively or only shared: takes it for the message, and lets it go.
     IsFree(Lock),
     CanShare(Lock),
-    /// Lets a lock go: whether it was held.
+    /// Lets a lock go once: whether it was held.
     Drop(Lock),
     /// Whether this session holds it.
     Holds(Lock),
@@ -37,10 +37,8 @@ pub(super) enum Op {
     Number,
     /// The limits of all sessions.
     Limits,
-    /// What the last message of a session was. Of the session that `Holder` has found, if none is named.
-    Activity(Option<usize>),
-    /// How many sessions have ended, and how.
-    Ends,
+    /// Takes the ear of the number that was found.
+    Listen,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,31 +49,9 @@ pub(super) enum Value {
     Holder(Option<usize>),
     Number(Option<i32>),
     Limits(Vec<u64>),
-    Activity(Activity),
-    Ends(Ends),
 }
 
-/// What the sessions show of one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activity {
-    Gone,
-    /// The last message was a leader's question, so many milliseconds ago.
-    InTerm(u64),
-    Other,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Ends {
-    pub(super) killed: i64,
-    pub(super) fatal: i64,
-    pub(super) abandoned: i64,
-}
-
-pub(super) struct Message {
-    pub(super) ops: Vec<Op>,
-    /// Sent in a term.
-    pub(super) in_term: bool,
-}
+pub(super) type Message = Vec<Op>;
 
 struct Running {
     ops: Vec<Op>,
@@ -90,28 +66,16 @@ pub(super) struct Session {
     pub(super) alive: bool,
     limit: Option<u64>,
     heard: u64,
-    in_term: bool,
     /// A lock, and whether it is held exclusively.
     held: Vec<(Lock, bool)>,
     running: Option<Running>,
     pub(super) reply: Option<Vec<Value>>,
 }
 
-/// How a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    Killed,
-    Fatal,
-    Abandoned,
-    /// As if its client had closed it.
-    Cleanly,
-}
-
 #[derive(Default)]
 pub(super) struct Server {
     pub(super) now: u64,
     pub(super) sessions: Vec<Session>,
-    ends: Ends,
     /// Without the rule's mutex everybody gets it.
     pub(super) head_for_all: bool,
 }
@@ -122,7 +86,6 @@ impl Server {
             alive: true,
             limit: None,
             heard: self.now,
-            in_term: false,
             held: Vec::new(),
             running: None,
             reply: None,
@@ -133,10 +96,9 @@ impl Server {
     /// Takes a message from the network.
     pub(super) fn receive(&mut self, id: usize, message: Message) {
         let session = &mut self.sessions[id];
-        session.in_term = message.in_term;
         session.heard = self.now;
         session.running = Some(Running {
-            ops: message.ops,
+            ops: message,
             next: 0,
             until: None,
             found: None,
@@ -148,16 +110,8 @@ impl Server {
         self.sessions[id].running.is_some()
     }
 
-    pub(super) fn end(&mut self, id: usize, how: How) {
-        if !std::mem::replace(&mut self.sessions[id].alive, false) {
-            return;
-        }
-        match how {
-            How::Killed => self.ends.killed += 1,
-            How::Fatal => self.ends.fatal += 1,
-            How::Abandoned => self.ends.abandoned += 1,
-            How::Cleanly => {}
-        }
+    pub(super) fn end(&mut self, id: usize) {
+        self.sessions[id].alive = false;
         let session = &mut self.sessions[id];
         (session.running, session.reply) = (None, None);
         session.held.clear();
@@ -168,7 +122,7 @@ impl Server {
         let session = &mut self.sessions[id];
         (session.running, session.reply) = (None, None);
         session.held.clear();
-        (session.limit, session.in_term) = (None, false);
+        session.limit = None;
     }
 
     /// Ends a session that has been silent for too long.
@@ -177,7 +131,7 @@ impl Server {
         let silent = self.now - session.heard;
         let over = session.limit.is_some_and(|limit| silent >= limit);
         if session.alive && session.running.is_none() && over {
-            self.end(id, How::Fatal);
+            self.end(id);
         }
     }
 
@@ -265,9 +219,9 @@ impl Server {
             Op::CanShare(lock) => yes(!self.is_in_the_way(id, lock, false)),
             Op::Drop(lock) => {
                 let held = &mut self.sessions[id].held;
-                let before = held.len();
-                held.retain(|(other, _)| *other != lock);
-                yes(held.len() < before)
+                let found = held.iter().position(|(other, _)| *other == lock);
+                found.map(|found| held.remove(found));
+                yes(found.is_some())
             }
             Op::Holds(lock) => yes(self.sessions[id].held.contains(&(lock, true))),
             Op::Clear => {
@@ -277,24 +231,26 @@ impl Server {
             }
             Op::Holder => Value::Holder(self.holder(Lock::Key).filter(|holder| *holder != id)),
             Op::Number => Value::Number(found.and_then(|found| self.number(found))),
+            Op::Listen => {
+                let mut values = self.sessions[id].running.as_ref()?.values.iter();
+                let number = values.find_map(|value| match value {
+                    Value::Number(number) => *number,
+                    _ => None,
+                });
+                yes(number.is_some_and(|number| self.take(id, Lock::Ear(number), false)))
+            }
             Op::Limits => {
                 let alive = self.sessions.iter().filter(|other| other.alive);
                 Value::Limits(alive.filter_map(|session| session.limit).collect())
             }
-            Op::Activity(session) => Value::Activity(match session.or(found) {
-                Some(session) => self.activity(session),
-                None => Activity::Gone,
-            }),
-            Op::Ends => Value::Ends(self.ends),
         })
     }
 
     fn take(&mut self, id: usize, lock: Lock, exclusively: bool) -> bool {
         let all = self.head_for_all && lock == Lock::Head;
         let free = all || !self.is_in_the_way(id, lock, exclusively);
-        let entry = (lock, exclusively);
-        if free && !self.sessions[id].held.contains(&entry) {
-            self.sessions[id].held.push(entry);
+        if free {
+            self.sessions[id].held.push((lock, exclusively)); // as often as it is taken
         }
         free
     }
@@ -305,14 +261,5 @@ impl Server {
             Lock::Term(number) => Some(*number),
             _ => None,
         })
-    }
-
-    fn activity(&self, id: usize) -> Activity {
-        let session = &self.sessions[id];
-        match (session.alive, session.in_term) {
-            (false, _) => Activity::Gone,
-            (true, true) => Activity::InTerm(self.now - session.heard),
-            (true, false) => Activity::Other,
-        }
     }
 }
