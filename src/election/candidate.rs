@@ -92,9 +92,13 @@ impl Candidate {
         stand.leave(!matches!(ended, Err(Trouble::Failure(_))));
         let _ = LockGuard::release(member);
         ended.map_err(|trouble| match trouble {
-            Trouble::Failure(failure) => Error::acquire(self.election.info.clone(), None, failure),
+            Trouble::Failure(failure) => self.failed(failure),
             Trouble::Error(error) => error,
         })
+    }
+
+    pub(super) fn failed(&self, failure: Failure) -> Error {
+        Error::acquire(self.election.info.clone(), None, failure)
     }
 
     pub(super) fn no_connection(&self, source: BoxError) -> Error {
@@ -300,7 +304,6 @@ impl<S: Session> Stand<'_, S> {
         loop {
             let lost = match office.next_duty() {
                 Duty::Leave => return,
-                Duty::GiveUp => Some("the server did not answer within the lease".into()),
                 Duty::Look => self.session.hung_up(),
                 Duty::Ask => {
                     let asked = Moment::now();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, Elected};
 use super::office::LOOK;
-use crate::driver::{BoxError, LockBackend};
+use crate::driver::{BoxError, Failure, LockBackend};
 use crate::error::Error;
 
 /// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
@@ -74,10 +74,9 @@ impl Keeper {
         loop {
             let news = self.news().recv_timeout(LOOK);
             let office = &self.candidate.office;
-            let stopped = if office.is_stopped() {
-                STOPPED
-            } else {
-                patience
+            let patience = match office.is_stopped() {
+                true => STOPPED.min(patience),
+                false => patience,
             };
             match news {
                 Ok(Ok(Some(elected))) => return Ok(Some(elected)),
@@ -85,16 +84,10 @@ impl Keeper {
                     self.finish(patience);
                     return outcome;
                 }
-                Err(RecvTimeoutError::Timeout) if office.silent() <= patience.min(stopped) => {}
+                Err(RecvTimeoutError::Timeout) if office.silent() <= patience => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    let lock = self.candidate.election.info.clone();
                     let source = "nothing has come from the server for a lease".into();
-                    let committing = false;
-                    return Err(Error::ConnectionLost {
-                        lock,
-                        committing,
-                        source,
-                    });
+                    return Err(self.candidate.failed(Failure::Lost(source)));
                 }
                 Err(RecvTimeoutError::Disconnected) => match self.join() {
                     Some(Err(panic)) => resume_unwind(panic),

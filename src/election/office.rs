@@ -161,10 +161,9 @@ impl Office {
         if self.is_stopped() {
             self.changed.notify_all(); // a thread that waits for the end does not look at the token
         }
-        let duty = |state: &mut State| match (state.left, state.has_lapsed(), &state.clock) {
-            (true, ..) => Some(Duty::Leave),
-            (_, true, _) => Some(Duty::GiveUp),
-            (.., Some(clock)) if clock.is_question_due(Moment::now()) => Some(Duty::Ask),
+        let duty = |state: &mut State| match (state.left || state.has_lapsed(), &state.clock) {
+            (true, _) => Some(Duty::Leave),
+            (_, Some(clock)) if clock.is_question_due(Moment::now()) => Some(Duty::Ask),
             _ => None,
         };
         self.wait_for(LOOK, duty).unwrap_or(Duty::Look)
@@ -191,8 +190,6 @@ pub(super) enum Duty {
     Look,
     /// Asks the server, which learns from it that the leader is there.
     Ask,
-    /// Resigns.
+    /// Lets the key go: the leader has resigned, or the term is over by the clock.
     Leave,
-    /// Ends a term that is over by the clock.
-    GiveUp,
 }
