@@ -3,22 +3,22 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Election;
 use super::candidacy::{Answer, Ask, Candidacy};
 use super::keeper::Outcome;
 use super::keys::random_number;
-use super::lease::{Lease, Moment, TermClock};
+use super::lease::{Lease, Moment};
 use super::line::{self, SLICE};
-use super::office::{Duty, Office};
+use super::office::Office;
 use super::token::Token;
 use crate::driver::{BoxError, Failure, Session, insist};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::request::{Mode, Scope};
+use crate::request::Scope;
 use crate::sql::election as sql;
 
 /// How soon a head looks again at a holder without a number, the first time.
@@ -43,7 +43,7 @@ pub(super) struct Elected {
 }
 
 /// Why a candidacy ends.
-enum Trouble {
+pub(super) enum Trouble {
     /// A message failed: what the session holds is not known.
     Failure(Failure),
     /// Between two messages.
@@ -57,16 +57,16 @@ impl From<Failure> for Trouble {
 }
 
 /// A candidate on its connection, and what it changes there.
-struct Stand<'c, S> {
-    candidate: &'c Candidate,
-    session: &'c mut S,
+pub(super) struct Stand<'c, S> {
+    pub(super) candidate: &'c Candidate,
+    pub(super) session: &'c mut S,
     /// What the session holds, and how it is let go.
-    held: Vec<(Key, &'static str)>,
-    lease: Lease,
-    number: i32,
+    pub(super) held: Vec<(Key, &'static str)>,
+    pub(super) lease: Lease,
+    pub(super) number: i32,
 }
 
-const EXCLUSIVE: &str = "pg_advisory_unlock";
+pub(super) const EXCLUSIVE: &str = "pg_advisory_unlock";
 const SHARED: &str = "pg_advisory_unlock_shared";
 
 impl Candidate {
@@ -184,19 +184,19 @@ impl<S: Session> Stand<'_, S> {
         }
     }
 
-    fn send(&mut self, message: &str) -> Result<Answer, Failure> {
+    pub(super) fn send(&mut self, message: &str) -> Result<Answer, Failure> {
         self.session.send(message)?;
         self.candidate.office.heard();
         Ok(Answer::Yes)
     }
 
-    fn query(&mut self, query: &str) -> Result<Option<String>, Failure> {
+    pub(super) fn query(&mut self, query: &str) -> Result<Option<String>, Failure> {
         let mut lines = self.session.query(query)?;
         self.candidate.office.heard();
         Ok(lines.pop())
     }
 
-    fn wait(&mut self, key: &Key, slice: Duration) -> Result<Answer, Failure> {
+    pub(super) fn wait(&mut self, key: &Key, slice: Duration) -> Result<Answer, Failure> {
         let had = line::wait(self.session, key, slice)?;
         self.candidate.office.heard();
         if had {
@@ -235,116 +235,7 @@ impl<S: Session> Stand<'_, S> {
         }
     }
 
-    /// Begins the term, keeps it, and resigns.
-    fn serve(&mut self, candidacy: &Candidacy, news: &Sender<Outcome>) -> Result<bool, Trouble> {
-        let (keys, office) = (&self.candidate.election.keys, &self.candidate.office);
-        let (number, lease) = (self.number, self.lease);
-        let term = keys.term(number);
-        self.send(&sql::take_office(&keys.lock, &term, S::REPLIES))?;
-        self.held.push((term.clone(), EXCLUSIVE));
-        if !candidacy.is_signed() {
-            self.wait_for_others()?;
-        }
-        let Some((asked, token)) = self.token()? else {
-            return Ok(false);
-        };
-        if !office.begin(TermClock::start(lease, asked)) {
-            self.rest(Duration::ZERO)?;
-            let late = "the server took longer than the lease to answer";
-            return Err(Failure::Lost(late.into()).into());
-        }
-        let elected = Elected {
-            lease,
-            token,
-            number,
-        };
-        let _ = news.send(Ok(Some(elected)));
-        self.keep(&sql::question(&term, S::REPLIES));
-        if let Err(failure) = self.resign(candidacy) {
-            office.lose(reason(failure));
-            self.session.terminate(); // it may hold a sign
-        }
-        Ok(true)
-    }
-
-    /// Waits until no session holds an earlier term's lock, so that no transaction can be fenced by it. There
-    /// can be one only while its session is ending.
-    fn wait_for_others(&mut self) -> Result<(), Trouble> {
-        let keys = &self.candidate.election.keys;
-        let others = sql::others_in_office(&keys.lock, &keys.member, keys.class);
-        let start = Instant::now();
-        while self.query(&others)?.is_some() && start.elapsed() < self.lease.silence() {
-            self.rest(Duration::from_millis(1))?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the fenced transactions of earlier terms, and takes a token. Returns when it was asked for.
-    fn token(&mut self) -> Result<Option<(Moment, Token)>, Trouble> {
-        let Candidate {
-            election, tries, ..
-        } = self.candidate;
-        let keys = &election.keys;
-        loop {
-            let asked = Moment::now();
-            let line = self.query(&sql::token(&keys.lock, &keys.fence))?;
-            match line.and_then(|line| Token::read(&line)) {
-                Some(token) => return Ok(Some((asked, token))),
-                None if *tries => return Ok(None),
-                None => self.rest(Duration::ZERO)?,
-            }
-            self.send(&sql::question(&keys.lock, S::REPLIES))?;
-            self.send(&sql::wait_for_end(&keys.fence, Mode::Exclusive, SLICE))?;
-        }
-    }
-
-    /// Keeps the term until it is left or lost.
-    fn keep(&mut self, question: &str) {
-        let office = &self.candidate.office;
-        loop {
-            let lost = match office.next_duty() {
-                Duty::Leave => return,
-                Duty::Look => self.session.hung_up(),
-                Duty::Ask => {
-                    let asked = Moment::now();
-                    match self.session.send(question) {
-                        Ok(()) => {
-                            office.answered(asked);
-                            None
-                        }
-                        Err(failure) if failure.is_canceled() => None, // not the session's end
-                        Err(failure) => Some(reason(failure)),
-                    }
-                }
-            };
-            if let Some(reason) = lost {
-                return office.lose(reason);
-            }
-        }
-    }
-
-    /// Lets the key go. If it may give a sign, gives it first, and waits until the head has seen it.
-    fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Failure> {
-        let keys = &self.candidate.election.keys;
-        let (term, sign) = (keys.term(self.number), keys.sign(self.number));
-        let since = Moment::now();
-        let sign = candidacy.may_sign(since).then_some(sign);
-        let resign = sql::resign(sign.as_ref(), &term, &keys.lock, S::REPLIES);
-        insist(|| self.session.send(&resign))?;
-        self.held
-            .retain(|(held, _)| *held != term && *held != keys.lock);
-        let Some(sign) = sign else { return Ok(()) };
-        self.held.push((sign, EXCLUSIVE));
-        let ear = keys.ear(self.number);
-        while Moment::now().since(since) < self.lease.silence() {
-            if self.wait(&ear, SLICE)? == Answer::Yes {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn rest(&self, time: Duration) -> Result<(), Trouble> {
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Trouble> {
         let lock = self.candidate.election.info.clone();
         match self.candidate.office.rest(time) {
             true => Err(Trouble::Error(Error::Stopped { lock })),
@@ -361,9 +252,4 @@ impl<S: Session> Stand<'_, S> {
             session.terminate();
         }
     }
-}
-
-fn reason(failure: Failure) -> BoxError {
-    let text = "the session no longer holds the lock";
-    failure.into_source().unwrap_or_else(|| text.into())
 }

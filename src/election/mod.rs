@@ -46,6 +46,7 @@ mod line;
 #[cfg(test)]
 mod model;
 mod office;
+mod tenure;
 mod term;
 mod token;
 

@@ -4,6 +4,7 @@
 
 mod actor;
 mod chance;
+mod faults;
 mod server;
 mod world;
 

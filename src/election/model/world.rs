@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::chance::Chance;
-use super::server::{Lock, Message, Op, Server, Value};
+use super::server::{Message, Server, Value};
 use crate::election::lease::Moment;
 
 /// One step, in milliseconds.
@@ -56,51 +56,51 @@ pub(super) trait Actor {
     }
 }
 
-struct Process<A> {
-    actor: A,
+pub(super) struct Process<A> {
+    pub(super) actor: A,
     /// In millionths of the server's.
-    speed: u64,
-    session: Option<usize>,
-    broken: bool,
-    outbox: Option<(u64, Message)>,
-    inbox: Option<(u64, Vec<Value>)>,
-    asked: Option<u64>,
+    pub(super) speed: u64,
+    pub(super) session: Option<usize>,
+    pub(super) broken: bool,
+    pub(super) outbox: Option<(u64, Message)>,
+    pub(super) inbox: Option<(u64, Vec<Value>)>,
+    pub(super) asked: Option<u64>,
     /// When the question that was answered last was sent.
-    sent: u64,
-    stopped: bool,
-    requests_frozen: bool,
-    replies_frozen: bool,
+    pub(super) sent: u64,
+    pub(super) stopped: bool,
+    pub(super) requests_frozen: bool,
+    pub(super) replies_frozen: bool,
     /// When its term began, at the earliest.
-    began: Option<u64>,
+    pub(super) began: Option<u64>,
 }
 
 impl<A> Process<A> {
-    fn is_cut_off(&self) -> bool {
+    pub(super) fn is_cut_off(&self) -> bool {
         self.stopped || self.requests_frozen || self.replies_frozen
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.stopped = false;
         self.requests_frozen = false;
         self.replies_frozen = false;
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         (self.session, self.broken, self.asked) = (None, false, None);
         (self.outbox, self.inbox) = (None, None);
     }
 }
 
 pub(super) struct World<A: Actor> {
-    rule: A::Rule,
+    pub(super) rule: A::Rule,
     pub(super) server: Server,
-    features: Features,
-    chance: Chance,
-    processes: Vec<Process<A>>,
+    pub(super) features: Features,
+    pub(super) chance: Chance,
+    pub(super) processes: Vec<Process<A>>,
     /// Sessions that nobody uses now.
-    pool: Vec<usize>,
+    pub(super) pool: Vec<usize>,
     /// A session that takes the key now and then, and is no candidate.
-    other: usize,
+    pub(super) other: usize,
     pub(super) terms: u64,
     /// A term began beside one of which its leader could not know; others may follow it.
     pub(super) excused: bool,
@@ -304,96 +304,6 @@ impl<A: Actor> World<A> {
             }
         }
         Ok(())
-    }
-
-    fn happen(&mut self) {
-        let now = self.server.now;
-        let is_new = |process: &Process<A>| process.began.is_some_and(|began| now - began < 300);
-        let delicate = self.server.is_looked_at() || self.processes.iter().any(is_new);
-        if delicate && self.chance.per_mille(20) {
-            return self.blind_the_leader();
-        }
-        for process in &mut self.processes {
-            if process.is_cut_off() && self.chance.per_mille(15) {
-                process.heal();
-            }
-        }
-        let process = self.chance.index(self.processes.len());
-        let me = &mut self.processes[process];
-        match self.chance.below(1_000) {
-            0..3 => me.stopped = true,
-            3..5 => me.requests_frozen = true,
-            5..7 => me.replies_frozen = true,
-            7..10 => {
-                let sessions = self.server.concerned();
-                if let Some(id) = self.chance.pick(&sessions) {
-                    self.server.end(id);
-                }
-            }
-            10..12 => self.kill(process),
-            12..16 => self.blind_the_leader(),
-            16..20 => self.another_holds(),
-            20..23 if self.features.pooler => self.pooler_drops(process),
-            _ => {}
-        }
-    }
-
-    /// The key is taken, or let go again, by a session that stands in no election.
-    fn another_holds(&mut self) {
-        let other = self.other;
-        self.server.clear(other);
-        if self.chance.per_mille(500) {
-            self.server.receive(other, vec![Op::Try(Lock::Key)]);
-        }
-    }
-
-    /// SIGKILL, and a new process in its place.
-    fn kill(&mut self, process: usize) {
-        let actor = A::new(self.rule, self.features, &mut self.chance);
-        let me = &mut self.processes[process];
-        let (session, seen) = (me.session, !me.requests_frozen);
-        me.forget();
-        (me.actor, me.stopped, me.began) = (actor, false, None);
-        if let (Some(session), true) = (session, seen) {
-            self.server.end(session);
-        }
-    }
-
-    /// What chance seldom brings about: whoever has the key is cut off, and then its session ends, or the
-    /// pooler drops it.
-    fn blind_the_leader(&mut self) {
-        let holder = self.server.holder(Lock::Key);
-        let holds = |process: &Process<A>| holder.is_some() && process.session == holder;
-        let Some(process) = self.processes.iter().position(holds) else {
-            return;
-        };
-        let how = self.chance.below(3);
-        let me = &mut self.processes[process];
-        match how {
-            0 => me.stopped = true,
-            1 => me.requests_frozen = true,
-            _ => me.replies_frozen = true,
-        }
-        match self.chance.below(3) {
-            0 => {}
-            1 if self.features.pooler => self.pooler_drops(process),
-            _ => self.server.end(holder.unwrap_or_default()),
-        }
-    }
-
-    fn pooler_drops(&mut self, process: usize) {
-        let me = &mut self.processes[process];
-        let Some(session) = me.session.filter(|_| me.is_cut_off() && !me.broken) else {
-            return;
-        };
-        me.broken = true;
-        match self.chance.per_mille(500) {
-            true => self.server.end(session),
-            false => {
-                self.server.clear(session);
-                self.pool.push(session);
-            }
-        }
     }
 
     pub(super) fn heal(&mut self) {
