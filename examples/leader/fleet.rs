@@ -15,6 +15,7 @@ use crate::tally::Tally;
 pub struct Fleet {
     pub members: Vec<Member>,
     lease: Duration,
+    at_once: bool,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -27,10 +28,11 @@ pub struct Member {
 const RECENT: Duration = Duration::from_millis(100);
 
 impl Fleet {
-    pub fn start(url: &str, lease: Duration, size: usize) -> anyhow::Result<Self> {
+    pub fn start(url: &str, lease: Duration, at_once: bool, size: usize) -> anyhow::Result<Self> {
         let mut fleet = Self {
             members: Vec::new(),
             lease,
+            at_once,
             tally: Arc::new(Mutex::new(Tally::new(size))),
         };
         for number in 0..size {
@@ -45,6 +47,7 @@ impl Fleet {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--url", &network.url(), "--member", &number.to_string()])
             .args(["--lease", &self.lease.as_secs_f64().to_string()])
+            .args(self.at_once.then_some("--at-once"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -66,18 +69,17 @@ impl Fleet {
     }
 
     pub fn wait_for_leader(&self) -> anyhow::Result<usize> {
-        self.wait(|| ())
+        self.wait(None, || ())
     }
 
     pub fn wait_for_another(&self, last: usize, frame: impl FnMut()) -> anyhow::Result<usize> {
-        self.tally().forget(last);
-        self.wait(frame)
+        self.wait(Some(last), frame)
     }
 
-    fn wait(&self, mut frame: impl FnMut()) -> anyhow::Result<usize> {
+    fn wait(&self, last: Option<usize>, mut frame: impl FnMut()) -> anyhow::Result<usize> {
         let start = Instant::now();
         while start.elapsed() < self.lease * 10 + Duration::from_secs(10) {
-            if let Some(leader) = self.tally().leader(RECENT) {
+            if let Some(leader) = self.tally().leader(RECENT, last) {
                 return Ok(leader);
             }
             frame();

@@ -27,9 +27,12 @@ use fleet::Fleet;
 struct Options {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     url: String,
-    /// How long the server waits for a silent leader, in seconds.
+    /// How long a silent leader can keep the next one out, in seconds.
     #[arg(long, default_value_t = 2.0)]
     lease: f64,
+    /// The next term begins at once, even beside the last.
+    #[arg(long)]
+    at_once: bool,
     /// Measures how long a change of leaders takes, and what an idle leader costs.
     #[arg(long)]
     measure: bool,
@@ -50,11 +53,11 @@ fn main() -> anyhow::Result<()> {
         return measure::measure(&options.url, lease);
     }
     if let Some(number) = options.member {
-        return member::run(&options.url, lease, number);
+        return member::run(&options.url, lease, options.at_once, number);
     }
     let mut client = Client::connect(&options.url, NoTls)?;
     client.batch_execute(TABLE)?;
-    let mut fleet = Fleet::start(&options.url, lease, MEMBERS)?;
+    let mut fleet = Fleet::start(&options.url, lease, options.at_once, MEMBERS)?;
     let mut show = Show::new();
     show.watch(&fleet, Duration::from_secs(1));
     for what in ["is killed", "is frozen", "is cut off", "resigns"] {
@@ -83,7 +86,9 @@ fn main() -> anyhow::Result<()> {
     fleet.wait_for_leader()?;
     show.watch(&fleet, lease);
     let tally = fleet.end();
-    tally.print(&mut client).context("the tally")
+    tally
+        .print(&mut client, options.at_once)
+        .context("the tally")
 }
 
 /// Shows who leads: as a table that changes on a terminal, else only what happens.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use comfy_table::Table;
-use pglock::election::{Election, Term};
+use pglock::election::{self, Election, Term};
 use postgres::{Client, NoTls};
 
 use crate::fleet::Fleet;
@@ -17,17 +17,44 @@ pub fn measure(url: &str, lease: Duration) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.set_header(["from … to the next leader", "p50", "p99", "max"]);
     table.add_row(row("resigned", resignations(url, lease)?));
-    table.add_row(row(
-        "killed (SIGKILL)",
-        deaths(url, lease, |fleet, leader| fleet.members[leader].kill())?,
-    ));
-    let cut_off = deaths(url, lease, |fleet, leader| {
-        fleet.members[leader].network.freeze(true);
-        Ok(())
-    });
-    table.add_row(row("cut off (at most a lease)", cut_off?));
-    println!("{table}");
+    let faults: [(&str, bool, Fault); 6] = [
+        ("killed (SIGKILL)", false, kill),
+        ("session ended (pg_terminate_backend)", false, terminate),
+        ("cut off", false, cut_off),
+        ("frozen (SIGSTOP)", false, stop),
+        ("killed, at_once", true, kill),
+        ("session ended, at_once", true, terminate),
+    ];
+    for (what, at_once, fault) in faults {
+        table.add_row(row(what, changes(url, lease, at_once, fault)?));
+    }
+    println!("with a lease of {lease:?}:\n{table}");
     idle(url)
+}
+
+/// What happens to a leader.
+type Fault = fn(&mut Fleet, usize, &mut Client) -> anyhow::Result<()>;
+
+fn kill(fleet: &mut Fleet, leader: usize, _: &mut Client) -> anyhow::Result<()> {
+    fleet.members[leader].kill()
+}
+
+fn stop(fleet: &mut Fleet, leader: usize, _: &mut Client) -> anyhow::Result<()> {
+    fleet.members[leader].signal("STOP")
+}
+
+fn cut_off(fleet: &mut Fleet, leader: usize, _: &mut Client) -> anyhow::Result<()> {
+    fleet.members[leader].network.freeze(true);
+    Ok(())
+}
+
+fn terminate(_: &mut Fleet, _: usize, client: &mut Client) -> anyhow::Result<()> {
+    let leader = election::leader(client, ELECTION)?;
+    client.execute(
+        "SELECT pg_terminate_backend($1)",
+        &[&leader.and_then(|leader| leader.pid)],
+    )?;
+    Ok(())
 }
 
 fn election(url: &str, name: &str) -> Election {
@@ -54,19 +81,21 @@ fn resignations(url: &str, lease: Duration) -> anyhow::Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// From the death of a process to the first line of the next leader.
-fn deaths(
+/// From what happens to a leader to the first line of the next one.
+fn changes(
     url: &str,
     lease: Duration,
-    mut fault: impl FnMut(&mut Fleet, usize) -> anyhow::Result<()>,
+    at_once: bool,
+    fault: Fault,
 ) -> anyhow::Result<Vec<Duration>> {
-    Client::connect(url, NoTls)?.batch_execute(crate::TABLE)?;
-    let mut fleet = Fleet::start(url, lease, 2)?;
+    let mut client = Client::connect(url, NoTls)?;
+    client.batch_execute(crate::TABLE)?;
+    let mut fleet = Fleet::start(url, lease, at_once, 2)?;
     let mut took = Vec::new();
     for _ in 0..CHANGES / 2 {
         let leader = fleet.wait_for_leader()?;
-        thread::sleep(Duration::from_millis(1_500));
-        fault(&mut fleet, leader)?;
+        thread::sleep(Duration::from_millis(500)); // until the other waits, and knows who leads
+        fault(&mut fleet, leader, &mut client)?;
         let since = Instant::now();
         fleet.wait_for_another(leader, || ())?;
         took.push(since.elapsed());
@@ -94,7 +123,9 @@ fn idle(url: &str) -> anyhow::Result<()> {
     let mut terms = Vec::new();
     let start = Instant::now();
     for number in 0..LEADERS {
-        terms.push(election(url, &format!("{ELECTION}-{number}")).campaign()?);
+        // Else each would wait for half a lease.
+        let election = election(url, &format!("{ELECTION}-{number}")).at_once();
+        terms.push(election.campaign()?);
     }
     let elected = start.elapsed() / u32::try_from(LEADERS)?;
     let (before, start) = (cpu_ticks()?, Instant::now());

@@ -14,7 +14,7 @@ pub const ELECTION: &str = "example-leader";
 /// Set when the process is asked to resign.
 static RESIGN: AtomicBool = AtomicBool::new(false);
 
-pub fn run(url: &str, lease: Duration, number: usize) -> anyhow::Result<()> {
+pub fn run(url: &str, lease: Duration, at_once: bool, number: usize) -> anyhow::Result<()> {
     thread::spawn(|| {
         for line in stdin().lock().lines() {
             if line.is_ok_and(|line| line == "resign") {
@@ -31,6 +31,11 @@ pub fn run(url: &str, lease: Duration, number: usize) -> anyhow::Result<()> {
         ELECTION,
     )
     .lease(lease);
+    let election = if at_once {
+        election.at_once()
+    } else {
+        election
+    };
     loop {
         let served = election.run(|term| serve(term, url, number));
         match served {

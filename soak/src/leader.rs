@@ -32,7 +32,7 @@ pub fn start(
             move || config.connect(NoTls)
         };
         let election = Election::new(connect, election(run))
-            .lease(Duration::from_secs(1))
+            .lease(Duration::from_secs(2))
             .stop_on(&stop);
         while !stop.is_stopped() {
             let outcome = match election.campaign() {

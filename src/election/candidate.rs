@@ -1,289 +1,255 @@
-//! From a connection to a term: waits for the lock, for earlier terms to end, and for their
-//! transactions.
+//! From a connection to a term and its end: sends what the candidacy asks for, and leaves the connection as
+//! it was.
 
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::keys::{Keys, random_number};
-use super::lease::{Lease, Moment, TermClock};
-use super::office::{Elected, Office};
-use super::predecessor::{Caution, GRACE, Newcomer, Role, Sight, Verdict};
-use super::settings::{Settings, Unfit};
+use super::Election;
+use super::candidacy::{Answer, Ask, Candidacy};
+use super::keeper::Outcome;
+use super::keys::random_number;
+use super::lease::{Lease, Moment};
+use super::line::{self, SLICE};
+use super::office::Office;
 use super::token::Token;
-use super::{keeper, look};
-use crate::driver::{Session, SessionHandle};
+use crate::driver::{BoxError, Failure, Session, insist};
 use crate::error::Error;
-use crate::failure::Failure;
 use crate::guard::LockGuard;
+use crate::key::Key;
 use crate::lock::Lock;
-use crate::request::LockInfo;
+use crate::request::Scope;
 use crate::sql::election as sql;
 
-/// How long one message waits for the lock. Less than the server's `deadlock_timeout`, and so short
-/// that no waiter's snapshot gets old.
-const SLICE: Duration = Duration::from_millis(800);
+/// How soon a head looks again at a holder without a number, the first time.
+const SOON: Duration = Duration::from_millis(50);
 
-/// The same while the holder's term is about to begin: only a holder that was seen in its term can
-/// be known to have left it.
-const SHORT_SLICE: Duration = Duration::from_millis(100);
-
-/// What a candidate wants.
-#[derive(Debug, Clone)]
-pub(super) struct Candidate {
-    pub(super) info: LockInfo,
-    pub(super) keys: Keys,
-    pub(super) lease: Lease,
-    pub(super) strict: bool,
-    /// It does not wait for anybody.
-    pub(super) tries: bool,
-}
-
-/// What a candidate remembers when its connection is lost.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    pub(super) saw_a_holder: bool,
-    /// A later error does not come from the settings.
-    pub(super) settings_accepted: bool,
-}
-
-/// How a candidacy ends.
+/// A candidate in an election, and its office.
 #[derive(Debug)]
-pub(super) enum End {
-    /// A term began, and is over.
-    Served,
-    /// Somebody else leads, or may still.
-    Busy,
+pub(super) struct Candidate {
+    pub(super) election: Election,
+    pub(super) lease: Lease,
+    /// It does not wait for another leader.
+    pub(super) tries: bool,
+    pub(super) office: Office,
 }
 
-/// A candidate on its connection, with the lock or before it has the lock.
-struct Stand<'c> {
-    candidate: &'c Candidate,
-    office: &'c Office,
-    settings: &'c mut Settings,
+/// A term that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elected {
+    pub(super) lease: Lease,
+    pub(super) token: Token,
+    pub(super) number: i32,
 }
+
+/// Why a candidacy ends.
+pub(super) enum Trouble {
+    /// A message failed: what the session holds is not known.
+    Failure(Failure),
+    /// Between two messages.
+    Error(Error),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// A candidate on its connection, and what it changes there.
+pub(super) struct Stand<'c, S> {
+    pub(super) candidate: &'c Candidate,
+    pub(super) session: &'c mut S,
+    /// What the session holds, and how it is let go.
+    pub(super) held: Vec<(Key, &'static str)>,
+    pub(super) lease: Lease,
+    pub(super) number: i32,
+}
+
+pub(super) const EXCLUSIVE: &str = "pg_advisory_unlock";
+const SHARED: &str = "pg_advisory_unlock_shared";
 
 impl Candidate {
-    /// Stands for election on a connection, and serves the term. The connection is left as it was.
+    /// Stands for election on a connection, and serves the term. Returns whether there was one. The connection is
+    /// left as it was, or its session is ended.
     pub(super) fn stand<S: Session>(
         &self,
         session: &mut S,
-        office: &Office,
-        memory: &mut Memory,
-    ) -> Result<End, Error> {
-        let applied = Settings::apply(session, &self.keys, self.lease);
-        let mut settings = applied.map_err(|unfit| match unfit {
-            Unfit::Lease(lease) => Error::Lease {
-                lock: self.info.clone(),
-                lease,
-            },
-            Unfit::Failure(failure) => self.error(failure),
-        })?;
+        news: &Sender<Outcome>,
+    ) -> Result<bool, Error> {
+        let member = Lock::new(session, &self.election.keys.member).shared();
+        let member = member.scope(Scope::Session).timeout(Duration::ZERO);
+        let mut member = member.name_holders(false);
+        let mut member = member.acquire()?;
         let mut stand = Stand {
             candidate: self,
-            office,
-            settings: &mut settings,
+            session: &mut *member,
+            held: Vec::new(),
+            lease: self.lease,
+            number: random_number(),
         };
-        let ended = stand.wait_for_the_lock(session, memory);
-        if !session.is_broken() {
-            let _ = settings.restore(session, &self.keys);
-        }
-        ended
+        let ended = stand.stand(news);
+        stand.leave(!matches!(ended, Err(Trouble::Failure(_))));
+        let _ = LockGuard::release(member);
+        ended.map_err(|trouble| match trouble {
+            Trouble::Failure(failure) => self.failed(failure),
+            Trouble::Error(error) => error,
+        })
     }
 
-    pub(super) fn error(&self, failure: Failure) -> Error {
-        Error::acquire(self.info.clone(), None, failure)
+    pub(super) fn failed(&self, failure: Failure) -> Error {
+        Error::acquire(self.election.info.clone(), None, failure)
     }
 
-    pub(super) fn stopped(&self) -> Error {
-        Error::Stopped {
-            lock: self.info.clone(),
-        }
+    pub(super) fn no_connection(&self, source: BoxError) -> Error {
+        let lock = self.election.info.clone();
+        Error::Checkout { lock, source }
+    }
+
+    /// Adds to what is known of silences, and returns the longest.
+    fn know(&self, silence: Duration) -> Duration {
+        let millis = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+        let before = self.election.known.fetch_max(millis, Ordering::SeqCst);
+        Duration::from_millis(before.max(millis))
     }
 }
 
-impl Stand<'_> {
-    fn wait_for_the_lock<S: Session>(
-        &mut self,
-        session: &mut S,
-        memory: &mut Memory,
-    ) -> Result<End, Error> {
-        let mut sight = None;
-        let mut timeout = Duration::ZERO;
+impl<S: Session> Stand<'_, S> {
+    fn stand(&mut self, news: &Sender<Outcome>) -> Result<bool, Trouble> {
+        self.join()?;
+        let Candidate {
+            election, tries, ..
+        } = self.candidate;
+        let keys = &election.keys;
+        let own = self.lease.silence();
+        let (known, now) = (self.candidate.know(own), Moment::now());
+        let mut candidacy = Candidacy::new(election.at_once, own, known, now);
+        let [slice, mut soon] =
+            [SLICE, SOON].map(|slice| if *tries { Duration::ZERO } else { slice });
         loop {
-            self.go_on()?;
-            let mut lock = Lock::new(&mut *session, &self.candidate.keys.lock)
-                .timeout(timeout)
-                .name_holders(false);
-            match lock.acquire() {
-                Ok(guard) => {
-                    memory.settings_accepted = true;
-                    return self.have_the_lock(guard, sight, memory);
-                }
-                Err(Error::Timeout { .. } | Error::Canceled { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            drop(lock);
-            memory.settings_accepted = true;
-            memory.saw_a_holder = true;
-            if self.candidate.tries {
-                return Ok(End::Busy);
-            }
-            let seen = look::at_holder(session, &self.candidate.keys);
-            sight = seen
-                .map_err(|failure| self.candidate.error(failure))?
-                .or(sight);
-            timeout = match sight.as_ref().map(|sight| sight.role) {
-                Some(Role::Candidate { .. }) => SHORT_SLICE,
-                _ => SLICE,
-            };
-        }
-    }
-
-    fn have_the_lock<H: SessionHandle>(
-        &mut self,
-        mut guard: LockGuard<H>,
-        sight: Option<Sight>,
-        memory: &mut Memory,
-    ) -> Result<End, Error> {
-        let elected = Moment::now();
-        let session = &mut *guard;
-        let doubt = self.doubt(session, sight, elected, memory.saw_a_holder)?;
-        memory.saw_a_holder = true; // until the doubt is over
-        if self.candidate.tries && doubt > GRACE {
-            return Ok(End::Busy);
-        }
-        self.wait_until_surely_over(session, elected, doubt)?;
-        if !self.take_office(session)? {
-            return Ok(End::Busy);
-        }
-        if !self.begin(session)? {
-            self.go_on()?;
-            let source = "the server took longer than the lease to answer".into();
-            return Err(self.candidate.error(Failure::Lost(source)));
-        }
-        let question = sql::question(&self.candidate.info);
-        keeper::keep(session, self.office, &question);
-        if let Err(error) = LockGuard::release(guard) {
-            self.office.lose(error.into());
-        }
-        Ok(End::Served)
-    }
-
-    /// For how long an earlier term may still be on.
-    fn doubt<S: Session>(
-        &self,
-        session: &mut S,
-        sight: Option<Sight>,
-        elected: Moment,
-        saw_a_holder: bool,
-    ) -> Result<Duration, Error> {
-        let failed = |failure| self.candidate.error(failure);
-        let caution = Caution {
-            lease: self.settings.lease().length(),
-            strict: self.candidate.strict,
-        };
-        let Some(sight) = sight else {
-            let restarted = look::at_server(session).map_err(failed)?;
-            let newcomer = Newcomer {
-                saw_a_holder,
-                restarted,
-            };
-            return Ok(newcomer.wait(caution));
-        };
-        loop {
-            let fate = look::at_fate(session, &sight).map_err(failed)?;
-            let late = Moment::now().surely_since(elected) > GRACE;
-            let verdict = match sight.verdict(&fate, elected) {
-                None if late => Verdict::Unknown,
-                None => {
-                    self.pause(Duration::from_millis(1))?;
+            self.rest(Duration::ZERO)?;
+            let ask = candidacy.next(Moment::now());
+            let answer = match ask {
+                Ask::Rest(time) => {
+                    self.rest(time)?;
                     continue;
                 }
-                Some(verdict) => verdict,
+                Ask::Begin => return self.serve(&candidacy, news),
+                Ask::Head => self.wait(&keys.head, slice)?,
+                Ask::Key if candidacy.listens() => self.wait(&keys.lock, slice)?,
+                Ask::Key => {
+                    soon = slice.min(soon * 2);
+                    self.wait(&keys.lock, soon)?
+                }
+                Ask::Look => self.look()?,
+                Ask::Enter(seen) => self.enter(seen)?,
+                Ask::Hold => self.send(&sql::question(&keys.lock))?,
             };
-            return Ok(sight.wait(verdict, caution));
-        }
-    }
-
-    /// Waits, and asks the server meanwhile, so that it does not end this session.
-    fn wait_until_surely_over<S: Session>(
-        &self,
-        session: &mut S,
-        elected: Moment,
-        doubt: Duration,
-    ) -> Result<(), Error> {
-        let question = sql::question(&self.candidate.info);
-        loop {
-            let left = doubt.saturating_sub(Moment::now().surely_since(elected));
-            if left.is_zero() {
-                return Ok(());
+            if *tries && answer == Answer::No && matches!(ask, Ask::Head | Ask::Key) {
+                return Ok(false);
             }
-            self.pause(left.min(SLICE / 4))?;
-            let asked = keeper::ask(session, &question);
-            asked.map_err(|failure| self.candidate.error(failure))?;
+            candidacy.hear(answer, Moment::now());
         }
     }
 
-    /// Takes the term's own lock, and waits for the fenced transactions of earlier terms: first
-    /// until no session holds an earlier term's lock, so that no more can begin, then for those
-    /// that have begun.
-    fn take_office<S: Session>(&mut self, session: &mut S) -> Result<bool, Error> {
-        let keys = &self.candidate.keys;
-        let failed = |failure| self.candidate.error(failure);
-        while self.settings.number.is_none() {
-            let number = random_number();
-            let taken = session.query(&sql::try_lock(&keys.term(number)));
-            if taken.map_err(failed)? == ["true"] {
-                self.settings.number = Some(number);
+    /// Joins the line, if all that stand in it have the same silence. It is no longer than the server's own.
+    fn join(&mut self) -> Result<(), Trouble> {
+        let (keys, lock) = (&self.candidate.election.keys, || {
+            self.candidate.election.info.clone()
+        });
+        let limit = self
+            .query(&sql::note())?
+            .and_then(|limit| limit.parse().ok());
+        let limit = limit
+            .filter(|limit| *limit > 0)
+            .map_or(Duration::MAX, Duration::from_millis);
+        let silence = limit.min(self.lease.silence());
+        self.lease = Lease::of_silence(silence).ok_or_else(|| {
+            let (lock, lease) = (lock(), silence * 2);
+            Trouble::Error(Error::Lease { lock, lease })
+        })?;
+        let mark = keys.mark(silence);
+        self.send(&sql::join(silence, &mark))?;
+        self.held.push((mark, SHARED));
+        let [longest, shortest] = line::look(self.session, keys)?.silences;
+        self.candidate.know(longest);
+        let other = if longest > silence { longest } else { shortest };
+        match other == silence {
+            true => Ok(()),
+            false => Err(Trouble::Error(Error::OtherLease {
+                lock: lock(),
+                lease: silence * 2,
+                other: other * 2,
+            })),
+        }
+    }
+
+    pub(super) fn send(&mut self, message: &str) -> Result<Answer, Failure> {
+        self.session.send(message)?;
+        self.candidate.office.heard();
+        Ok(Answer::Yes)
+    }
+
+    pub(super) fn query(&mut self, query: &str) -> Result<Option<String>, Failure> {
+        let mut lines = self.session.query(query)?;
+        self.candidate.office.heard();
+        Ok(lines.pop())
+    }
+
+    pub(super) fn wait(&mut self, key: &Key, slice: Duration) -> Result<Answer, Failure> {
+        let had = line::wait(self.session, key, slice)?;
+        self.candidate.office.heard();
+        if had {
+            self.held.push((key.clone(), EXCLUSIVE));
+        }
+        Ok(Answer::of(had))
+    }
+
+    fn look(&mut self) -> Result<Answer, Failure> {
+        let seen = line::look(self.session, &self.candidate.election.keys)?;
+        if let Some(number) = seen.number {
+            let ear = self.candidate.election.keys.ear(number);
+            if self.query(&sql::listen(&ear))?.as_deref() == Some("true") {
+                self.held.push((ear, SHARED));
             }
         }
-        let others = sql::others_in_office(keys.class);
-        while !session.query(&others).map_err(failed)?.is_empty() {
-            self.pause(Duration::from_millis(1))?;
-        }
-        loop {
-            let mut fence = Lock::new(&mut *session, &keys.fence).timeout(SLICE);
-            match fence.try_run(|_| Ok::<_, Error>(())) {
-                Ok(Some(())) => return Ok(true),
-                Ok(None) if self.candidate.tries => return Ok(false),
-                Ok(None) | Err(Error::Canceled { .. }) => self.go_on()?,
-                Err(error) => return Err(error),
+        let known = self.candidate.know(seen.silences[0]);
+        Ok(Answer::Seen(seen.number, known))
+    }
+
+    fn enter(&mut self, seen: Option<i32>) -> Result<Answer, Failure> {
+        let keys = &self.candidate.election.keys;
+        let (term, sign) = (keys.term(self.number), keys.sign(self.number));
+        let seen = seen.map(|seen| (keys.sign(seen), keys.ear(seen)));
+        let enter = sql::enter(seen.as_ref(), &keys.head, &term, &sign);
+        let line = self.query(&enter)?.unwrap_or_default();
+        let ear = seen.map(|(_, ear)| ear);
+        self.held
+            .retain(|(held, _)| *held != keys.head && Some(held) != ear.as_ref());
+        match line.split_once(' ') {
+            Some((signed, "t")) => {
+                self.held.push((term, SHARED));
+                Ok(Answer::of(signed == "t"))
             }
+            _ => Err(Failure::Lost("the number of the term is taken".into())),
         }
     }
 
-    /// Begins the term. Returns `false` if nobody wants it any more, or if it is already over.
-    fn begin<S: Session>(&self, session: &mut S) -> Result<bool, Error> {
-        let lease = self.settings.lease();
-        let asked = Moment::now();
-        let lines = session.query(sql::TOKEN);
-        let lines = lines.map_err(|failure| self.candidate.error(failure))?;
-        let token = lines.first().and_then(|line| Token::read(line));
-        let (Some(token), Some(number)) = (token, self.settings.number) else {
-            let source = format!("expected a transaction and a WAL file, got {lines:?}").into();
-            return Err(Error::Database {
-                lock: self.candidate.info.clone(),
-                source,
-            });
-        };
-        let elected = Elected {
-            lease,
-            token,
-            number,
-        };
-        Ok(self.office.begin(TermClock::start(lease, asked), elected))
-    }
-
-    fn pause(&self, time: Duration) -> Result<(), Error> {
-        match self.office.rest(time) {
-            true => Err(self.candidate.stopped()),
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Trouble> {
+        let lock = self.candidate.election.info.clone();
+        match self.candidate.office.rest(time) {
+            true => Err(Trouble::Error(Error::Stopped { lock })),
             false => Ok(()),
         }
     }
 
-    fn go_on(&self) -> Result<(), Error> {
-        match self.office.is_stopped() || self.office.is_left() {
-            true => Err(self.candidate.stopped()),
-            false => Ok(()),
+    /// Leaves the connection as it was: it may belong to a pool. If that does not work, or if it is not known
+    /// what the session holds, ends the session.
+    fn leave(self, is_known: bool) {
+        let (leave, session) = (sql::leave(self.held.iter().rev()), self.session);
+        let left = is_known && (self.held.is_empty() || insist(|| session.send(&leave)).is_ok());
+        if !left && !session.is_broken() {
+            session.terminate();
         }
     }
 }

@@ -21,6 +21,11 @@ impl Term {
     /// ([`idle_in_transaction_session_timeout`], set for it alone), so that a lost host does not keep
     /// its successor out.
     ///
+    /// In a transaction of the caller's, that transaction must be READ COMMITTED: else it could read what it
+    /// saw before the term began. Behind a savepoint of the caller's the fence lasts as long as the savepoint: a
+    /// rollback to it lets the fence go, and what the transaction does then is not fenced. So call this once more
+    /// after it, or outside the savepoint.
+    ///
     /// The connection must lead to the election's database; in any other, the term seems to be
     /// over.
     ///
@@ -28,7 +33,8 @@ impl Term {
     ///
     /// [`Error::TermOver`]: the term was over, at the beginning or before the COMMIT, and nothing
     /// was done. [`Error::NotCommitted`] and [`Error::ConnectionLost`] as in
-    /// [`with_transaction_lock`](crate::with_transaction_lock). The body's own error is returned as
+    /// [`with_transaction_lock`](crate::with_transaction_lock). [`Error::StaleSnapshot`]: the caller's transaction
+    /// is REPEATABLE READ or SERIALIZABLE. The body's own error is returned as
     /// it is; its work is rolled back.
     ///
     /// [`idle_in_transaction_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
@@ -41,11 +47,11 @@ impl Term {
         B: LockBackend + ?Sized,
         E: From<Error>,
     {
-        if self.office.has_lapsed() {
+        if self.candidate().office.has_lapsed() {
             return Err(self.over().into());
         }
         let mut handle = backend.session().map_err(|source| Error::Checkout {
-            lock: self.info.clone(),
+            lock: self.lock().clone(),
             source,
         })?;
         self.fence(&mut *handle, body)?
@@ -57,8 +63,8 @@ impl Term {
         body: impl FnOnce(&mut S::Transaction<'_>) -> Result<T, E>,
     ) -> Result<Result<T, E>, Error> {
         let fence = Fence {
-            lock: self.keys.fence.clone(),
-            term: self.keys.term(self.elected.number),
+            lock: self.candidate().election.keys.fence.clone(),
+            term: self.candidate().election.keys.term(self.elected.number),
             idle: self.elected.lease.length(),
         };
         if session.in_transaction() {
@@ -86,7 +92,7 @@ impl Term {
                 }
             }
             let result = body(transaction).map_err(Some);
-            let result = result.and_then(|value| match self.office.has_lapsed() {
+            let result = result.and_then(|value| match self.candidate().office.has_lapsed() {
                 true => Err(None),
                 false => Ok(value),
             });
@@ -103,7 +109,7 @@ impl Term {
         let result = result.map_err(|failure| self.refused(failure))?;
         Ok(match (result, committed) {
             (Ok(value), Ok(())) => Ok(value),
-            (Ok(_), Err(failure)) => Err(Error::commit(self.info.clone(), failure).into()),
+            (Ok(_), Err(failure)) => Err(Error::commit(self.lock().clone(), failure).into()),
             (Err(Some(error)), _) => Err(error),
             (Err(None), _) => Err(self.over().into()),
         })
@@ -112,13 +118,13 @@ impl Term {
     fn refused(&self, failure: Failure) -> Error {
         match failure {
             Failure::Refused(Refusal::NotHeld) => self.over(),
-            failure => Error::acquire(self.info.clone(), None, failure),
+            failure => Error::acquire(self.lock().clone(), None, failure),
         }
     }
 
     fn over(&self) -> Error {
         Error::TermOver {
-            lock: self.info.clone(),
+            lock: self.lock().clone(),
         }
     }
 }

@@ -1,132 +1,130 @@
-//! The thread behind a term: it campaigns, and then keeps the connection.
+//! The thread behind a candidacy and its term.
 
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::panic::resume_unwind;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, End, Memory};
-use super::lease::Moment;
-use super::office::{Duty, Office};
-use crate::driver::{LockBackend, Refusal, Session};
+use super::candidate::{Candidate, Elected};
+use super::office::LOOK;
+use crate::driver::{BoxError, Failure, LockBackend};
 use crate::error::Error;
-use crate::failure::{BoxError, Failure};
 
-/// The first and the longest pause before another attempt to connect.
-const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
+pub(super) type Outcome = Result<Option<Elected>, Error>;
 
-/// Campaigns, and serves the term.
+/// What the thread runs.
+pub(super) type Run = dyn Fn(&Candidate, &Sender<Outcome>) + Send + Sync;
+
+/// How long a stopped campaign waits for a server that does not answer.
+const STOPPED: Duration = Duration::from_secs(2);
+
+pub(super) struct Keeper {
+    pub(super) candidate: Arc<Candidate>,
+    /// Gives the outcome, and is closed when the thread has left its connection.
+    news: Mutex<Receiver<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Connects, stands for election, and serves the term.
 pub(super) fn run<C, E>(
     connect: &(impl Fn() -> Result<C, E> + ?Sized),
     candidate: &Candidate,
-    office: &Arc<Office>,
+    news: &Sender<Outcome>,
 ) where
     C: LockBackend,
     E: Into<BoxError>,
 {
-    let _finish = Finish(office);
-    let mut memory = Memory::default();
-    let mut pause = PAUSES[0];
-    loop {
-        let outcome = match attempt(connect, candidate, office, &mut memory) {
-            Ok(End::Served) => return,
-            Ok(End::Busy) => Ok(None),
-            Err(error) if memory.settings_accepted && !candidate.tries && is_transient(&error) => {
-                if !matches!(error, Error::Checkout { .. }) {
-                    pause = PAUSES[0];
-                }
-                if !office.rest(pause) {
-                    pause = PAUSES[1].min(pause * 2);
-                    continue;
-                }
-                Err(candidate.stopped())
-            }
-            Err(error) => Err(error),
-        };
-        return office.report(outcome);
-    }
-}
-
-fn attempt<C, E>(
-    connect: &(impl Fn() -> Result<C, E> + ?Sized),
-    candidate: &Candidate,
-    office: &Office,
-    memory: &mut Memory,
-) -> Result<End, Error>
-where
-    C: LockBackend,
-    E: Into<BoxError>,
-{
-    let no_connection = |source| Error::Checkout {
-        lock: candidate.info.clone(),
-        source,
+    let stand = || {
+        let no_connection = |error| candidate.no_connection(error);
+        let mut backend = connect().map_err(|error| no_connection(error.into()))?;
+        let mut handle = backend.session().map_err(no_connection)?;
+        candidate.office.heard();
+        candidate.stand(&mut *handle, news)
     };
-    let mut backend = connect().map_err(|error| no_connection(error.into()))?;
-    let mut handle = backend.session().map_err(no_connection)?;
-    candidate.stand(&mut *handle, office, memory)
+    let outcome = match stand() {
+        Ok(true) => return, // it was elected
+        Ok(false) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let _ = news.send(outcome);
 }
 
-/// Whether another connection may do better.
-fn is_transient(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Checkout { .. }
-            | Error::ConnectionLost { .. }
-            | Error::LockLost { .. }
-            | Error::InRecovery { .. }
-            | Error::Canceled { .. }
-    )
-}
+impl Keeper {
+    pub(super) fn start(candidate: Candidate) -> Result<Self, Error> {
+        let candidate = Arc::new(candidate);
+        let (sender, news) = mpsc::channel();
+        let thread = thread::Builder::new().name("pglock election".to_owned());
+        let thread = thread.spawn({
+            let candidate = Arc::clone(&candidate);
+            move || (candidate.election.run)(&candidate, &sender)
+        });
+        let thread = thread.map_err(|error| candidate.no_connection(error.into()))?;
+        Ok(Self {
+            candidate,
+            news: Mutex::new(news),
+            thread: Some(thread),
+        })
+    }
 
-/// Serves a term until it is left or lost. The caller releases the lock.
-pub(super) fn keep<S: Session>(session: &mut S, office: &Office, question: &str) {
-    loop {
-        match office.next_duty() {
-            Duty::Leave => return,
-            Duty::GiveUp => {
-                return office.lose("the server did not answer within the lease".into());
-            }
-            Duty::Look => {
-                if let Some(reason) = session.hung_up() {
-                    return office.lose(reason);
+    /// Waits for the outcome, unless the server is silent for so long (or the campaign was stopped, and the server
+    /// has been silent for a while): then the thread is left to itself. A panic of the thread comes out here.
+    pub(super) fn outcome(&mut self, patience: Duration) -> Outcome {
+        loop {
+            let news = self.news().recv_timeout(LOOK);
+            let office = &self.candidate.office;
+            let patience = match office.is_stopped() {
+                true => STOPPED.min(patience),
+                false => patience,
+            };
+            match news {
+                Ok(Ok(Some(elected))) => return Ok(Some(elected)),
+                Ok(outcome) => {
+                    self.finish(patience);
+                    return outcome;
                 }
+                Err(RecvTimeoutError::Timeout) if office.silent() <= patience => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let source = "nothing has come from the server for a lease".into();
+                    return Err(self.candidate.failed(Failure::Lost(source)));
+                }
+                Err(RecvTimeoutError::Disconnected) => match self.join() {
+                    Some(Err(panic)) => resume_unwind(panic),
+                    _ => return Ok(None),
+                },
             }
-            Duty::Ask => {
-                let asked = Moment::now();
-                match ask(session, question) {
-                    Ok(()) => office.answered(asked),
-                    Err(failure) if failure.is_canceled() => {} // not the session's end
-                    Err(failure) => return office.lose(reason(failure)),
+        }
+    }
+
+    /// Waits until the thread has left its connection. Returns `false` if it has not in that time.
+    pub(super) fn finish(&mut self, patience: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            let left = patience.saturating_sub(start.elapsed());
+            match self.news().recv_timeout(left) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.join();
+                    return true;
                 }
             }
         }
     }
-}
 
-/// Whether the session still holds the lock.
-pub(super) fn ask<S: Session>(session: &mut S, question: &str) -> Result<(), Failure> {
-    match session
-        .query(question)?
-        .first()
-        .is_some_and(|held| held == "true")
-    {
-        true => Ok(()),
-        false => Err(Failure::Refused(Refusal::NotHeld)),
+    fn news(&mut self) -> &mut Receiver<Outcome> {
+        self.news.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&mut self) -> Option<thread::Result<()>> {
+        self.thread.take().map(JoinHandle::join)
     }
 }
 
-fn reason(failure: Failure) -> BoxError {
-    let text = "the session no longer holds the lock";
-    failure.into_source().unwrap_or_else(|| text.into())
-}
-
-/// Reports, however the thread ends, that it has released its connection.
-struct Finish<'o>(&'o Arc<Office>);
-
-impl Drop for Finish<'_> {
+/// The thread ends as soon as it notices, which may be long after.
+impl Drop for Keeper {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.lose("the thread of the election panicked".into());
-        }
-        self.0.finish();
+        self.candidate.office.leave();
     }
 }

@@ -2,26 +2,30 @@
 //! crate's contract: every version must contend for the same ones.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
-use super::lease::Lease;
 use crate::key::Key;
 
 /// Seeds the hash of an election's name, so that it shares no lock with a section of that name.
-const ELECTIONS: &str = "pglock.election";
-const FENCES: &str = "pglock.fence";
-const TERMS: &str = "pglock.term";
+pub(crate) const ELECTIONS: &str = "pglock.election";
 
 /// The locks of an election.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     /// Its holder leads, or is about to.
     pub(super) lock: Key,
+    /// Every session of the election holds it shared. The pairs count only beside it, since two elections
+    /// can have the same class.
+    pub(super) member: Key,
+    /// Who holds it may wait for the lock.
+    pub(super) head: Key,
     /// Fenced transactions hold it shared. A successor takes it once, exclusively, before its term.
     pub(super) fence: Key,
-    /// The first number of the pairs that the election's sessions hold. The second is positive for
-    /// a term, and held exclusively. It is negative for a candidate or leader: its lease in
-    /// milliseconds, held shared.
+    /// The first number of the pairs that the election's sessions hold. The second is positive for a term:
+    /// held shared from the grant, and exclusively while it is on. It is negative for a candidate or leader:
+    /// its silence in milliseconds, held shared.
     pub(super) class: i32,
+    id: String,
 }
 
 impl Keys {
@@ -29,11 +33,13 @@ impl Keys {
         let lock = Key::namespaced(ELECTIONS, name.to_owned());
         let (classid, objid, objsubid) = lock.pg_locks();
         let id = format!("{classid}:{objid}:{objsubid}");
-        let class = Key::namespaced(TERMS, id.clone()).pg_locks().0;
         Self {
+            member: Key::namespaced("pglock.candidate", name.to_owned()).shown_as(&lock),
+            head: Key::namespaced("pglock.head", id.clone()),
+            fence: Key::namespaced("pglock.fence", id.clone()),
+            class: Key::namespaced("pglock.term", id.clone()).pg_locks().0 as i32,
+            id,
             lock,
-            fence: Key::namespaced(FENCES, id),
-            class: class as i32,
         }
     }
 
@@ -42,9 +48,20 @@ impl Keys {
         (self.class, number).into()
     }
 
-    /// The lock that says what a session's lease is.
-    pub(super) fn mark(&self, lease: Lease) -> Key {
-        (self.class, -lease.millis()).into()
+    /// Held by the leader of that term, exclusively, once it has resigned.
+    pub(super) fn sign(&self, number: i32) -> Key {
+        Key::namespaced("pglock.sign", format!("{}:{number}", self.id))
+    }
+
+    /// Held shared by the head that will look for that sign.
+    pub(super) fn ear(&self, number: i32) -> Key {
+        Key::namespaced("pglock.ear", format!("{}:{number}", self.id))
+    }
+
+    /// The lock that says what a session's silence is.
+    pub(super) fn mark(&self, silence: Duration) -> Key {
+        let millis = i32::try_from(silence.as_millis()).unwrap_or(i32::MAX);
+        (self.class, -millis).into()
     }
 }
 
@@ -67,8 +84,17 @@ mod tests {
         assert!(vectors.len() > 3);
         for (name, locks) in vectors {
             let keys = Keys::of(name);
-            assert_eq!(keys.lock.as_i64(), locks["lock"].as_i64(), "{name}");
-            assert_eq!(keys.fence.as_i64(), locks["fence"].as_i64(), "{name}");
+            let derived = [
+                (&keys.lock, "lock"),
+                (&keys.member, "member"),
+                (&keys.head, "head"),
+                (&keys.fence, "fence"),
+                (&keys.sign(1), "sign of 1"),
+                (&keys.ear(1), "ear of 1"),
+            ];
+            for (key, what) in derived {
+                assert_eq!(key.as_i64(), locks[what].as_i64(), "{what} of {name}");
+            }
             assert_eq!(Some(i64::from(keys.class)), locks["class"].as_i64());
             assert_ne!(keys.lock, Key::from(name.as_str()));
         }

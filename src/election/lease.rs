@@ -35,42 +35,50 @@ impl Moment {
     }
 }
 
-/// How long the server waits to hear from the leader before it ends the leader's session.
+/// How long a leader can keep others out after its last sign of life. Half of it is the silence: how long the
+/// server waits to hear from a session before it ends it, and how long a successor waits without a sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lease(Duration);
+pub(super) struct Lease {
+    silence: Duration,
+}
 
 impl Lease {
     pub(super) const DEFAULT: Duration = Duration::from_secs(10);
-    const SHORTEST: Duration = Duration::from_secs(1);
+    pub(super) const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
     /// As long as the server can count.
-    const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+    const LONGEST_SILENCE: Duration = Duration::from_millis(i32::MAX as u64);
 
-    /// In whole milliseconds, as the server counts. `None`: too short or too long.
+    /// `None`: too short or too long.
     pub(super) fn new(length: Duration) -> Option<Self> {
-        if !(Self::SHORTEST..=Self::LONGEST).contains(&length) {
+        Self::of_silence(length / 2)
+    }
+
+    /// In whole milliseconds, as the server counts.
+    pub(super) fn of_silence(silence: Duration) -> Option<Self> {
+        if !(Self::SHORTEST_SILENCE..=Self::LONGEST_SILENCE).contains(&silence) {
             return None;
         }
-        let millis = u64::try_from(length.as_millis()).ok()?;
-        Some(Self(Duration::from_millis(millis)))
+        let silence = Duration::from_millis(u64::try_from(silence.as_millis()).ok()?);
+        Some(Self { silence })
     }
 
     pub(super) fn length(self) -> Duration {
-        self.0
+        self.silence * 2
     }
 
-    pub(super) fn millis(self) -> i32 {
-        i32::try_from(self.0.as_millis()).unwrap_or(i32::MAX)
+    pub(super) fn silence(self) -> Duration {
+        self.silence
     }
 
-    /// How long a term lasts after an answered question was sent. The rest of the lease is for
-    /// clocks that run at different speeds.
+    /// How long a term lasts after an answered question was sent. The rest of the silence is for clocks that
+    /// run at different speeds.
     pub(super) fn term(self) -> Duration {
-        self.0 - self.0 / 10
+        self.silence - self.silence / 10
     }
 
     /// From one question to the next.
     pub(super) fn between_questions(self) -> Duration {
-        self.0 / 3
+        self.silence / 3
     }
 }
 
@@ -103,7 +111,7 @@ impl TermClock {
     }
 
     /// A question that was sent at `asked` has been answered: the server knew this session at some
-    /// time after that, and will wait for a whole lease from then on.
+    /// time after that, and will wait for a whole silence from then on.
     pub(super) fn answered(&mut self, asked: Moment, now: Moment) {
         if !self.is_over(now) {
             self.asked = asked;
@@ -134,20 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_one_second_at_least_and_what_the_server_can_count_at_most() {
-        let lease = |millis| Lease::new(Duration::from_millis(millis));
-        assert_eq!(lease(999), None);
-        assert_eq!(lease(1_000).map(Lease::millis), Some(1_000));
-        assert_eq!(lease(i32::MAX as u64).map(Lease::millis), Some(i32::MAX));
-        assert_eq!(lease(i32::MAX as u64 + 1), None);
+    fn a_lease_is_two_seconds_at_least_and_what_the_server_can_count_at_most() {
+        let silence = |lease: Lease| lease.silence().as_millis();
+        let lease = |millis| Lease::new(Duration::from_millis(millis)).map(silence);
+        assert_eq!(lease(1_999), None);
+        assert_eq!(lease(2_000), Some(1_000));
+        let longest = 2 * i32::MAX as u64;
+        assert_eq!(lease(longest), Some(i32::MAX as u128));
+        assert_eq!(lease(longest + 2), None);
         assert_eq!(Lease::new(Duration::MAX), None);
-        let fraction = Lease::new(Duration::from_micros(1_234_567));
-        assert_eq!(fraction.map(Lease::millis), Some(1_234));
+        let fraction = Lease::new(Duration::from_micros(2_469_134));
+        assert_eq!(fraction.map(silence), Some(1_234));
     }
 
     #[test]
     fn a_term_is_over_by_whichever_clock_is_first() {
-        let lease = Lease::new(Duration::from_secs(1)).unwrap();
+        let lease = Lease::new(Duration::from_secs(2)).unwrap();
         let clock = || TermClock::start(lease, at(500, 10_000));
         assert!(!clock().is_over(at(1_399, 10_899)));
         assert!(clock().is_over(at(1_400, 10_000)), "the wall clock stands");
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_term_that_was_over_is_over() {
-        let lease = Lease::new(Duration::from_secs(1)).unwrap();
+        let lease = Lease::new(Duration::from_secs(2)).unwrap();
         let mut clock = TermClock::start(lease, at(0, 0));
         clock.answered(at(600, 600), at(1_000, 1_000)); // too late
         assert!(clock.is_over(at(1_000, 1_000)));
@@ -168,25 +178,25 @@ mod tests {
     }
 
     proptest! {
-        /// The client's term is over before the server can have let anybody else in, however the
-        /// question travels, and with clocks that differ by a twentieth.
+        /// The client's term is over before a silence that began after its last question, however the question
+        /// travels, and with clocks that differ by a twentieth.
         #[test]
-        fn a_term_ends_before_the_lease(
-            length in 1_000..100_000_u64,
+        fn a_term_ends_before_the_silence(
+            silence in 1_000..100_000_u64,
             sent in 0..1_000_000_u64,
             travelled in 0..200_000_u64,
             percent in 95..=105_u64,
         ) {
-            let lease = Lease::new(Duration::from_millis(length)).unwrap();
+            let lease = Lease::of_silence(Duration::from_millis(silence)).unwrap();
             let mut clock = TermClock::start(lease, at(sent, 0));
-            let ended = sent + (travelled + length) * percent / 100;
+            let ended = sent + (travelled + silence) * percent / 100;
             prop_assert!(clock.is_over(at(ended, 0)));
             prop_assert_eq!(clock.left(at(ended, 0)), Duration::ZERO);
         }
 
-        /// There is time for a second question if the first is answered in less than half a lease.
+        /// There is time for a second question if the first is answered in less than half a silence.
         #[test]
-        fn a_question_comes_long_before_the_end(length in 1_000..1_000_000_u64) {
+        fn a_question_comes_long_before_the_end(length in 2_000..1_000_000_u64) {
             let lease = Lease::new(Duration::from_millis(length)).unwrap();
             prop_assert!(lease.between_questions() * 2 < lease.term());
         }

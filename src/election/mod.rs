@@ -35,33 +35,34 @@
 //! # }
 //! ```
 
+mod candidacy;
 mod candidate;
 mod fenced;
 mod keeper;
 mod keys;
 mod leader;
 mod lease;
-mod look;
+mod line;
 #[cfg(test)]
 mod model;
 mod office;
-mod predecessor;
-mod settings;
+mod tenure;
 mod term;
 mod token;
 
 use std::fmt;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use candidate::Candidate;
+use keeper::{Keeper, Run};
 use keys::Keys;
 use lease::Lease;
 use office::Office;
 
-pub use leader::leader;
+pub(crate) use keys::ELECTIONS;
+pub use leader::{Observe, leader, observe};
 pub use term::Term;
 pub use token::Token;
 
@@ -71,11 +72,8 @@ use crate::failure::BoxError;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 
-/// How long a stopped campaign waits for a server that does not answer.
-const STOPPED: Duration = Duration::from_secs(2);
-
-/// What the thread of an election does: it campaigns, and serves the term.
-type Run = dyn Fn(&Candidate, &Arc<Office>) + Send + Sync;
+/// The first and the longest pause before another attempt.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// An election in which this process can stand. It elects one leader among all that stand under
 /// the same name in the same database.
@@ -104,8 +102,11 @@ pub struct Election {
     keys: Keys,
     info: LockInfo,
     lease: Duration,
-    strict: bool,
+    at_once: bool,
     stop: Option<StopToken>,
+    /// The longest silence that any candidate of this process has seen, in milliseconds. Zero: none has stood
+    /// in this election yet.
+    known: Arc<AtomicU64>,
 }
 
 impl Election {
@@ -125,35 +126,54 @@ impl Election {
     {
         let keys = Keys::of(name.as_ref());
         Self {
-            run: Arc::new(move |candidate, office| keeper::run(&connect, candidate, office)),
+            run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
             info: Request::on_keys(vec![keys.lock.clone()]).lock,
             keys,
             lease: Lease::DEFAULT,
-            strict: false,
+            at_once: false,
             stop: None,
+            known: Arc::default(),
         }
     }
 
-    /// Sets the lease: for how long the server waits to hear from the leader before somebody else
-    /// can be elected. Defaults to 10 s; it must be at least 1 s, and all candidates must have the
-    /// same.
+    /// Sets the lease: for how long after its last sign of life a leader can keep others out. Defaults to
+    /// 10 s; it must be at least 2 s.
     ///
-    /// The leader asks the server every third of a lease. If the server's `idle_session_timeout` is
-    /// shorter for the connection's user, the lease becomes as short ([`Term::lease`]).
+    /// Half of it is the silence. The server ends the leader's session after that much of it, and the leader
+    /// asks three times as often. A successor that has not been told that the last term is over waits for
+    /// another. So after a leader that was cut off or frozen the next one begins within a lease, after one that
+    /// crashed or was killed within half a lease, and a candidate that finds nobody waits half a lease too. If the
+    /// server's `idle_session_timeout` is shorter for the connection's user than the silence, the lease becomes
+    /// twice as long as that ([`Term::lease`]).
+    ///
+    /// All candidates must have the same: who sees another's is refused ([`Error::OtherLease`]). A longer one can
+    /// be brought in process by process, since nobody stands with it until the last one with the old has left. For a
+    /// shorter one, stop all of them first.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// Takes nothing for granted: whoever is elected waits for a lease unless it can show that the
-    /// last term is over. By default, it waits after the server has ended the leader's session or
-    /// was restarted, but not
+    /// Lets the term begin as soon as the lock is granted, even if the last leader may not know yet that its
+    /// term is over. For work of which everything goes through [`Term::fenced`], or to receivers that check the
+    /// [`Term::token`]: these tell the terms apart, however they overlap.
     ///
-    /// - if the leader's connection broke (most often because its process died). If the leader
-    ///   lives, it notices within some 20 ms, and its successor waits for 50 ms;
-    /// - if the candidate finds nobody in office when it comes, as at the very first start.
-    pub fn strict(mut self) -> Self {
-        self.strict = true;
+    /// ```
+    /// # fn main() -> anyhow::Result<()> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use pglock::election::Election;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let mut conn = Client::connect(&url, NoTls)?;
+    /// let election = Election::new(move || Client::connect(&url, NoTls), "doc:at-once").at_once();
+    /// election.run(|term| term.fenced(&mut conn, |tx| anyhow::Ok(tx.batch_execute("SELECT 'settle'")?)))?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn at_once(mut self) -> Self {
+        self.at_once = true;
         self
     }
 
@@ -202,14 +222,15 @@ impl Election {
 
     /// Waits to be elected.
     ///
-    /// A connection that is lost meanwhile is replaced, for as long as it takes. The wait costs the
-    /// server a few short messages a second.
+    /// A connection that cannot be made, that is lost, or on which nothing comes for a lease, is replaced, for as
+    /// long as it takes: [`stop_on`](Election::stop_on) bounds that, and [`try_campaign`](Election::try_campaign)
+    /// says what is wrong. The wait costs the server a message or two a second.
     ///
     /// # Errors
     ///
-    /// - [`Error::Lease`]: no term can be held with that lease.
+    /// - [`Error::Lease`]: no term can be held with that lease. [`Error::OtherLease`]: others stand with another.
     /// - [`Error::Stopped`]: see [`stop_on`](Election::stop_on).
-    /// - [`Error::Checkout`]: the first connection could not be made.
+    /// - [`Error::InTransaction`]: the connection is in a transaction.
     /// - [`Error::InRecovery`], if the first connection leads to a standby, and any other error of the
     ///   server, as in [`Lock::acquire`](crate::Lock::acquire).
     ///
@@ -223,9 +244,10 @@ impl Election {
         }
     }
 
-    /// Campaigns without waiting. Returns `None` if somebody leads, or may still lead.
+    /// Campaigns without waiting for another leader. Returns `None` if somebody leads, or is about to.
     ///
-    /// It takes some 50 ms, in which a leader would notice that its connection broke.
+    /// If nobody does, it takes half a lease, in which a leader that was cut off would end its term, unless
+    /// the election begins [at once](Election::at_once).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -246,7 +268,8 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// As [`campaign`](Election::campaign), and [`Error::ConnectionLost`].
+    /// As [`campaign`](Election::campaign); [`Error::Checkout`]: there is no connection;
+    /// [`Error::ConnectionLost`]: it was lost, or nothing came for a lease.
     ///
     /// # Panics
     ///
@@ -255,61 +278,51 @@ impl Election {
         self.elect(true)
     }
 
+    /// Stands, on one connection after the other, until a candidacy ends well or cannot.
     fn elect(&self, tries: bool) -> Result<Option<Term>, Error> {
-        let office = Arc::new(Office::new(self.stop.clone()));
-        let candidate = Candidate {
-            info: self.info.clone(),
-            keys: self.keys.clone(),
-            lease: Lease::new(self.lease).ok_or_else(|| Error::Lease {
-                lock: self.info.clone(),
-                lease: self.lease,
-            })?,
-            strict: self.strict,
-            tries,
-        };
-        let thread = thread::Builder::new()
-            .name("pglock election".to_owned())
-            .spawn({
-                let (run, office) = (Arc::clone(&self.run), Arc::clone(&office));
-                move || run(&candidate, &office)
-            });
-        let thread = thread.map_err(|error| Error::Checkout {
+        let lease = Lease::new(self.lease).ok_or_else(|| Error::Lease {
             lock: self.info.clone(),
-            source: error.into(),
+            lease: self.lease,
         })?;
-        match office.outcome(STOPPED) {
-            Some(Ok(Some(elected))) => {
-                let term = Term {
-                    office,
-                    info: self.info.clone(),
-                    keys: self.keys.clone(),
-                    elected,
-                    thread: Some(thread),
-                };
-                match term.office.is_stopped() {
-                    true => Err(self.stopped()),
-                    false => Ok(Some(term)),
+        let stop = self.stop.clone().unwrap_or_default();
+        let (mut pause, mut patience) = (PAUSES[0], lease.length());
+        loop {
+            let start = Instant::now();
+            let mut keeper = Keeper::start(Candidate {
+                election: self.clone(),
+                lease,
+                tries,
+                office: Office::new(stop.clone()),
+            })?;
+            match keeper.outcome(patience) {
+                Ok(Some(elected)) => {
+                    let term = Term::new(keeper, elected);
+                    return match stop.is_stopped() {
+                        true => Err(self.stopped()),
+                        false => Ok(Some(term)),
+                    };
                 }
-            }
-            Some(outcome) => {
-                let _ = thread.join();
-                outcome.map(|_| None)
-            }
-            None => {
-                office.leave();
-                if !thread.is_finished() && self.is_stopped() {
-                    return Err(self.stopped()); // the thread ends when the server replies
-                }
-                match thread.join() {
-                    Err(panic) => resume_unwind(panic),
-                    Ok(()) => Err(self.stopped()),
-                }
+                _ if stop.is_stopped() => return Err(self.stopped()),
+                Ok(None) => return Ok(None),
+                Err(error) if tries || !self.is_transient(&error) => return Err(error),
+                Err(_) if stop.wait_timeout(pause) => return Err(self.stopped()),
+                Err(_) if start.elapsed() > patience => patience *= 2, // it was silent
+                Err(_) if start.elapsed() > PAUSES[1] * 2 => pause = PAUSES[0],
+                Err(_) => pause = PAUSES[1].min(pause * 2),
             }
         }
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stop.as_ref().is_some_and(StopToken::is_stopped)
+    /// Whether another connection may do better. A standby is reported, unless a primary was there before.
+    fn is_transient(&self, error: &Error) -> bool {
+        match error {
+            Error::Checkout { .. }
+            | Error::ConnectionLost { .. }
+            | Error::LockLost { .. }
+            | Error::Canceled { .. } => true,
+            Error::InRecovery { .. } => self.known.load(Ordering::SeqCst) > 0,
+            _ => false,
+        }
     }
 
     fn stopped(&self) -> Error {
@@ -324,7 +337,7 @@ impl fmt::Debug for Election {
         f.debug_struct("Election")
             .field("lock", &self.info)
             .field("lease", &self.lease)
-            .field("strict", &self.strict)
+            .field("at_once", &self.at_once)
             .finish_non_exhaustive()
     }
 }

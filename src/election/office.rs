@@ -1,59 +1,61 @@
-//! What the two sides know of each other: the term or its campaign, and the keeper of its
+//! What the two sides know of each other: the term or its campaign, and the thread that keeps its
 //! connection. Nobody waits for the server with this locked.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::lease::{Lease, Moment, TermClock};
-use super::predecessor::LOOK;
-use super::token::Token;
-use crate::error::Error;
+use super::lease::{Moment, TermClock};
 use crate::failure::BoxError;
 use crate::stop::StopToken;
 
-/// A term that has begun.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Elected {
-    pub(super) lease: Lease,
-    pub(super) token: Token,
-    pub(super) number: i32,
-}
-
-/// The outcome of a campaign. `None`: somebody else leads, or may still lead.
-pub(super) type Outcome = Result<Option<Elected>, Error>;
+/// From one look of a leader at its connection to the next. A look sends nothing to the server.
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(super) struct Office {
-    stop: Option<StopToken>,
+    stop: StopToken,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The clock of the term, once it has begun.
     clock: Option<TermClock>,
-    /// The outcome, for the campaign.
-    outcome: Option<Outcome>,
+    /// When the thread last heard from the server.
+    heard: Instant,
     /// Nobody wants the office any more.
     left: bool,
     /// Why the term ended before it was left.
     loss: Option<BoxError>,
-    /// The keeper has released the connection.
-    finished: bool,
+}
+
+impl State {
+    fn has_lapsed(&mut self) -> bool {
+        let clock = self.clock.as_mut();
+        clock.is_some_and(|clock| clock.is_over(Moment::now()))
+    }
+
+    fn end(&mut self) {
+        if let Some(clock) = &mut self.clock {
+            clock.end();
+        }
+    }
 }
 
 impl Office {
-    pub(super) fn new(stop: Option<StopToken>) -> Self {
+    pub(super) fn new(stop: StopToken) -> Self {
+        let state = State {
+            clock: None,
+            heard: Instant::now(),
+            left: false,
+            loss: None,
+        };
         Self {
             stop,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
         }
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stop.as_ref().is_some_and(StopToken::is_stopped)
     }
 
     /// No user code runs under it, so its data is sound even after a panic.
@@ -68,11 +70,7 @@ impl Office {
     }
 
     /// Waits until `look` finds something, or the time is over.
-    fn wait_for<T>(
-        &self,
-        time: Duration,
-        mut look: impl FnMut(&mut State) -> Option<T>,
-    ) -> Option<T> {
+    fn wait_for<T>(&self, time: Duration, look: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         let start = Instant::now();
         let mut state = self.lock();
         loop {
@@ -84,33 +82,15 @@ impl Office {
                 return None;
             }
             // Nobody announces the end of a term by its clock.
-            let clock = state.clock.as_ref();
-            let left = clock.map_or(left, |clock| left.min(clock.left(Moment::now())));
-            let left = left.max(Duration::from_micros(1));
-            let waited = self.changed.wait_timeout(state, left);
+            let clock = state.clock.as_ref().map(|clock| clock.left(Moment::now()));
+            let clock = clock.filter(|left| !left.is_zero()).unwrap_or(left);
+            let waited = self.changed.wait_timeout(state, clock.min(left));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
 
-/// The side of the term and its campaign.
-impl Office {
-    /// Waits for the outcome of a campaign. Returns `None` if it was stopped and the server has not
-    /// answered for longer than `patience`, or if the thread has panicked.
-    pub(super) fn outcome(&self, patience: Duration) -> Option<Outcome> {
-        let mut stopped: Option<Instant> = None;
-        let news = |state: &mut State| match state.outcome.take() {
-            None if state.finished => Some(None),
-            outcome => outcome.map(Some),
-        };
-        loop {
-            if let Some(outcome) = self.wait_for(LOOK, news) {
-                return outcome;
-            }
-            if self.is_stopped() && stopped.get_or_insert_with(Instant::now).elapsed() > patience {
-                return None;
-            }
-        }
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop.is_stopped()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -132,96 +112,60 @@ impl Office {
         self.change(|state| {
             let in_time = !state.has_lapsed();
             state.left = true;
-            if let Some(clock) = &mut state.clock {
-                clock.end();
-            }
+            state.end();
             in_time
         })
-    }
-
-    /// Waits until the keeper has released the connection.
-    pub(super) fn wait_for_keeper(&self, time: Duration) -> bool {
-        let start = Instant::now();
-        let mut state = self.lock();
-        while !state.finished {
-            let left = time.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
     }
 
     pub(super) fn take_loss(&self) -> Option<BoxError> {
         self.lock().loss.take()
     }
-}
 
-impl State {
-    fn has_lapsed(&mut self) -> bool {
-        let clock = self.clock.as_mut();
-        clock.is_some_and(|clock| clock.is_over(Moment::now()))
+    pub(super) fn silent(&self) -> Duration {
+        self.lock().heard.elapsed()
     }
 }
 
-/// The side of the keeper.
+/// The side of the thread.
 impl Office {
-    pub(super) fn is_left(&self) -> bool {
-        self.lock().left
+    pub(super) fn heard(&self) {
+        self.lock().heard = Instant::now();
     }
 
     /// Sleeps for that long. Returns `true`, at once, if the office is left or the campaign stopped.
     pub(super) fn rest(&self, time: Duration) -> bool {
         let start = Instant::now();
+        let left = |state: &mut State| state.left.then_some(());
         loop {
-            let left = time.saturating_sub(start.elapsed()).min(LOOK);
-            if self.is_stopped()
-                || self
-                    .wait_for(left, |state| state.left.then_some(()))
-                    .is_some()
-            {
+            let time = time.saturating_sub(start.elapsed());
+            if self.is_stopped() || self.wait_for(time.min(LOOK), left).is_some() {
                 return true;
             }
-            if start.elapsed() >= time {
+            if time.is_zero() {
                 return false;
             }
         }
     }
 
     /// Begins the term. Returns `false` if nobody wants it any more, or if it is already over.
-    pub(super) fn begin(&self, mut clock: TermClock, elected: Elected) -> bool {
-        self.change(|state| {
-            if state.left || clock.is_over(Moment::now()) {
-                return false;
-            }
-            state.clock = Some(clock);
-            state.outcome = Some(Ok(Some(elected)));
-            true
-        })
-    }
-
-    pub(super) fn report(&self, outcome: Outcome) {
-        self.change(|state| state.outcome = Some(outcome));
+    pub(super) fn begin(&self, mut clock: TermClock) -> bool {
+        let mut state = self.lock();
+        let begins = !state.left && !clock.is_over(Moment::now());
+        state.clock = begins.then_some(clock);
+        begins
     }
 
     /// Sleeps until the next look at the connection, unless something else is due. Returns what is
     /// due.
     pub(super) fn next_duty(&self) -> Duty {
-        let duty = |state: &mut State| {
-            if state.left {
-                return Some(Duty::Leave);
-            }
-            if state.has_lapsed() {
-                return Some(Duty::GiveUp);
-            }
-            let clock = state.clock.as_ref()?;
-            clock.is_question_due(Moment::now()).then_some(Duty::Ask)
-        };
         if self.is_stopped() {
             self.changed.notify_all(); // a thread that waits for the end does not look at the token
         }
+        let duty = |state: &mut State| match (state.left || state.has_lapsed(), &state.clock) {
+            (true, _) => Some(Duty::Leave),
+            (_, Some(clock)) if clock.is_question_due(Moment::now()) => Some(Duty::Ask),
+            _ => None,
+        };
         self.wait_for(LOOK, duty).unwrap_or(Duty::Look)
     }
 
@@ -233,27 +177,19 @@ impl Office {
 
     pub(super) fn lose(&self, reason: BoxError) {
         self.change(|state| {
-            if let Some(clock) = &mut state.clock {
-                clock.end();
-            }
+            state.end();
             state.loss.get_or_insert(reason);
         });
     }
-
-    pub(super) fn finish(&self) {
-        self.change(|state| state.finished = true);
-    }
 }
 
-/// What a keeper does next.
+/// What the thread of a term does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Duty {
     /// Looks whether the connection is still there.
     Look,
     /// Asks the server, which learns from it that the leader is there.
     Ask,
-    /// Resigns.
+    /// Lets the key go: the leader has resigned, or the term is over by the clock.
     Leave,
-    /// Ends a term that is over by the clock.
-    GiveUp,
 }

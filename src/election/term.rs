@@ -1,12 +1,10 @@
 //! A term: what its leader has in hand.
 
 use std::fmt;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::keys::Keys;
-use super::office::{Elected, Office};
+use super::candidate::{Candidate, Elected};
+use super::keeper::Keeper;
 use super::token::Token;
 use crate::error::Error;
 use crate::request::LockInfo;
@@ -17,11 +15,11 @@ const DROP: Duration = Duration::from_secs(1);
 /// A term of an [`Election`](super::Election): this process leads.
 ///
 /// It is over when the leader resigns, when its connection is found broken, or when the server has not
-/// answered for nine tenths of the lease, by this machine's clocks. Neither [`is_over`](Term::is_over)
+/// answered for nine tenths of half the lease, by this machine's clocks. Neither [`is_over`](Term::is_over)
 /// nor [`wait`](Term::wait) asks the server.
 ///
-/// A term can be shared among threads. Dropping it resigns, and waits for up to a second for the
-/// server to confirm that; [`resign`](Term::resign) reports what went wrong.
+/// A term can be shared among threads. Dropping it resigns, and waits for up to a second until that is
+/// done; [`resign`](Term::resign) reports what went wrong.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,25 +39,32 @@ const DROP: Duration = Duration::from_secs(1);
 /// ```
 #[must_use = "a term that is not kept is resigned at once"]
 pub struct Term {
-    pub(super) office: Arc<Office>,
-    pub(super) info: LockInfo,
-    pub(super) keys: Keys,
+    keeper: Keeper,
     pub(super) elected: Elected,
-    pub(super) thread: Option<JoinHandle<()>>,
+    ended: bool,
 }
 
 impl Term {
+    pub(super) fn new(keeper: Keeper, elected: Elected) -> Self {
+        let ended = false;
+        Self {
+            keeper,
+            elected,
+            ended,
+        }
+    }
+
     /// Whether the term is over, or its election was stopped (see
     /// [`Election::stop_on`](super::Election::stop_on)). Once it is, it stays so.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.office.is_over()
+        self.candidate().office.is_over()
     }
 
     /// Sleeps for that long, or until the term is over, and returns whether it is.
     #[must_use = "the work must stop when the term is over"]
     pub fn wait(&self, time: Duration) -> bool {
-        self.office.wait_for_end(time)
+        self.candidate().office.wait_for_end(time)
     }
 
     /// A number that is greater in every later term.
@@ -68,7 +73,7 @@ impl Term {
         self.elected.token
     }
 
-    /// The lease: what was asked for, or the server's `idle_session_timeout` where that is shorter.
+    /// The lease: what was asked for, or twice the server's `idle_session_timeout` where that is shorter.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.elected.lease.length()
@@ -77,39 +82,47 @@ impl Term {
     /// The election's lock, as errors name it.
     #[must_use]
     pub fn lock(&self) -> &LockInfo {
-        &self.info
+        &self.candidate().election.info
     }
 
-    /// Ends the term, and reports what went wrong. When it returns, somebody else can be elected.
+    /// Ends the term, and reports what went wrong. When it returns, a candidate that waited has been told that the
+    /// term is over, and need not wait any longer.
+    ///
+    /// So a process should not exit before this returns: its successor would have to wait half a lease. Mostly it takes
+    /// some milliseconds; half a lease at most, if the next in line is frozen.
     ///
     /// # Errors
     ///
     /// [`Error::LockLost`]: the term was already over, or the server did not confirm the release
-    /// within a lease. In both cases the lock is free after a lease at the latest.
+    /// within a lease. In both cases the lock is free after half a lease at the latest.
     pub fn resign(mut self) -> Result<(), Error> {
         self.end(self.elected.lease.length())
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), Error> {
-        let in_time = self.office.leave();
-        let confirmed = self.office.wait_for_keeper(patience);
-        if let (Some(thread), true) = (self.thread.take(), confirmed) {
-            let _ = thread.join();
-        }
-        let source = match self.office.take_loss() {
-            Some(reason) => Some(reason),
-            None if !in_time => Some("the server did not answer within the lease".into()),
-            None if !confirmed => Some("the server did not confirm the release".into()),
+        self.ended = true;
+        let in_time = self.candidate().office.leave();
+        let confirmed = self.keeper.finish(patience);
+        let source = match self.candidate().office.take_loss() {
+            Some(reason) => reason,
+            None if !in_time => "the server did not answer within the lease".into(),
+            None if !confirmed => "the server did not confirm the release".into(),
             None => return Ok(()),
         };
-        let lock = self.info.clone();
-        Err(Error::LockLost { lock, source })
+        Err(Error::LockLost {
+            lock: self.lock().clone(),
+            source: Some(source),
+        })
+    }
+
+    pub(super) fn candidate(&self) -> &Candidate {
+        &self.keeper.candidate
     }
 }
 
 impl Drop for Term {
     fn drop(&mut self) {
-        if self.thread.is_some() {
+        if !self.ended {
             let _ = self.end(DROP);
         }
     }
@@ -118,7 +131,7 @@ impl Drop for Term {
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Term")
-            .field("lock", &self.info)
+            .field("lock", self.lock())
             .field("token", &self.elected.token)
             .field("lease", &self.elected.lease.length())
             .field("is_over", &self.is_over())

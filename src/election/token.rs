@@ -28,6 +28,9 @@ use std::fmt;
 /// # }
 /// ```
 ///
+/// After `pg_upgrade`, or a dump that is restored elsewhere, the server counts timelines from 1 again, and tokens
+/// may be smaller than before. Let the receivers forget what they have seen then, while nobody leads.
+///
 /// [`pg_current_xact_id`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
 /// [timeline]: https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -287,13 +287,27 @@ pub enum Error {
 
     /// The lease of an election is too short or too long.
     #[error(
-        "cannot hold {lock} with a lease of {lease:?}: a lease must be from 1 s to 24 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
+        "cannot hold {lock} with a lease of {lease:?}: a lease must be from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
     Lease {
         /// The election's lock.
         lock: LockInfo,
-        /// What was asked for, or the server's shorter `idle_session_timeout`.
+        /// What was asked for, or twice the server's shorter `idle_session_timeout`.
         lease: Duration,
+    },
+
+    /// Others stand in the election with another lease: see
+    /// [`Election::lease`](crate::election::Election::lease).
+    #[error(
+        "cannot hold {lock} with a lease of {lease:?}: others stand with {other:?}; give all the same (a longer one process by process, a shorter one once all have stopped)"
+    )]
+    OtherLease {
+        /// The election's lock.
+        lock: LockInfo,
+        /// What was asked for, or twice the server's shorter `idle_session_timeout`.
+        lease: Duration,
+        /// What somebody else has.
+        other: Duration,
     },
 
     /// Another process has the same server session, and holds the lock on it: both would be in the
@@ -486,6 +500,7 @@ impl Error {
             | Self::Stopped { lock }
             | Self::TermOver { lock }
             | Self::Lease { lock, .. }
+            | Self::OtherLease { lock, .. }
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }

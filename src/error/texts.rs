@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::claim::Claim;
+use crate::election::ELECTIONS;
+use crate::key::Key;
 use crate::request::LockInfo;
 use crate::targets::Target;
 
@@ -43,6 +45,11 @@ pub(super) fn connection_lost_text(lock: &LockInfo, committing: bool) -> String 
 }
 
 pub(super) fn in_transaction_text(lock: &LockInfo) -> String {
+    if lock.keys().first().and_then(Key::namespace) == Some(ELECTIONS) {
+        return format!(
+            "cannot stand in the election {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
+        );
+    }
     let instead = match lock.target() {
         Target::Slots(_) => "acquire it before the transaction begins",
         _ => "use Scope::Transaction, or take the lock before the transaction begins",

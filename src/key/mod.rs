@@ -155,6 +155,16 @@ impl Key {
         }
     }
 
+    /// The same key by another's name, for errors.
+    pub(crate) fn shown_as(self, other: &Self) -> Self {
+        let name = other.name.clone();
+        Self { name, ..self }
+    }
+
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.name.as_ref()?.namespace.as_deref()
+    }
+
     /// The key that has these columns in [`pg_locks`](Key::pg_locks).
     pub(crate) fn from_pg_locks(classid: u32, objid: u32, objsubid: u16) -> Self {
         match objsubid {

@@ -4,135 +4,261 @@
 use std::time::Duration;
 
 use super::conditions::setting_millis;
-use super::keys::{IDLE, Named, OPEN_TRANSACTION};
+use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::ours::trace_of_key;
 use super::statement::{Conditions, Statement};
-use super::{advisory_rows, held};
 use crate::key::Key;
-use crate::request::LockInfo;
+use crate::request::Mode;
 
-/// Begins every statement that a session sends in a term, so that others see in `pg_stat_activity`
-/// whether the session has run anything else since.
-macro_rules! in_term {
-    () => {
-        "/* pglock: in a term */ "
-    };
+/// The settings that an election changes.
+const SETTINGS: &str = "pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout', \
+    'transaction_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout')";
+
+/// Notes the settings in one of the session's own. Its row is the session's `idle_session_timeout` in
+/// milliseconds.
+pub(crate) fn note() -> String {
+    format!(
+        "SELECT max(setting) FILTER (WHERE name = 'idle_session_timeout') || left(pg_catalog.set_config('pglock.found', \
+         pg_catalog.json_object_agg(name, setting)::text, false), 0) AS line FROM {SETTINGS}"
+    )
 }
 
-/// Asks whether this session still holds the lock.
-pub(crate) fn question(lock: &LockInfo) -> String {
-    [in_term!(), &held(lock)].concat()
+/// Lets the server end the session after a silence, and for no other reason: nor must a network that is silent
+/// end it before. Marks the session with that silence.
+pub(crate) fn join(silence: Duration, mark: &Key) -> String {
+    format!(
+        "SELECT count(pg_catalog.set_config(name, CASE name WHEN 'idle_session_timeout' THEN '{}' \
+         WHEN 'tcp_keepalives_idle' THEN greatest(setting::int, {})::text ELSE '0' END, false)) FROM {SETTINGS}; \
+         SELECT {}",
+        silence.as_millis(),
+        silence.as_secs() + 1,
+        call("pg_advisory_lock_shared", mark)
+    )
 }
 
-/// The settings that an election changes, as `name=value` with the value in the setting's own unit.
-pub(crate) const SETTINGS: &str = "SELECT name || '=' || setting AS line FROM pg_settings \
-    WHERE name IN ('idle_session_timeout', 'statement_timeout', 'transaction_timeout', \
-    'tcp_keepalives_idle', 'tcp_user_timeout')";
-
-/// Changes settings, and takes or releases locks, in order.
-pub(crate) fn calls(calls: &[String]) -> String {
-    format!("SELECT {}", calls.join(", "))
-}
-
-pub(crate) fn set(name: &str, value: &str) -> String {
-    let value = value.replace('\'', "''");
-    format!("set_config('{name}', '{value}', false)")
+/// Puts the settings back, and lets locks go: each is a key, and the function that does it.
+pub(crate) fn leave<'k>(held: impl Iterator<Item = &'k (Key, &'static str)>) -> String {
+    let unlock = held.map(|(key, unlock)| call(unlock, key));
+    format!(
+        "SELECT count(pg_catalog.set_config(key, value, false)) \
+         FROM pg_catalog.json_each_text(pg_catalog.current_setting('pglock.found')::json); SELECT {}",
+        unlock.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// A call of a lock function.
 pub(crate) fn call(function: &str, key: &Key) -> String {
-    format!("{function}({})", key.arguments())
+    format!("pg_catalog.{function}({})", key.arguments())
 }
 
-/// Acquires a lock if it is free, and says so.
-pub(crate) fn try_lock(key: &Key) -> String {
-    format!("SELECT {}::text AS line", call("pg_try_advisory_lock", key))
+/// Waits for a lock for a slice, and leaves nothing in the server's log if it is not granted. In front of
+/// [`HAD`], which says whether it was.
+///
+/// The wait is for a lock of the message, under a `lock_timeout` that counts for this message alone.
+pub(crate) fn wait(key: &Key, slice: Duration) -> String {
+    let had = format!(
+        "SELECT pg_catalog.set_config('pglock.had', {}::text, false); ",
+        call("pg_try_advisory_lock", key)
+    );
+    match slice.is_zero() {
+        true => had,
+        false => format!(
+            "{}; {had}",
+            quietly(&call("pg_advisory_xact_lock", key), slice)
+        ),
+    }
 }
 
-/// Of `pg_locks c`, the rows of an election's class in the current database.
-fn class_rows(class: i32) -> String {
+pub(crate) const HAD: &str = "SELECT pg_catalog.current_setting('pglock.had', true) AS line";
+
+/// A call that may wait, and that gives up without an error.
+fn quietly(call: &str, slice: Duration) -> String {
+    let millis = slice.as_millis();
     format!(
-        "c.locktype = 'advisory' AND c.granted AND c.objsubid = 2 AND c.classid = {} \
-         AND c.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        class as u32
+        "DO $pglock$ BEGIN PERFORM pg_catalog.set_config('lock_timeout', '{millis}', true); PERFORM {call}; \
+         EXCEPTION WHEN lock_not_available THEN NULL; END $pglock$"
     )
 }
 
-/// The processes that have taken a term.
-pub(crate) fn in_office(class: i32) -> String {
-    format!(
-        "SELECT c.pid::text AS line FROM pg_locks c \
-         WHERE {} AND c.mode = 'ExclusiveLock' AND c.objid::bigint < {SIGN}",
-        class_rows(class)
-    )
+/// Whether this session holds a lock, exclusively: with the message's hold on it, the session lets it go and
+/// takes it again, so that nobody comes between. `pg_locks` would be dear.
+fn holds(key: &Key) -> String {
+    [
+        "pg_try_advisory_xact_lock",
+        "pg_advisory_unlock",
+        "pg_try_advisory_lock",
+    ]
+    .map(|function| call(function, key))
+    .join(" AND ")
 }
 
-/// The same, but for this session.
-pub(crate) fn others_in_office(class: i32) -> String {
-    format!("{} AND c.pid <> pg_backend_pid()", in_office(class))
+/// A message that fails if the session is not the leader's.
+fn or_over(conditions: Conditions) -> String {
+    Statement::new(conditions, OVER).raising().text()
+}
+
+/// Asks whether this session still holds a lock.
+pub(crate) fn question(key: &Key) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[&holds(key)]);
+    or_over(conditions)
+}
+
+/// All that sessions hold of an election, read once: two reads could see two leaders as one. Its rows `l` of
+/// pairs count for the sessions in `members`.
+struct Marks<'a> {
+    lock: &'a Key,
+    member: &'a Key,
+    class: i32,
+}
+
+impl Marks<'_> {
+    fn select(&self, what: &str) -> String {
+        let row = |key: &Key| {
+            let (classid, objid, objsubid) = key.pg_locks();
+            format!("(classid, objid, objsubid) = ({classid}, {objid}, {objsubid})")
+        };
+        format!(
+            "WITH l AS MATERIALIZED (SELECT pid, classid::bigint, objid::bigint, objsubid, mode FROM pg_catalog.pg_locks \
+             WHERE locktype = 'advisory' AND granted \
+             AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())), \
+             members AS (SELECT pid FROM l WHERE {}), \
+             holders AS (SELECT pid FROM l WHERE {} AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM members)), \
+             marks AS (SELECT pid, mode, objid AS number FROM l WHERE objsubid = 2 AND classid = {}) {what}",
+            row(self.member),
+            row(self.lock),
+            self.class as u32,
+        )
+    }
 }
 
 /// `pg_locks` shows negative numbers as unsigned ones, from here on.
 const SIGN: &str = "2147483648";
 
-/// The lock's holder: its process, when its session began, for how many milliseconds it has been
-/// idle, its lease if it has one, whether it is in a term, and [`ENDS`].
-pub(crate) fn holder(key: &Key, class: i32) -> String {
+/// The number of the holder's term, or `-`; and the longest and the shortest silence of all members in
+/// milliseconds, that of this session among them.
+pub(crate) fn look(lock: &Key, member: &Key, class: i32) -> String {
+    let marks = Marks {
+        lock,
+        member,
+        class,
+    };
+    marks.select(&format!(
+        "SELECT pg_catalog.concat_ws(' ', \
+         coalesce((SELECT max(number)::text FROM marks WHERE number < {SIGN} AND pid IN (SELECT pid FROM holders) \
+         HAVING count(DISTINCT number) = 1), '-'), \
+         (SELECT max(2 * {SIGN} - number) || ' ' || min(2 * {SIGN} - number) FROM marks \
+         WHERE number >= {SIGN} AND pid IN (SELECT pid FROM members))) AS line"
+    ))
+}
+
+/// The session that leads, and the number of its term.
+pub(crate) fn in_office(lock: &Key, member: &Key, class: i32) -> String {
+    let marks = Marks {
+        lock,
+        member,
+        class,
+    };
+    marks.select(&format!(
+        "SELECT pid || ' ' || number AS line FROM marks \
+         WHERE number < {SIGN} AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM holders)"
+    ))
+}
+
+/// The other sessions that still have a term's lock. One that is ending may have nothing else any more.
+pub(crate) fn others_in_office(lock: &Key, member: &Key, class: i32) -> String {
+    let marks = Marks {
+        lock,
+        member,
+        class,
+    };
+    marks.select(&format!(
+        "SELECT pid::text AS line FROM marks WHERE number < {SIGN} AND mode = 'ExclusiveLock' \
+         AND pid <> pg_catalog.pg_backend_pid() \
+         AND (pid IN (SELECT pid FROM members) OR pid NOT IN (SELECT pid FROM l WHERE objsubid = 1))"
+    ))
+}
+
+/// Takes the ear for a sign, unless its leader has already found that nobody listens.
+pub(crate) fn listen(ear: &Key) -> String {
     format!(
-        "SELECT pg_catalog.array_to_string(ARRAY[l.pid::text, {BEGAN}, \
-         CASE WHEN a.state = 'idle' THEN (extract(epoch FROM clock_timestamp() - a.state_change) * 1000)::bigint::text END, \
-         marks.lease::text, marks.leads::text, {ENDS}], chr(31), '') AS line \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-         LEFT JOIN LATERAL (SELECT max(2 * {SIGN} - c.objid::bigint) FILTER (WHERE c.objid::bigint >= {SIGN}) AS lease, \
-         bool_or(c.objid::bigint < {SIGN}) AS leads FROM pg_locks c WHERE {} AND c.pid = l.pid) marks ON true \
-         WHERE {} AND l.granted AND l.mode = 'ExclusiveLock'",
-        class_rows(class),
-        advisory_rows(std::slice::from_ref(key)),
+        "SELECT {}::text AS line",
+        call("pg_try_advisory_lock_shared", ear)
     )
 }
 
-const BEGAN: &str = "extract(epoch FROM a.backend_start)::text";
-
-/// How many sessions of the database have ended at somebody's request, with an error, or because their
-/// connection broke; since when they are counted; and whether they are before they are gone.
-const ENDS: &str = "(SELECT pg_catalog.concat_ws(' ', d.sessions_killed, d.sessions_fatal, d.sessions_abandoned, \
-    coalesce(extract(epoch FROM d.stats_reset)::text, '-'), current_setting('server_version_num')::int >= 150000) \
-    FROM pg_stat_database d WHERE d.datname = current_database())";
-
-/// What has become of the session that began then: a word, and [`ENDS`].
-pub(crate) fn fate(pid: i32, began: Option<&str>) -> String {
-    let began = began.map_or(String::new(), |began| {
-        let number: String = began
-            .chars()
-            .filter(|c| c.is_ascii_digit() || *c == '.')
-            .collect();
-        format!(" AND {BEGAN} = '{number}'")
-    });
+/// For a head that has the key: whether the sign is there, and whether it has the number of its own term, whose
+/// sign must not be there. Then it makes room for the next head. `seen` is the sign, and the ear for it.
+pub(crate) fn enter(seen: Option<&(Key, Key)>, head: &Key, term: &Key, sign: &Key) -> String {
+    const SHARED: &str = "pg_try_advisory_xact_lock_shared";
+    let (signed, deaf) = match seen {
+        Some((sign, ear)) => (
+            format!("NOT {}", call(SHARED, sign)),
+            call("pg_advisory_unlock_shared", ear),
+        ),
+        None => ("false".to_owned(), "NULL".to_owned()),
+    };
+    let taken = [
+        call("pg_try_advisory_xact_lock", term),
+        call(SHARED, sign),
+        call("pg_try_advisory_lock_shared", term),
+    ]
+    .join(" AND ");
+    let room = call("pg_advisory_unlock", head);
     format!(
-        "SELECT CASE WHEN a.pid IS NULL THEN 'gone' \
-         WHEN a.state IS NULL OR a.state = 'disabled' OR a.query = '' THEN 'hidden' \
-         WHEN a.query LIKE '{}%' THEN 'ending' \
-         WHEN a.query ILIKE 'DISCARD%' THEN 'cleared' ELSE 'goes on' END || chr(31) || {ENDS} AS line \
-         FROM (SELECT) one LEFT JOIN pg_stat_activity a ON a.pid = {pid}{began}",
-        in_term!()
+        "SELECT pg_catalog.concat_ws(' ', {signed}, {taken}) || left(pg_catalog.concat({deaf}, {room}), 0) AS line"
     )
 }
 
-/// How many milliseconds ago the server started, or restarted its processes after one of them crashed,
-/// unless that was its first start: the database's identifier has the time of its creation.
-pub(crate) const RESTARTED: &str = "SELECT (extract(epoch FROM clock_timestamp() - started) * 1000)::bigint::text AS line \
-    FROM (SELECT greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_wal)) AS started) starts, \
-    pg_control_system() WHERE extract(epoch FROM started) - (system_identifier >> 32) > 60";
+/// Makes the number of a term, which is held shared, that of a term that is on.
+pub(crate) fn take_office(lock: &Key, term: &Key) -> String {
+    let mut conditions = Conditions::new();
+    conditions.and(&[&holds(lock)]);
+    conditions.and(&[&call("pg_try_advisory_lock", term)]);
+    or_over(conditions)
+}
 
-/// A transaction's number and the name of the current WAL file, in a transaction that is on disk
-/// afterwards whatever the server's settings: without a message in the WAL it would write nothing, and
-/// after a crash another could get its number. It does not wait for a standby.
-pub(crate) const TOKEN: &str = concat!(
-    in_term!(),
-    "SELECT pg_current_xact_id()::text || ' ' || pg_walfile_name(pg_current_wal_lsn()) \
-     || left(set_config('synchronous_commit', 'local', true), 0) \
-     || left(pg_logical_emit_message(true, 'pglock', 'term')::text, 0) AS line"
-);
+/// A transaction's number and the name of the current WAL file, if the lock is held and no fenced transaction
+/// of an earlier term is open. The transaction is on disk afterwards, whatever the server's settings: without
+/// a message in the WAL it would write nothing, and after a crash another could get its number. It does not
+/// wait for a standby.
+pub(crate) fn token(lock: &Key, fence: &Key) -> String {
+    format!(
+        "SELECT CASE WHEN {} AND {} THEN pg_catalog.pg_current_xact_id()::text || ' ' \
+         || pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) \
+         || left(pg_catalog.set_config('synchronous_commit', 'local', true), 0) \
+         || left(pg_catalog.pg_logical_emit_message(true, 'pglock', 'term')::text, 0) END AS line",
+        holds(lock),
+        call("pg_try_advisory_xact_lock", fence)
+    )
+}
+
+/// Resigns, all or nothing: the sign, if one may be given, comes before the key is free, and so does the
+/// end of the term's own lock.
+pub(crate) fn resign(sign: Option<&Key>, term: &Key, lock: &Key) -> String {
+    let mut conditions = Conditions::new();
+    if let Some(sign) = sign {
+        conditions.and(&[&call("pg_try_advisory_lock", sign)]);
+    }
+    conditions.and(&[&call("pg_advisory_unlock", term)]);
+    conditions.and(&[&call("pg_advisory_unlock_shared", term)]);
+    conditions.and(&[&call("pg_advisory_unlock", lock)]);
+    or_over(conditions)
+}
+
+/// Waits until nobody holds a lock any more that could be in the way of one for the message, in this mode.
+pub(crate) fn wait_for_end(key: &Key, mode: Mode, slice: Duration) -> String {
+    let function = match mode {
+        Mode::Exclusive => "pg_advisory_xact_lock",
+        Mode::Shared => "pg_advisory_xact_lock_shared",
+    };
+    quietly(&call(function, key), slice)
+}
+
+pub(crate) fn is_free(key: &Key) -> String {
+    let tried = call("pg_try_advisory_xact_lock_shared", key);
+    format!("SELECT {tried}::text AS line")
+}
 
 /// Lets a transaction commit only within a term: while it is open, no successor's term can begin, and it
 /// fails if one is about to begin or the leader's lock is gone.
@@ -162,11 +288,12 @@ impl Fence {
         Statement::new(conditions, why)
     }
 
-    /// In the caller's transaction, behind a savepoint.
+    /// In the caller's transaction, behind a savepoint. Its snapshot must not be older than the term.
     pub(crate) fn in_transaction(&self) -> Statement {
         let mut conditions = Conditions::new();
+        conditions.and(&[FRESH_SNAPSHOT]);
         self.stands(&mut conditions);
-        Statement::new(conditions, OVER)
+        Statement::new(conditions, format!("CASE {STALE_SNAPSHOT} ELSE {OVER} END"))
     }
 
     /// See [`super::commit`].
@@ -188,5 +315,5 @@ impl Fence {
     }
 }
 
-/// Why a transaction is not fenced.
+/// Why a transaction is not fenced, and a session not a leader's.
 const OVER: &str = "'not held'";

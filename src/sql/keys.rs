@@ -26,7 +26,8 @@ const ON_POSTGRES: &str = "pg_catalog.current_setting('crdb_version', true) IS N
 
 /// Above READ COMMITTED all later statements keep the snapshot of the statement that waits for the
 /// lock.
-const FRESH_SNAPSHOT: &str = "pg_catalog.current_setting('transaction_isolation') LIKE 'read %'";
+pub(super) const FRESH_SNAPSHOT: &str =
+    "pg_catalog.current_setting('transaction_isolation') LIKE 'read %'";
 
 /// What this process has left in the session: see [`acquire_for_session`].
 const CLIENT: &str = "pg_catalog.current_setting('pglock.client', true)";

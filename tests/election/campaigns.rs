@@ -8,7 +8,7 @@ use std::time::Duration;
 use pglock::election::Election;
 use pglock::{Error, StopToken};
 
-use crate::harness::{AnyDriver, Case, Driver, on_every_driver};
+use crate::harness::{AnyDriver, Case, Driver, LEADERS, LEASE, on_every_driver};
 use crate::oracle::url;
 
 on_every_driver!(
@@ -24,7 +24,7 @@ on_every_driver!(
 
 fn one_leads_and_the_next_is_elected_when_it_resigns<D: Driver>() {
     let case = Case::new();
-    let election = case.election::<D>().lease(Duration::from_secs(3));
+    let election = case.election::<D>();
     let leading = AtomicU32::new(0);
     let mut tokens = Vec::new();
     thread::scope(|threads| {
@@ -52,7 +52,7 @@ fn an_attempt_does_not_wait<D: Driver>() {
     let election = case.election::<D>();
     let term = election.campaign().unwrap();
     assert!(election.try_campaign().unwrap().is_none());
-    assert_eq!(case.locks(), 3, "of the leader alone");
+    assert_eq!(case.locks(), LEADERS, "of the leader alone");
     term.resign().unwrap();
     let term = election.try_campaign().unwrap().expect("nobody leads");
     assert!(!term.is_over());
@@ -72,7 +72,7 @@ fn a_campaign_can_be_stopped<D: Driver>() {
         let error = waiting.join().unwrap().unwrap_err();
         assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
     });
-    assert_eq!(case.locks(), 3, "of the leader alone");
+    assert_eq!(case.locks(), LEADERS, "of the leader alone");
     let again = election.try_campaign().unwrap_err();
     assert!(matches!(again, Error::Stopped { .. }), "{again:?}");
 }
@@ -97,12 +97,8 @@ fn a_leader_is_told_to_stop<D: Driver>() {
 
 fn a_candidate_whose_connection_is_lost_comes_again<D: Driver>() {
     let case = Case::new();
-    let term = case
-        .election::<D>()
-        .lease(Duration::from_secs(1))
-        .campaign()
-        .unwrap();
-    let election = case.election::<D>().lease(Duration::from_secs(1));
+    let term = case.election::<D>().campaign().unwrap();
+    let election = case.election::<D>();
     thread::scope(|threads| {
         let waiting = threads.spawn(|| election.campaign().unwrap());
         let first = case.wait_for_candidate();
@@ -110,17 +106,17 @@ fn a_candidate_whose_connection_is_lost_comes_again<D: Driver>() {
         let second = case.wait_for_candidate();
         assert_ne!(first, second);
         drop(term);
-        assert_eq!(Some(waiting.join().unwrap().lease().as_secs()), Some(1));
+        assert_eq!(waiting.join().unwrap().lease(), LEASE);
     });
     case.assert_nothing_left::<D>();
 }
 
 fn a_lease_that_cannot_be_held_is_refused<D: Driver>() {
     let case = Case::new();
-    for lease in [Duration::ZERO, Duration::from_millis(999), Duration::MAX] {
+    for lease in [Duration::ZERO, Duration::from_millis(1_999), Duration::MAX] {
         let error = case.election::<D>().lease(lease).campaign().unwrap_err();
         assert!(matches!(error, Error::Lease { .. }), "{error:?}");
-        assert!(error.to_string().contains("1 s"), "{error}");
+        assert!(error.to_string().contains("2 s"), "{error}");
     }
     case.assert_nothing_left::<D>();
 }
@@ -132,8 +128,8 @@ fn a_shorter_timeout_of_the_servers_shortens_the_lease<D: Driver>() {
         let url = format!("{}?{option}", url());
         D::election(&url, &case.name)
     };
-    let term = election(5_000).campaign().unwrap();
-    assert_eq!(term.lease(), Duration::from_secs(5));
+    let term = election(1_500).campaign().unwrap();
+    assert_eq!(term.lease(), Duration::from_secs(3));
     term.resign().unwrap();
     let term = election(20_000).campaign().unwrap();
     assert_eq!(term.lease(), Duration::from_secs(10));
@@ -190,7 +186,9 @@ fn a_pools_connection_comes_back_as_it_was() {
 fn a_first_connection_that_fails_is_reported() {
     let case = Case::new();
     let connect = || Err::<<AnyDriver as Driver>::Backend, _>("no such server");
-    let error = Election::new(connect, &case.name).campaign().unwrap_err();
+    let error = Election::new(connect, &case.name)
+        .try_campaign()
+        .unwrap_err();
     assert!(matches!(error, Error::Checkout { .. }), "{error:?}");
     let source = std::error::Error::source(&error).unwrap();
     assert_eq!(source.to_string(), "no such server");

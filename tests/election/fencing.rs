@@ -8,7 +8,7 @@ use pglock::driver::Session;
 use pglock::election::Term;
 use pglock::{Error, Key, LockBackend};
 
-use crate::harness::{Case, Database, Driver, named, on_every_driver, through};
+use crate::harness::{Case, Database, Driver, LEADERS, LEASE, named, on_every_driver, through};
 use crate::oracle::{Oracle, Table, unique_name, url, wait_until};
 
 on_every_driver!(
@@ -44,7 +44,7 @@ fn a_fenced_transaction_commits_within_its_term<D: Driver>() {
         }
     });
     assert_eq!(table.rows(), 6);
-    assert_eq!(case.locks(), 3, "the leader's alone are left");
+    assert_eq!(case.locks(), LEADERS, "the leader's alone are left");
 }
 
 fn a_fenced_transaction_begins_without_a_snapshot<D: Driver>() {
@@ -109,6 +109,7 @@ fn a_term_whose_end_is_not_known_commits_nothing<D: Driver>() {
     let election = D::election(&through(&proxy), &case.name);
     let term = election
         .lease(Duration::from_secs(3_600))
+        .at_once()
         .campaign()
         .unwrap();
     insert(&term, &mut conn, &table).unwrap();
@@ -125,13 +126,12 @@ fn a_term_whose_end_is_not_known_commits_nothing<D: Driver>() {
 /// The old leader is frozen, and so is the transaction that it has begun.
 fn a_successor_waits_for_a_transaction_that_has_begun<D: Driver>() {
     let (case, table, mut conn) = (Case::new(), Table::new(), D::connect(&url()));
-    let lease = Duration::from_secs(1);
     let proxy = crate::proxy::Proxy::start();
     let term = D::election(&through(&proxy), &case.name)
-        .lease(lease)
+        .lease(LEASE)
         .campaign()
         .unwrap();
-    let successor = case.election::<D>().lease(lease);
+    let successor = case.election::<D>();
     let (id, elected) = (case.lock.pg_locks(), AtomicBool::new(false));
     let fence = Key::namespaced("pglock.fence", format!("{}:{}:{}", id.0, id.1, id.2));
     thread::scope(|threads| {
@@ -174,7 +174,9 @@ fn a_successor_waits_for_the_locks_of_earlier_terms<D: Driver>() {
             assert!(released.load(Ordering::SeqCst), "too early");
             drop(term);
         });
-        wait_until("a new term's locks", || (case.locks() == 3).then_some(()));
+        wait_until("a new term's locks", || {
+            (case.locks() == LEADERS).then_some(())
+        });
         thread::sleep(Duration::from_millis(50)); // enough for an election
         released.store(true, Ordering::SeqCst);
         ending.unlock(&term);
@@ -184,7 +186,7 @@ fn a_successor_waits_for_the_locks_of_earlier_terms<D: Driver>() {
 
 fn a_transaction_that_idles_does_not_keep_the_successor_out<D: Driver>() {
     let (case, table, mut conn) = (Case::new(), Table::new(), D::connect(&url()));
-    let election = case.election::<D>().lease(Duration::from_secs(1));
+    let election = case.election::<D>();
     let term = election.campaign().unwrap();
     let outcome = term.fenced(&mut conn, |tx| {
         tx.send(&table.insert()).unwrap();
@@ -245,6 +247,7 @@ fn a_transaction_of_the_callers_can_be_fenced_diesel() {
     let election = Diesel::election(&through(&proxy), &case.name);
     let term = election
         .lease(Duration::from_secs(3_600))
+        .at_once()
         .campaign()
         .unwrap();
     conn.transaction(|conn| insert(&term, conn, &table))
@@ -261,4 +264,45 @@ fn a_transaction_of_the_callers_can_be_fenced_diesel() {
     });
     kept.unwrap();
     assert_eq!(table.rows(), 2, "what came before is the caller's");
+}
+
+/// Its snapshot could have been taken before the term.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_transaction_with_an_old_snapshot_is_not_fenced_postgres() {
+    let (case, table) = (Case::new(), Table::new());
+    let mut conn = crate::oracle::connect();
+    let election = case.election::<crate::harness::Postgres>().at_once();
+    let term = election.campaign().unwrap();
+    let level = postgres::IsolationLevel::RepeatableRead;
+    let mut transaction = conn
+        .build_transaction()
+        .isolation_level(level)
+        .start()
+        .unwrap();
+    let error = insert(&term, &mut transaction, &table).unwrap_err();
+    assert!(matches!(error, Error::StaleSnapshot { .. }), "{error:?}");
+    transaction.batch_execute(&table.insert()).unwrap();
+    transaction.commit().unwrap();
+    assert_eq!(table.rows(), 1, "the transaction stays usable");
+}
+
+#[cfg(feature = "diesel")]
+#[test]
+fn a_transaction_with_an_old_snapshot_is_not_fenced_diesel() {
+    use crate::harness::Diesel;
+    use diesel::connection::SimpleConnection;
+
+    let (case, table) = (Case::new(), Table::new());
+    let mut conn = Diesel::connect(&url());
+    let election = case.election::<Diesel>().at_once();
+    let term = election.campaign().unwrap();
+    let kept = conn.build_transaction().serializable().run(|conn| {
+        let error = insert(&term, conn, &table).unwrap_err();
+        assert!(matches!(error, Error::StaleSnapshot { .. }), "{error:?}");
+        conn.batch_execute(&table.insert())?;
+        Ok::<_, Error>(())
+    });
+    kept.unwrap();
+    assert_eq!(table.rows(), 1, "the transaction stays usable");
 }

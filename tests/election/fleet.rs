@@ -13,7 +13,7 @@ use crate::harness::{AnyDriver, Driver, through};
 use crate::oracle::{unique_name, wait_until};
 use crate::proxy::Proxy;
 
-/// Tells a child what to do: its driver, its server, the election, its lease, whether it is strict, its
+/// Tells a child what to do: its driver, its server, the election, its lease, its
 /// journal, its number.
 const TASK: &str = "PGLOCK_TEST_CANDIDATE";
 
@@ -31,7 +31,6 @@ pub struct Fleet {
     pub server: String,
     name: String,
     lease: Duration,
-    strict: bool,
     journal: PathBuf,
 }
 
@@ -48,7 +47,7 @@ struct Journal {
 }
 
 impl Fleet {
-    pub fn start(server: &str, lease: Duration, strict: bool) -> Self {
+    pub fn start(server: &str, lease: Duration) -> Self {
         let name = unique_name("fleet");
         let journal = std::env::temp_dir().join(&name);
         fs::create_dir(&journal).unwrap();
@@ -57,7 +56,6 @@ impl Fleet {
             server: server.to_owned(),
             name,
             lease,
-            strict,
             journal,
         };
         for number in 0..MEMBERS {
@@ -74,7 +72,6 @@ impl Fleet {
             &through(proxy),
             &self.name,
             &self.lease.as_millis().to_string(),
-            if self.strict { "strict" } else { "" },
             self.journal.to_str().unwrap(),
             &number.to_string(),
         ];
@@ -201,7 +198,7 @@ fn member() {
         return;
     };
     let task: Vec<_> = task.split('|').collect();
-    let &[driver, url, name, lease, strict, journal, number] = task.as_slice() else {
+    let &[driver, url, name, lease, journal, number] = task.as_slice() else {
         panic!("{task:?}")
     };
     std::thread::spawn(|| {
@@ -217,10 +214,6 @@ fn member() {
         driver => panic!("no driver {driver}"),
     };
     let election = election.lease(Duration::from_millis(lease.parse().unwrap()));
-    let election = match strict {
-        "" => election,
-        _ => election.strict(),
-    };
     loop {
         match election.campaign() {
             Ok(term) => serve(&term, Path::new(journal)),

@@ -1,6 +1,7 @@
 //! The drivers that elections run on, and what a test sees from outside.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use pglock::driver::BoxError;
 use pglock::election::Election;
@@ -8,6 +9,12 @@ use pglock::{Key, LockBackend};
 
 use crate::oracle::{Oracle, connect, unique_name, url, wait_until};
 use crate::proxy::Proxy;
+
+/// The shortest.
+pub const LEASE: Duration = Duration::from_secs(2);
+
+/// What a leader's session holds: the lock, its term's (in two modes), those of a member and of its silence.
+pub const LEADERS: i64 = 5;
 
 /// What an election needs from a driver.
 pub trait Driver: 'static {
@@ -238,8 +245,9 @@ impl Case {
         }
     }
 
+    /// With the shortest lease: whoever finds nobody waits for half of it.
     pub fn election<D: Driver>(&self) -> Election {
-        D::election(&url(), &self.name)
+        D::election(&url(), &self.name).lease(LEASE)
     }
 
     pub fn oracle(&self) -> std::sync::MutexGuard<'_, Oracle> {
@@ -283,4 +291,86 @@ impl Case {
     pub fn wait_for_candidate(&self) -> i32 {
         self.oracle().wait_for_waiter(&self.lock)
     }
+
+    /// A lock of the election that is derived from its own.
+    pub fn derived(&self, namespace: &'static str, suffix: &str) -> Key {
+        Key::namespaced(namespace, format!("{}{suffix}", id(&self.lock)))
+    }
+
+    /// Waits until a candidate has the lock, and a number for its term, and does not go on.
+    pub fn wait_for_silence(&self) {
+        let query = "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE locktype = 'advisory' AND objsubid = 2 AND objid < 2147483648 AND mode = 'ShareLock' \
+             AND application_name = $1 AND state = 'idle' AND query LIKE '%concat_ws%'";
+        let mut oracle = self.oracle();
+        wait_until("a candidate in its silence", || {
+            oracle.client.query_opt(query, &[&self.name]).unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(50)); // enough for an election
+    }
+}
+
+fn id(lock: &Key) -> String {
+    let (classid, objid, objsubid) = lock.pg_locks();
+    format!("{classid}:{objid}:{objsubid}")
+}
+
+/// The class of the pairs of an election.
+fn class(name: &str) -> i32 {
+    let lock = Key::namespaced("pglock.election", name.to_owned());
+    Key::namespaced("pglock.term", id(&lock)).pg_locks().0 as i32
+}
+
+/// Two names with the same class: it has 32 bits, so there are two among some 80,000.
+pub fn colliding(prefix: &str) -> [String; 2] {
+    let mut seen = std::collections::HashMap::new();
+    (0..)
+        .find_map(|number| {
+            let name = format!("{prefix}:{number}");
+            let other = seen.insert(class(&name), name.clone())?;
+            Some([other, name])
+        })
+        .unwrap()
+}
+
+/// A leader that is made of locks alone, in a term that is on.
+pub struct Leader {
+    session: Oracle,
+    lock: Key,
+    term: Key,
+    sign: Key,
+}
+
+impl Leader {
+    pub fn of(case: &Case, lease: Duration) -> Self {
+        const NUMBER: i32 = 4_711;
+        let mut session = Oracle::new();
+        let (class, silence) = (class(&case.name), (lease / 2).as_millis() as i32);
+        let term = Key::from((class, NUMBER));
+        session.lock_shared(&Key::namespaced("pglock.candidate", case.name.clone()));
+        session.lock_shared(&Key::from((class, -silence)));
+        session.lock(&case.lock);
+        session.lock(&term);
+        Self {
+            session,
+            lock: case.lock.clone(),
+            term,
+            sign: case.derived("pglock.sign", &format!(":{NUMBER}")),
+        }
+    }
+
+    pub fn resign(&mut self, signs: bool) {
+        if signs {
+            self.session.lock(&self.sign);
+        }
+        self.session.unlock(&self.term);
+        self.session.unlock(&self.lock);
+    }
+}
+
+/// The same URL for another user.
+pub fn as_user(url: &str, user: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    format!("{scheme}://{user}@{rest}")
 }

@@ -13,10 +13,12 @@ mod server;
 
 mod campaigns;
 mod changes;
+mod connections;
 mod faults;
 mod fencing;
 mod fleet;
 mod harness;
 mod many;
+mod succession;
 mod terms;
 mod tokens;

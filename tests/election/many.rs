@@ -88,7 +88,9 @@ fn lead_all<D: Driver>() {
     let leader = elections[0].campaign().unwrap();
     assert!(elections[0].try_campaign().unwrap().is_none());
     let connect = || Err::<D::Backend, _>("no server");
-    Election::new(connect, "many-none").campaign().unwrap_err();
+    Election::new(connect, "many-none")
+        .try_campaign()
+        .unwrap_err();
     let token = pglock::StopToken::new();
     let stopped = election(0).stop_on(&token);
     thread::scope(|threads| {

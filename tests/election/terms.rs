@@ -7,7 +7,7 @@ use std::time::Duration;
 use pglock::Error;
 use pglock::election::{Election, Term, leader};
 
-use crate::harness::{Case, Driver, on_every_driver};
+use crate::harness::{Case, Driver, LEADERS, on_every_driver};
 use crate::oracle::{PATIENCE, url, wait_until};
 
 on_every_driver!(
@@ -21,12 +21,11 @@ on_every_driver!(
 
 fn a_term_is_on_until_it_is_resigned<D: Driver>() {
     let case = Case::new();
-    let election = case.election::<D>();
-    let term = election.campaign().unwrap();
+    let term = D::election(&url(), &case.name).campaign().unwrap();
     assert_eq!(term.lease(), Duration::from_secs(10));
     assert!(!term.is_over());
     assert!(!term.wait(Duration::from_millis(50)), "it is on");
-    assert_eq!(case.locks(), 3, "the lock, the term, the lease");
+    assert_eq!(case.locks(), LEADERS);
     term.resign().unwrap();
     case.assert_nothing_left::<D>();
 }
@@ -72,10 +71,11 @@ fn a_body_runs_within_a_term<D: Driver>() {
     case.assert_nothing_left::<D>();
 }
 
-/// The leader notices without asking: its next question is twenty minutes away.
+/// The leader notices without asking: its next question is ten minutes away.
 fn a_term_ends_with_its_session<D: Driver>() {
     let case = Case::new();
-    let election = case.election::<D>().lease(Duration::from_secs(3_600));
+    let election = case.election::<D>();
+    let election = election.lease(Duration::from_secs(3_600)).at_once();
     let outcome = election.run(|term| {
         let pid = case.leader();
         thread::scope(|threads| {

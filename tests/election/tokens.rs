@@ -1,7 +1,5 @@
 //! Tokens grow, whatever happens to the server.
 
-use std::time::Duration;
-
 use pglock::Error;
 use pglock::election::Token;
 use postgres::{Client, NoTls};
@@ -17,7 +15,7 @@ on_both_drivers!(
 );
 
 fn token<D: Driver>(server: &Server) -> Token {
-    let election = D::election(&server.url(), "tokens").lease(Duration::from_secs(1));
+    let election = D::election(&server.url(), "tokens").lease(LEASE);
     let term = election.campaign().unwrap();
     let token = term.token();
     assert!(token.to_string().ends_with(&token.as_u64().to_string()));
