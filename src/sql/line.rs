@@ -326,7 +326,7 @@ const IN_LINE: &str = concat!(
     "END IF; \
      PERFORM set_config('pglock.line', concat_ws(' ', ask[1], outcome, had, place, head::text, ahead, nested::text, suspect::text, (stale AND NOT moved)::text, limits), false), \
        set_config('search_path', path, true); \
-     EXCEPTION WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[5], SQLSTATE, SQLERRM; \
+     EXCEPTION WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', pg_catalog.split_part(pg_catalog.current_setting('pglock.wait'), ' ', 5), SQLSTATE, SQLERRM; \
      END $pglock$; "
 );
 
@@ -379,11 +379,11 @@ const EXACTLY: &str = concat!(
        WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres' \
        WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot' \
        WHEN ask[3] = '1' AND now() <> statement_timestamp() THEN 'in transaction' ELSE '' END; \
-     IF answer = '' AND ask[3] = '1' AND client <> ask[5] AND EXISTS (SELECT FROM pg_locks l \
+     IF answer = '' AND ask[3] = '1' AND client <> ask[5] THEN IF EXISTS (SELECT FROM pg_locks l \
        WHERE l.granted AND l.pid = pg_backend_pid() AND l.locktype = 'advisory' \
        AND l.classid || '.' || l.objid || '.' || l.objsubid = ANY (ask) \
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN \
-       answer := 'shared session'; END IF; \
+       answer := 'shared session'; END IF; END IF; \
      kept := current_setting('lock_timeout'); ends := clock_timestamp() + ask[2]::int * interval '1 ms'; \
      FOR i IN 1 .. keys LOOP EXIT WHEN answer <> ''; \
        at := 6 * i; suffix := CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END; \
@@ -401,7 +401,7 @@ const EXACTLY: &str = concat!(
      PERFORM set_config('lock_timeout', kept, true), set_config('search_path', path, true); \
      IF answer <> '' THEN RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock-' || ask[5] || ':' || answer; END IF; \
      EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
-     WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[5], SQLSTATE, SQLERRM; \
+     WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', pg_catalog.split_part(pg_catalog.current_setting('pglock.wait'), ' ', 5), SQLSTATE, SQLERRM; \
      END $pglock$"
 );
 
