@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
+use crate::driver::{Failure, Refusal, Session, SessionHandle, insist, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
@@ -130,13 +130,13 @@ where
         let reply = match guard.scope {
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
             Scope::Transaction => {
-                let held = session.query(&[&label, &*sql::held(&guard.lock)].concat());
-                held.and_then(
-                    |held| match held.first().is_some_and(|held| held == "true") {
+                let question = [&label, &*sql::held(&guard.lock)].concat();
+                held_behind_savepoint(session, &question).and_then(|held| {
+                    match held.first().is_some_and(|held| held == "true") {
                         true => Ok(()),
                         false => Err(Failure::Refused(Refusal::NotHeld)),
-                    },
-                )
+                    }
+                })
             }
         };
         match reply {
@@ -227,6 +227,23 @@ where
             }
         }
     }
+}
+
+/// Asks in the caller's transaction, which stays usable if the question is cancelled.
+fn held_behind_savepoint<S: Session>(
+    session: &mut S,
+    question: &str,
+) -> Result<Vec<String>, Failure> {
+    let asked = match S::HAS_SQLSTATE {
+        true => session.query(&[sql::SAVEPOINT, question, "; ", sql::RELEASE].concat()),
+        false => session
+            .message(sql::SAVEPOINT, question)
+            .and_then(|lines| session.send(sql::RELEASE).map(|()| lines)),
+    };
+    if matches!(asked, Err(Failure::Sql { .. })) {
+        let _ = while_canceled(|| session.send(sql::UNDO));
+    }
+    asked
 }
 
 impl<H> Deref for LockGuard<H>
