@@ -52,6 +52,22 @@ pub enum Target {
 ///     }
 /// }
 /// ```
+///
+/// Nothing else is a target: a `FirstFree` may lock no row, and a body must not run then.
+///
+/// ```compile_fail,E0277
+/// use pglock::{FirstFree, IntoTarget};
+///
+/// struct Job;
+///
+/// impl IntoTarget for Job {
+///     type Target = FirstFree;
+///
+///     fn into_target(self) -> FirstFree {
+///         FirstFree::new("job", "id")
+///     }
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not something that pglock can lock",
     label = "not a key, a `Row` or a `Table`",
@@ -60,7 +76,7 @@ pub enum Target {
 )]
 pub trait IntoTarget {
     /// The kind of target: it decides how the [`Lock`](crate::Lock) can be used.
-    type Target: Into<Target>;
+    type Target: Into<Target> + sealed::Lockable;
 
     /// The target.
     fn into_target(self) -> Self::Target;
@@ -75,9 +91,19 @@ pub trait SessionTarget: sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
+
+    #[diagnostic::on_unimplemented(
+        message = "a `{Self}` is not a key, a `Row` or a `Table`, and `Lock` takes nothing else",
+        note = "a `FirstFree` has its own `run_in_transaction`, and slots have `Semaphore`"
+    )]
+    pub trait Lockable {}
 }
 
 impl sealed::Sealed for Key {}
+
+impl sealed::Lockable for Key {}
+impl sealed::Lockable for Row {}
+impl sealed::Lockable for Table {}
 
 impl SessionTarget for Key {}
 
