@@ -13,7 +13,7 @@ use crate::line::Line;
 use crate::oracle::{Oracle, PATIENCE, connect, unique_key};
 
 const THREADS: u64 = 9;
-const LASTS: Duration = Duration::from_secs(6);
+const LASTS: Duration = Duration::from_secs(2);
 
 /// A key, and who is in: -1 is one exclusive holder, else the number of shared ones.
 struct Place {

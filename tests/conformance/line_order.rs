@@ -55,7 +55,7 @@ pub fn ten_are_let_in_as_they_came_after_many_slices<H: Harness>() {
 }
 
 pub fn a_long_line_is_let_in_as_it_came<H: Harness>() {
-    in_order::<H>(&unique_key(), 50, 0);
+    in_order::<H>(&unique_key(), 20, 0);
 }
 
 /// Keys whose numbers are hard to write.

@@ -55,7 +55,7 @@ fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, 
     thread::scope(|threads| {
         threads.spawn(move || disturb(pid, slots, &tasks, &done));
         let task = task; // ends the thread, also when this one panics
-        for attempt in 0..600_u32 {
+        for attempt in 0..120_u32 {
             if attempt >= 60 && hits > 0 {
                 break;
             }
