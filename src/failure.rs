@@ -197,6 +197,18 @@ impl Failure {
         Self::from_error(Some(DEADLOCK), "", why)
     }
 
+    /// Which other slot is free, where a statement that raises says so.
+    #[cfg(feature = "diesel")]
+    pub(crate) fn free(&self) -> Option<String> {
+        let Self::Sql { source, .. } = self else {
+            return None;
+        };
+        let text = source.to_string();
+        let (_, place) = text.split_once(&(mark() + "free "))?;
+        let digits = place.bytes().take_while(u8::is_ascii_digit).count();
+        (digits > 0).then(|| format!("free {}", &place[..digits]))
+    }
+
     /// Whether it is an error of which nothing is known.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self, Self::Sql { sqlstate: None, .. })

@@ -9,6 +9,7 @@ mod proxy;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pglock::driver::Session;
 use pglock::{
     Error, Key, Lock, LockBackend, LockGuard, Scope, Semaphore, Slots, key, transaction_lock,
     try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
@@ -363,6 +364,24 @@ fn a_timeout_that_passes_takes_one_more() {
         wire.takes(2, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
+    });
+}
+
+/// However short the session's `deadlock_timeout` is: a slice does not depend on it.
+#[test]
+fn a_wait_of_two_slices_takes_a_few() {
+    each_backend!(|wire, backend| {
+        let key = &fresh_key();
+        let _holder = hold(key);
+        with_lock(backend, fresh_key(), |conn| {
+            Done::Ok(conn.send("SET deadlock_timeout = '1ms'")?)
+        })
+        .unwrap();
+        let mut lock = Lock::new(backend, key).timeout(Duration::from_millis(1_500));
+        let taken = wire.proxy.count(|| {
+            lock.run(|_| Done::Ok(())).unwrap_err();
+        });
+        assert!((3..=10).contains(&taken), "{}: {taken}", wire.backend);
     });
 }
 

@@ -193,12 +193,15 @@ fn typed(connection: &mut PgConnection, statement: &Statement) -> Result<Vec<Str
     by_number!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
 }
 
-/// Sends a text that fails where it is refused.
+/// Sends a text that fails where it is refused, or where it has another word to say.
 fn answer_of_text(connection: &mut PgConnection, text: &str) -> Result<Vec<String>, Failure> {
     match connection.send(text) {
         Ok(()) => Ok(Vec::new()),
         Err(Failure::Refused(refusal)) => Ok(vec![refusal.to_string()]),
-        Err(failure) => Err(failure),
+        Err(failure) => match failure.free() {
+            Some(free) => Ok(vec![free]),
+            None => Err(failure),
+        },
     }
 }
 
