@@ -70,7 +70,11 @@ fn ended<H: Harness>(
                             end(&mut looker, pid, token);
                             is_over.load(Ordering::Relaxed).then_some(())
                         });
-                        assert!(!line.members(&mut looker).contains(&pid));
+                        // A session that was ended is gone a moment after its client knows.
+                        wait_until("nobody in line for it", || {
+                            let members = line.members(&mut looker);
+                            (!members.contains(&pid)).then_some(())
+                        });
                     }
                 });
                 let mut lock = Lock::all(&mut *backend, wanted)
