@@ -13,7 +13,7 @@ use crate::nesting;
 use crate::prepared::{self, Sent};
 use crate::process;
 use crate::request::{Request, Scope, WaitTime};
-use crate::sql::{self, Client, Inside, Named, Situation, Statement, Wait};
+use crate::sql::{self, Client, Inside, Named, Statement, Wait};
 use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
@@ -244,9 +244,7 @@ fn in_own_transaction<S: Session, R>(
             return Err(attempt.failed(session, Within::OwnTransaction, failure));
         }
         if slice.is_none() {
-            let question = session.message(attempt.first(), &Situation::question());
-            let situation = question.ok().and_then(|lines| Situation::read(&lines));
-            attempt.situation = situation;
+            attempt.situation = attempt.ask(session).ok().flatten();
         }
         match attempt.slice_in() {
             Ok(length) => slice = Some(length),
@@ -274,7 +272,7 @@ fn begin_with<S: Session, R>(
         None => [entry.before, &sent.text].concat(),
     };
     let opening = Opening::new(front, entry.commit.to_owned());
-    let here = prepared::address_of(session);
+    let here = prepared::address(session);
     let again = Cell::new(false);
     let done = session.transact(&opening, |transaction| {
         prepared::in_transaction(here, transaction);
@@ -287,14 +285,7 @@ fn begin_with<S: Session, R>(
                 inside(transaction, &before, entry.acquire, &again)
             }
         };
-        match acquired {
-            Ok(()) => {
-                let (result, finish) = run(transaction);
-                (Ok(result), finish)
-            }
-            Err(failure) if failure.is_in_transaction() => (Err(failure), Finish::Leave),
-            Err(failure) => (Err(failure), Finish::Rollback),
-        }
+        entered(transaction, acquired, run)
     });
     let gone = match entry.wait {
         None if opening.was_sent() => sent.is_gone(&done),
@@ -303,6 +294,29 @@ fn begin_with<S: Session, R>(
     if gone {
         return begin_with(session, entry, raising, run);
     }
+    flattened(done)
+}
+
+/// Runs the body, if the transaction has the lock; if it has not, says how it is to end.
+fn entered<T, R>(
+    transaction: &mut T,
+    acquired: Result<(), Failure>,
+    run: &mut impl FnMut(&mut T) -> (R, Finish),
+) -> (Result<R, Failure>, Finish) {
+    match acquired {
+        Ok(()) => {
+            let (result, finish) = run(transaction);
+            (Ok(result), finish)
+        }
+        Err(failure) if failure.is_in_transaction() => (Err(failure), Finish::Leave),
+        Err(failure) => (Err(failure), Finish::Rollback),
+    }
+}
+
+/// What came of a transaction that may not have had the lock.
+fn flattened<R>(
+    done: Result<Transacted<Result<R, Failure>>, Failure>,
+) -> Result<Transacted<R>, Failure> {
     let Transacted { result, ended } = done?;
     Ok(Transacted {
         result: result?,
@@ -337,20 +351,9 @@ fn targeted<S: Session, R>(
             true => Ok(()),
             false => transaction.send(&behind()),
         };
-        match acquired {
-            Ok(()) => {
-                let (result, finish) = run(transaction);
-                (Ok(result), finish)
-            }
-            Err(failure) if failure.is_in_transaction() => (Err(failure), Finish::Leave),
-            Err(failure) => (Err(failure), Finish::Rollback),
-        }
+        entered(transaction, acquired, run)
     });
-    let Transacted { result, ended } = done?;
-    Ok(Transacted {
-        result: result?,
-        ended,
-    })
+    flattened(done)
 }
 
 /// Checks the target, starts the clock of the timeout, and finds the session.

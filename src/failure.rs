@@ -182,6 +182,11 @@ impl Failure {
         self.has_state(NO_TRANSACTION)
     }
 
+    /// There is no time left to wait.
+    pub(crate) fn timeout_over() -> Self {
+        Self::timed_out("the timeout of the lock is over")
+    }
+
     /// A timeout that pglock itself has kept.
     pub(crate) fn timed_out(why: &str) -> Self {
         Self::from_error(Some(TIMEOUT), "", why)

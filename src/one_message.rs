@@ -12,7 +12,7 @@ use crate::lock::Lock;
 use crate::prepared;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message, SAVEPOINT, Situation, Statement, UNDO, Wait};
+use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait};
 use crate::telemetry::Outcome;
 use crate::wait::{self, Attempt, SLICE, Within, explained};
 
@@ -322,9 +322,7 @@ impl<F> Sending<'_, F> {
         let failed = |attempt: &Attempt<'_>, session: &mut S, failure| {
             Err(attempt.failed(session, Within::OneMessage, failure))
         };
-        let question = session.message(attempt.first(), &Situation::question());
-        let situation = question.ok().and_then(|lines| Situation::read(&lines));
-        attempt.situation = situation;
+        attempt.situation = attempt.ask(session).ok().flatten();
         loop {
             attempt.go_on()?;
             let slice = match attempt.slice_in() {
@@ -332,7 +330,7 @@ impl<F> Sending<'_, F> {
                 Err(failure) => return failed(attempt, session, failure),
             };
             let Some(millis) = attempt.later_wait(slice) else {
-                let over = Failure::timed_out("the timeout of the lock is over");
+                let over = Failure::timeout_over();
                 return failed(attempt, session, over);
             };
             let start = Instant::now();

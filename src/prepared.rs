@@ -35,6 +35,18 @@ struct Memory {
     exact: bool,
 }
 
+impl Memory {
+    /// Forgets what it knows, unless it is of this session.
+    fn turn_to<S>(&mut self, session: &S) {
+        if !self.at.contains(&address(session)) {
+            *self = Self {
+                at: [address(session), 0],
+                ..Self::default()
+            };
+        }
+    }
+}
+
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
@@ -47,7 +59,7 @@ fn may_hint() -> bool {
     WRONG.load(Ordering::Relaxed) < 2 + RIGHT.load(Ordering::Relaxed) / 1_000
 }
 
-fn address<S>(session: &S) -> usize {
+pub(crate) fn address<S>(session: &S) -> usize {
     std::ptr::from_ref(session).addr()
 }
 
@@ -72,12 +84,7 @@ impl Sent {
     pub(crate) fn new<S>(session: &S, statement: &Statement) -> Self {
         let id = statement.id();
         let form = MEMORY.with_borrow_mut(|memory| {
-            if !memory.at.contains(&address(session)) {
-                *memory = Memory {
-                    at: [address(session), 0],
-                    ..Memory::default()
-                };
-            }
+            memory.turn_to(session);
             let known = &memory.known;
             if known.text_only || !memory.exact && !may_hint() {
                 Form::Text
@@ -119,12 +126,13 @@ impl Sent {
                 }
             } else {
                 match self.form {
-                    Form::Text => known.used.push(self.id),
+                    // A session that never prepares comes by here with each use.
+                    Form::Text if !known.used.contains(&self.id) => known.used.push(self.id),
                     Form::Prepare if reply.is_ok() => known.prepared.push(self.id),
                     Form::Execute if !exact => {
                         RIGHT.fetch_add(1, Ordering::Relaxed);
                     }
-                    Form::Prepare | Form::Execute => {}
+                    Form::Text | Form::Prepare | Form::Execute => {}
                 }
             }
         });
@@ -191,12 +199,7 @@ pub(crate) fn with<S: Session, R>(
 #[cfg(feature = "diesel")]
 pub(crate) fn give_up<S>(session: &S) {
     MEMORY.with_borrow_mut(|memory| {
-        if !memory.at.contains(&address(session)) {
-            *memory = Memory {
-                at: [address(session), 0],
-                ..Memory::default()
-            };
-        }
+        memory.turn_to(session);
         memory.known.text_only = true;
     });
 }
@@ -214,10 +217,6 @@ pub(crate) fn in_transaction<T>(session: usize, transaction: &T) {
             memory.at[1] = address(transaction);
         }
     });
-}
-
-pub(crate) fn address_of<S>(session: &S) -> usize {
-    address(session)
 }
 
 /// Takes what is kept beside a session. What this thread remembers of it may be newer.

@@ -93,6 +93,16 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// The statements of these slots, of which the session holds some already.
+    fn slots<'s>(&'s self, held: &'s [Key]) -> sql::semaphore::Slots<'s> {
+        sql::semaphore::Slots {
+            lock: self.lock,
+            order: &self.order,
+            held,
+            queue: self.slots.queue(),
+        }
+    }
+
     /// Takes a slot if there is room.
     fn attempt<S: Session>(
         &mut self,
@@ -102,12 +112,7 @@ impl Asked<'_> {
     ) -> Result<u32, Failure> {
         for _ in 0..RACES {
             let held = held_of(&self.order);
-            let slots = sql::semaphore::Slots {
-                lock: self.lock,
-                order: &self.order,
-                held: &held,
-                queue: self.slots.queue(),
-            };
+            let slots = self.slots(&held);
             let lines = wait::session::as_client(|client, _| {
                 let lines = session.prepared(before, &slots.attempt(client, at_head))?;
                 answer(Ok(lines.clone())).map(|()| lines)
@@ -150,13 +155,7 @@ impl Asked<'_> {
             return Err(Failure::timed_out("no slot has become free"));
         };
         let held = held_of(&self.order);
-        let slots = sql::semaphore::Slots {
-            lock: self.lock,
-            order: &self.order,
-            held: &held,
-            queue: self.slots.queue(),
-        };
-        let text = attempt.before() + &slots.look(millis);
+        let text = attempt.before() + &self.slots(&held).look(millis);
         session.send(&text)?;
         if attempt.waited().as_millis() < SLICE.unsigned_abs().into() {
             return Ok(());

@@ -82,7 +82,7 @@ fn give_up<S: Session>(
         leave_or_end(session, wait);
     }
     let ended = match ended {
-        Failure::Refused(Refusal::Busy) => Failure::timed_out("the timeout of the lock is over"),
+        Failure::Refused(Refusal::Busy) => Failure::timeout_over(),
         ended => ended,
     };
     attempt.error(ended, holders)

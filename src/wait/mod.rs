@@ -107,6 +107,12 @@ impl<'r> Attempt<'r> {
         label(self.request.labelled.then_some(&self.request.lock), waited)
     }
 
+    /// Asks what the session holds, and which timeouts it has.
+    pub(crate) fn ask<S: Session>(&self, session: &mut S) -> Result<Option<Situation>, Failure> {
+        let lines = session.message(self.first(), &Situation::question())?;
+        Ok(Situation::read(&lines))
+    }
+
     pub(crate) fn waited(&self) -> Duration {
         self.asked.map_or(Duration::ZERO, |asked| asked.elapsed())
     }

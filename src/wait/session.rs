@@ -7,7 +7,7 @@ use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, KEEP, Line, OUTCOME, Situation};
+use crate::sql::{self, Client, KEEP, Line, OUTCOME};
 
 /// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
 pub(crate) fn acquire<S: Session>(
@@ -82,10 +82,8 @@ pub(super) fn wait_in_queue<S: Session>(
         attempt.go_on()?;
         match one_slice(session, attempt, &wait, lock) {
             Ok(()) => return Ok(()),
-            Err(failure) => match failure {
-                Failure::Refused(Refusal::Busy) if !attempt.is_over() => {}
-                failure => break failure,
-            },
+            Err(Failure::Refused(Refusal::Busy)) if !attempt.is_over() => {}
+            Err(failure) => break failure,
         }
     };
     Err(attempt.failed(session, Within::Session, failed))
@@ -100,8 +98,7 @@ fn one_slice<S: Session>(
     lock: &LockInfo,
 ) -> Result<(), Failure> {
     if attempt.situation.is_none() {
-        let lines = session.message(attempt.first(), &Situation::question())?;
-        attempt.situation = Situation::read(&lines);
+        attempt.situation = attempt.ask(session)?;
     }
     let own = attempt.own_limit()?;
     let Some(millis) = attempt.later_wait(attempt.long_slice().min(own)) else {
@@ -130,8 +127,7 @@ pub(super) fn wait_without_blocks<S: Session>(
     attempt: &mut Attempt<'_>,
     lock: &LockInfo,
 ) -> Result<(), Error> {
-    let question = session.message(attempt.first(), &Situation::question());
-    attempt.situation = question.ok().and_then(|lines| Situation::read(&lines));
+    attempt.situation = attempt.ask(session).ok().flatten();
     loop {
         attempt.go_on()?;
         let time = match attempt.later_wait(attempt.long_slice()) {

@@ -121,7 +121,7 @@ fn wait<S: Session>(
                 return Err(stopped);
             }
             let Some(millis) = attempt.later_wait(attempt.long_slice()) else {
-                break Failure::timed_out("the timeout of the lock is over");
+                break Failure::timeout_over();
             };
             let text = [&attempt.label(), &*wait.in_queue(millis)].concat();
             match answer(session.message(&text, &acquire)) {

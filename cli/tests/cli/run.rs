@@ -98,13 +98,19 @@ fn a_transaction_holds_no_snapshot_while_the_command_runs() {
     let pid = oracle.holder(&key);
     let query = "SELECT query_start::text, backend_xmin::text, backend_xid::text \
                  FROM pg_stat_activity WHERE pid = $1 AND state = 'idle in transaction'";
-    // At once, and after questions whether it is held.
+    // At once, and after questions whether it is held. A row is read piece by piece: what it says
+    // counts where the next look finds that no question came meanwhile.
     let mut seen = Vec::new();
-    wait_until("two questions", || {
+    let mut look = || -> Option<(String, [Option<String>; 2])> {
         let row = oracle.client.query_opt(query, &[&pid]).unwrap()?;
-        let since: String = row.get(0);
-        let [xmin, xid]: [Option<String>; 2] = [row.get(1), row.get(2)];
-        assert_eq!((xmin, xid), (None, None), "{seen:?}");
+        Some((row.get(0), [row.get(1), row.get(2)]))
+    };
+    wait_until("two questions", || {
+        let ((since, snapshot), after) = (look()?, look()?);
+        if since != after.0 {
+            return None;
+        }
+        assert_eq!(snapshot, [None, None], "{seen:?}");
         if seen.last() != Some(&since) {
             seen.push(since);
         }
