@@ -162,7 +162,7 @@ fn in_own_transaction<S: Session, R>(
     let lock = &attempt.request.lock;
     let name = process::unique_word();
     let named = Some(Named::Transaction(&name));
-    let commit = sql::commit(&name, &sql::trace(lock));
+    let commit = sql::commit(&name);
     let (mut client, mut brief) = (Client::Own, true);
     let (mut slice, mut blocks) = (None, true);
     let wait = Wait::new(lock);

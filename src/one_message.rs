@@ -440,6 +440,9 @@ impl<F> Sending<'_, F> {
         };
         let sent = match once(session, &statement) {
             Err(Failure::Refused(Refusal::Stranger)) => {
+                if message.inside {
+                    session.send(UNDO)?;
+                }
                 let looks = message.acquire(time, sql::Client::Other);
                 once(session, &looks.unwrap_or(statement))
             }

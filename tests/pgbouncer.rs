@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bouncer::Bouncer;
 use pglock::driver::Session;
 use pglock::{
-    Error, Lock, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock,
+    Error, Key, Lock, LockBackend, try_with_transaction_lock, with_lock, with_transaction_lock,
 };
 use postgres::{Client, NoTls};
 
@@ -171,14 +171,27 @@ fn processes_behind_a_pooler_are_never_in_a_section_together() {
 }
 
 fn three_processes(bouncer: &Bouncer, driver: &str) {
+    let all = pooled_processes(bouncer, driver, 3, seconds());
+    let told = |what: &str| all.matches(what).count();
+    assert!(told("refused: ") == 3 && told("done: 0 ") < 3, "{all}");
+    eprintln!("{driver}: {}", all.replace('\n', " "));
+    // So that what the pooler has kept does not disturb the next round.
+    Client::connect(&bouncer.server.url(), NoTls)
+        .unwrap()
+        .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        .unwrap();
+}
+
+/// What they say.
+fn pooled_processes(bouncer: &Bouncer, driver: &str, count: u32, seconds: f64) -> String {
     let mark = std::env::temp_dir().join(format!("pglock-pooled-{}", std::process::id()));
     let task = [
         driver,
         &bouncer.url(),
         mark.to_str().unwrap(),
-        &seconds().to_string(),
+        &seconds.to_string(),
     ];
-    let children: Vec<_> = (0..3)
+    let children: Vec<_> = (0..count)
         .map(|_| {
             std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "pooled_process", "--ignored", "--nocapture"])
@@ -195,17 +208,60 @@ fn three_processes(bouncer: &Bouncer, driver: &str) {
         well &= output.status.success();
         all += &String::from_utf8_lossy(&output.stdout);
     }
-    let told = |what: &str| all.matches(what).count();
-    assert!(
-        well && told("refused: ") == 3 && told("done: 0 ") < 3,
-        "{all}"
-    );
-    eprintln!("{driver}: {}", all.replace('\n', " "));
-    // So that what the pooler has kept does not disturb the next round.
-    Client::connect(&bouncer.server.url(), NoTls)
-        .unwrap()
-        .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    assert!(well, "{all}");
+    all
+}
+
+/// A process waits in line on the only server session, through the pooler, and others come by it.
+#[test]
+fn who_waits_in_line_has_the_session_for_itself() {
+    let settings = "pool_mode = transaction\ndefault_pool_size = 1\n";
+    let Some(bouncer) = Bouncer::start_with("bouncer-line", settings) else {
+        return;
+    };
+    let server = || Client::connect(&bouncer.server.url(), NoTls).unwrap();
+    let (mut holder, mut oracle) = (server(), server());
+    let number = Key::from("key").as_i64().unwrap();
+    holder
+        .execute("SELECT pg_advisory_lock($1)", &[&number])
         .unwrap();
+    std::thread::scope(|threads| {
+        let waiter =
+            threads.spawn(|| with_lock(&mut bouncer.client(), "key", |_| Ok::<_, Error>(())));
+        // Its place, its membership, and the head's mutex.
+        let start = Instant::now();
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        while oracle.query_one(locks, &[]).unwrap().get::<_, i64>(0) < 4 {
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody in line");
+        }
+        let all = pooled_processes(&bouncer, "postgres", 2, 0.3);
+        assert!(
+            all.matches("done: 0 ").count() == 2 && all.contains("shared session"),
+            "{all}"
+        );
+        holder
+            .execute("SELECT pg_advisory_unlock($1)", &[&number])
+            .unwrap();
+        waiter.join().unwrap().unwrap();
+    });
+    assert_eq!(bouncer.holder(), None);
+}
+
+/// A pooler that resets takes the wait's notes away, and its places may be anywhere.
+#[test]
+fn a_wait_that_a_pooler_has_reset_is_told() {
+    let settings = "pool_mode = transaction\ndefault_pool_size = 1\n\
+        server_reset_query = RESET ALL\nserver_reset_query_always = 1\n";
+    let Some(bouncer) = Bouncer::start_with("bouncer-reset", settings) else {
+        return;
+    };
+    let mut holder = Client::connect(&bouncer.server.url(), NoTls).unwrap();
+    let number = Key::from("key").as_i64().unwrap();
+    holder
+        .execute("SELECT pg_advisory_lock($1)", &[&number])
+        .unwrap();
+    let told = with_lock(&mut bouncer.client(), "key", |_| Ok::<_, Error>(()));
+    assert!(matches!(told, Err(Error::SharedSession { .. })), "{told:?}");
 }
 
 #[test]

@@ -70,11 +70,23 @@ fn on_session<S: Session>(
         Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
     }
     let queue = sql::semaphore::queue(slots.queue());
-    wait::session::acquire(session, attempt, &queue)?;
-    let slot = asked.at_head(session, attempt);
+    if let Err(failure) = session.send(sql::semaphore::IMPATIENT) {
+        return Err(attempt.failed(session, Within::Session, failure));
+    }
+    let mut in_queue = false;
+    let slot = wait::session::acquire(session, attempt, &queue).and_then(|()| {
+        in_queue = true;
+        asked.at_head(session, attempt)
+    });
     if slot.is_err() {
-        let release = sql::release(&queue);
-        match insist(|| answer(session.prepared("", &release))) {
+        let left = insist(|| {
+            session.send(&sql::semaphore::patient_again())?;
+            match in_queue {
+                true => answer(session.prepared("", &sql::release(&queue))),
+                false => Ok(()),
+            }
+        });
+        match left {
             Ok(()) | Err(Failure::Lost(_)) => {}
             Err(_) => session.terminate(),
         }

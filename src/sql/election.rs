@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::conditions::setting_millis;
 use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
-use super::ours::trace_of_key;
 use super::statement::{Conditions, Statement};
 use crate::key::Key;
 use crate::request::Mode;
@@ -294,11 +293,6 @@ impl Fence {
         conditions.and(&[FRESH_SNAPSHOT]);
         self.stands(&mut conditions);
         Statement::new(conditions, format!("CASE {STALE_SNAPSHOT} ELSE {OVER} END"))
-    }
-
-    /// See [`super::commit`].
-    pub(crate) fn trace(&self) -> String {
-        trace_of_key(&self.lock)
     }
 
     fn stands(&self, conditions: &mut Conditions) {

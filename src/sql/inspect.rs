@@ -4,6 +4,7 @@
 //! was created, and in another database, or another `client_encoding`, they may be no text: the server would
 //! refuse the whole answer, or the driver to read it.
 
+use super::ours::NAMES;
 use super::{advisory_rows, is_in_the_way};
 use crate::key::Key;
 use crate::request::LockInfo;
@@ -23,7 +24,7 @@ const NAME: &str = "substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock (?
 const WHOLE: &str = "'LATIN1', 'LATIN2', 'LATIN4', 'LATIN5', 'LATIN6', 'LATIN7', 'LATIN8', 'LATIN9', 'LATIN10', \
     'ISO_8859_5', 'KOI8R', 'KOI8U', 'WIN866', 'WIN1256'";
 
-/// The claims on these keys, or on all; see `crate::claim` for the fields.
+/// The claims on these keys, or on all but those that are names of transactions; see `crate::claim` for the fields.
 pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
     let seconds = |since: &str| format!("extract(epoch FROM clock_timestamp() - {since})::text");
     format!(
@@ -43,7 +44,13 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         label = digits(&format!("('''' || {NAME} || '''')::bytea")),
         query = bytes("a.query"),
         labelled = labelled(),
-        rows = advisory_rows(keys),
+        rows = match keys.is_empty() {
+            true => format!(
+                "{} AND NOT (l.objsubid = 2 AND l.classid = {NAMES})",
+                advisory_rows(keys)
+            ),
+            false => advisory_rows(keys),
+        },
     )
 }
 

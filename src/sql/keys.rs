@@ -186,12 +186,14 @@ fn bear(number: &str) -> String {
 }
 
 /// Whether the session may bear this process's number: it bears this one, or nothing is held on it. If
-/// other keys are held, the session is nobody's from now on, and each acquire looks.
+/// other keys are held, the session is nobody's from now on, and each acquire looks. Where another process
+/// stands in line on the session, it may be about to get any key.
 fn may_bear(lock: &LockInfo, me: &str) -> String {
     format!(
         "CASE WHEN {CLIENT} IS NOT DISTINCT FROM {me} THEN true \
-         WHEN {key} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
+         WHEN {key} OR {waits} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
         key = held_here(lock),
+        waits = "coalesce(pg_catalog.current_setting('pglock.idle', true), '') <> ''",
         found = found(),
         any = on_this_session(&advisory_rows(&[])),
         nobodys = bear("'several'"),
@@ -212,6 +214,29 @@ fn held_by_another() -> String {
 /// Whether this session holds one of the lock's keys.
 pub(super) fn held_here(lock: &LockInfo) -> String {
     on_this_session(&advisory_rows(lock.keys()))
+}
+
+/// Whether this session holds one of the lock's keys for itself, and not for its transaction, which looks
+/// the same: it lets the key go and takes it again, while the transaction holds it too.
+fn held_for_the_session(lock: &LockInfo) -> String {
+    let mut tests = Vec::with_capacity(2 * lock.keys().len());
+    for key in lock.keys() {
+        for (mode, suffix) in [("Exclusive", ""), ("Share", "_shared")] {
+            let rows = advisory_rows(std::slice::from_ref(key));
+            let seen = on_this_session(&format!("{rows} AND l.mode = '{mode}Lock'"));
+            let calls = [
+                "pg_try_advisory_xact_lock",
+                "pg_advisory_unlock",
+                "pg_try_advisory_lock",
+            ]
+            .map(|function| format!("pg_catalog.{function}{suffix}({})", key.arguments()));
+            tests.push(format!(
+                "CASE WHEN {seen} THEN {} ELSE false END",
+                calls.join(" AND ")
+            ));
+        }
+    }
+    tests.join(" OR ")
 }
 
 fn on_this_session(rows: &str) -> String {
@@ -337,7 +362,7 @@ impl Named<'_> {
 /// In which transaction a lock is acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inside {
-    /// The caller's. Nothing can be said of whose session it is: its own locks look alike.
+    /// The caller's. It may have locked the same keys before.
     Callers,
     /// One that pglock has just begun.
     Own,
@@ -354,8 +379,7 @@ pub(crate) fn acquire_in_transaction(
     named: Option<Named<'_>>,
 ) -> Statement {
     let write = || write_acquire_in_transaction(lock, time, inside, client, named);
-    let me = inside != Inside::Callers;
-    if me && client == Client::Other || lock.keys().len() > FEW {
+    if client == Client::Other || lock.keys().len() > FEW {
         return write();
     }
     let (name, kind) = match named {
@@ -364,7 +388,7 @@ pub(crate) fn acquire_in_transaction(
         Some(Named::Message(name)) => (Some(name), 2),
     };
     let special = [b't', time.form(), inside as u8, kind];
-    let parameters = parameters(lock, me, true, time, name);
+    let parameters = parameters(lock, true, true, time, name);
     Statement::known(form(lock, &special), parameters, write)
 }
 
@@ -384,23 +408,26 @@ fn write_acquire_in_transaction(
     for condition in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
         conditions.and(&[condition]);
     }
-    if inside != Inside::Callers {
-        let (alone, otherwise) = match client {
-            Client::Own => {
-                let me = conditions.text_parameter(process::word());
-                let alone = format!("coalesce({CLIENT}, {me}) = {me}");
-                let otherwise = format!("WHEN NOT ({alone}) THEN '{}'", Refusal::Stranger);
-                (alone, otherwise)
-            }
-            Client::Other => {
-                let (held, found) = (held_here(lock), found());
-                let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
-                (alone, held_by_another())
-            }
-        };
-        conditions.and(&[&alone]);
-        why = format!("{why} {otherwise}");
-    }
+    let me = conditions.text_parameter(process::word());
+    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
+    let (alone, otherwise) = match (client, inside) {
+        (Client::Own, _) => {
+            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
+            (bears, otherwise)
+        }
+        (Client::Other, Inside::Callers) => {
+            let anothers = format!("NOT ({bears}) AND ({})", held_for_the_session(lock));
+            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
+            (format!("NOT ({anothers})"), otherwise)
+        }
+        (Client::Other, _) => {
+            let (held, found) = (held_here(lock), found());
+            let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
+            (alone, held_by_another())
+        }
+    };
+    conditions.and(&[&alone]);
+    why = format!("{why} {otherwise}");
     let locks = Locks::new(&mut conditions, lock);
     let acquired = match time {
         WaitTime::No => locks.tries("_xact"),

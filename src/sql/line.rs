@@ -204,6 +204,24 @@ macro_rules! try_now {
     };
 }
 
+/// Whether another process holds one of the keys, behind a pooler, on this server session: so it bears no
+/// number of ours, and holds the key for the session. A transaction's locks look alike in `pg_locks`; so the
+/// session lets the key go and takes it again, while the transaction holds it too.
+macro_rules! if_anothers {
+    ($then:literal) => {
+        concat!(
+            "IF current_setting('pglock.client', true) <> ask[5] THEN FOR i IN 1 .. keys LOOP at := 6 * i; \
+             FOR suffix IN SELECT CASE mode WHEN 'ShareLock' THEN '_shared' ELSE '' END FROM pg_locks l \
+               WHERE l.granted AND l.pid = pg_backend_pid() AND l.locktype = 'advisory' \
+               AND l.classid || '.' || l.objid || '.' || l.objsubid = ask[at + 5] \
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LOOP \
+             EXECUTE format('SELECT pg_try_advisory_xact_lock%1$s(%2$s) AND pg_advisory_unlock%1$s(%2$s) \
+               AND pg_try_advisory_lock%1$s(%2$s)', suffix, ask[at]) INTO got; \
+             IF got THEN ", $then, "; END IF; END LOOP; END LOOP; END IF; "
+        )
+    };
+}
+
 /// The setting has the wait's token and the session's own value.
 macro_rules! put_idle_back {
     () => {
@@ -223,7 +241,7 @@ const IN_LINE: &str = concat!(
     asked!(),
     "was := string_to_array(current_setting('pglock.line', true), ' '); \
      IF was[1] IS DISTINCT FROM ask[1] THEN \
-       RAISE EXCEPTION USING MESSAGE = 'pglock-' || ask[5] || ':shared session'; END IF; \
+       RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock-' || ask[5] || ':shared session'; END IF; \
      had := was[3]::int; place := was[4]::int; head := was[5]::boolean; ahead := was[6]::int; \
      nested := was[7]::boolean; suspect := was[8]::boolean; stale := was[9]::boolean; \
      limits := was[10] || ' ' || was[11]; \
@@ -247,6 +265,8 @@ const IN_LINE: &str = concat!(
        ELSE PERFORM set_config('pglock.client', 'several', false); END IF; \
      END IF; \
      IF outcome = 'wait' AND (own OR pairs) THEN outcome := 'direct'; END IF; \
+     IF outcome = 'wait' THEN \
+       PERFORM set_config('pglock.idle', ask[1] || ' ' || current_setting('idle_session_timeout', true), false); END IF; \
      END IF; \
      ends := clock_timestamp() + CASE WHEN suspect THEN least(ask[3]::bigint, greatest(ask[2]::bigint, \
        (extract(epoch FROM current_setting('deadlock_timeout')::interval) * 2000)::bigint)) ELSE ask[2]::bigint END * interval '1 ms'; \
@@ -260,11 +280,8 @@ const IN_LINE: &str = concat!(
     try_now!(),
     "IF got THEN had := had + 1; CONTINUE; END IF; \
          kept := current_setting('idle_session_timeout', true); \
-         IF kept IS NOT NULL AND coalesce(current_setting('pglock.idle', true), '') NOT LIKE ask[1] || ' %' THEN \
-           PERFORM set_config('pglock.idle', ask[1] || ' ' || kept, false); \
-           IF extract(epoch FROM kept::interval) * 1000 NOT BETWEEN 1 AND ask[4]::int THEN \
-             PERFORM set_config('idle_session_timeout', ask[4], false); END IF; \
-         END IF; \
+         IF extract(epoch FROM kept::interval) * 1000 NOT BETWEEN 1 AND ask[4]::int THEN \
+           PERFORM set_config('idle_session_timeout', ask[4], false); END IF; \
          PERFORM pg_advisory_lock_shared(member); \
          IF had > 0 THEN ",
     look!(),
@@ -326,20 +343,22 @@ const IN_LINE: &str = concat!(
     "END IF; \
      PERFORM set_config('pglock.line', concat_ws(' ', ask[1], outcome, had, place, head::text, ahead, nested::text, suspect::text, (stale AND NOT moved)::text, limits), false), \
        set_config('search_path', path, true); \
-     EXCEPTION WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', pg_catalog.split_part(pg_catalog.current_setting('pglock.wait'), ' ', 5), SQLSTATE, SQLERRM; \
+     EXCEPTION WHEN SQLSTATE 'PL000' THEN RAISE; \
+     WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', pg_catalog.split_part(pg_catalog.current_setting('pglock.wait'), ' ', 5), SQLSTATE, SQLERRM; \
      END $pglock$; "
 );
 
 /// All of several locks, or none, without a wait: what became of it stands in the setting too.
 const TRY_ALL: &str = concat!(
     "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; got boolean; \
-       word text; \
+       word text; suffix text; \
      BEGIN ",
     asked!(),
     "word := CASE WHEN pg_is_in_recovery() THEN 'in_recovery' \
        WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not_postgres' \
-       WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale_snapshot' ELSE 'had' END; \
-     BEGIN \
+       WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale_snapshot' ELSE 'had' END; ",
+    if_anothers!("word := 'shared_session'"),
+    "BEGIN \
        FOR i IN 1 .. keys LOOP EXIT WHEN word <> 'had'; at := 6 * i; \
          EXECUTE 'SELECT pg_try_advisory_xact_lock' || CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END || '(' || ask[at] || ')' INTO got; \
          IF NOT got THEN RAISE lock_not_available; END IF; \
@@ -371,20 +390,15 @@ const IN_QUEUE: &str = concat!(
 
 const EXACTLY: &str = concat!(
     "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; \
-       answer text; client text; got boolean; suffix text; \
+       answer text; got boolean; suffix text; \
      BEGIN ",
     asked!(),
-    "client := current_setting('pglock.client', true); \
-     answer := CASE WHEN pg_is_in_recovery() THEN 'in recovery' \
+    "answer := CASE WHEN pg_is_in_recovery() THEN 'in recovery' \
        WHEN current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres' \
        WHEN current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot' \
-       WHEN ask[3] = '1' AND now() <> statement_timestamp() THEN 'in transaction' ELSE '' END; \
-     IF answer = '' AND ask[3] = '1' AND client <> ask[5] THEN IF EXISTS (SELECT FROM pg_locks l \
-       WHERE l.granted AND l.pid = pg_backend_pid() AND l.locktype = 'advisory' \
-       AND l.classid || '.' || l.objid || '.' || l.objsubid = ANY (ask) \
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) THEN \
-       answer := 'shared session'; END IF; END IF; \
-     kept := current_setting('lock_timeout'); ends := clock_timestamp() + ask[2]::int * interval '1 ms'; \
+       WHEN ask[3] = '1' AND now() <> statement_timestamp() THEN 'in transaction' ELSE '' END; ",
+    if_anothers!("answer := 'shared session'"),
+    "kept := current_setting('lock_timeout'); ends := clock_timestamp() + ask[2]::int * interval '1 ms'; \
      FOR i IN 1 .. keys LOOP EXIT WHEN answer <> ''; \
        at := 6 * i; suffix := CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END; \
        IF ask[4] = 'try' THEN \

@@ -46,7 +46,7 @@ pub(crate) use keys::{
 pub(crate) use line::{KEEP, OUTCOME, Wait};
 pub use literal::literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
-pub(crate) use ours::{trace, was_committed};
+pub(crate) use ours::was_committed;
 pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};
 pub(crate) use statement::{PREPARE_ONCE, name, prepare_once};
 pub use statement::{Parameter, Statement};
@@ -70,9 +70,9 @@ pub(crate) fn first(bounded: bool) -> &'static str {
 
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
-/// lock with it, and perhaps begun another. `trace` shows in `pg_locks` what it holds.
-pub(crate) fn commit(name: &str, trace: &str) -> String {
-    let ours = ours::still_ours(ours::TRANSACTION, name, trace);
+/// lock with it, and perhaps begun another.
+pub(crate) fn commit(name: &str) -> String {
+    let ours = ours::still_ours(ours::TRANSACTION, name);
     format!("{ours}; COMMIT")
 }
 

@@ -58,8 +58,7 @@ impl Message<'_> {
 
     fn check(&self) -> Option<String> {
         let name = self.name?;
-        let trace = ours::trace(self.lock);
-        Some(ours::still_ours(ours::MESSAGE, name, &trace))
+        Some(ours::still_ours(ours::MESSAGE, name))
     }
 
     /// The second message, after a text that may copy.

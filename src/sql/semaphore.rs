@@ -43,6 +43,7 @@ impl Slots<'_> {
         }
         if at_head {
             conditions.and(&["pg_catalog.pg_advisory_unlock(", &queue, ")"]);
+            conditions.and(&["(", PATIENT_AGAIN, ") IS NOT NULL"]);
         }
         let mut free = String::new();
         for (place, (mine, _, other)) in slots.iter().enumerate().skip(1) {
@@ -92,6 +93,23 @@ const LOOK: &str = "DO $pglock$ DECLARE ask text[] := pg_catalog.string_to_array
     IF ask[i] <> '' THEN IF pg_catalog.pg_try_advisory_xact_lock(ask[i]::bigint) THEN RETURN; END IF; END IF; END LOOP; \
     EXIT WHEN pg_catalog.clock_timestamp() >= ends; \
     PERFORM pg_catalog.pg_sleep(pause); pause := least(pause * 2, 0.012); END LOOP; END $pglock$; ";
+
+/// In front of the wait for the queue. Its holder may be frozen, or its host gone, while a slot is free: so
+/// the server ends a session that is silent for long. The session's own limit is noted.
+pub(crate) const IMPATIENT: &str = "SELECT pg_catalog.set_config('pglock.queue', \
+    pg_catalog.current_setting('idle_session_timeout'), false), \
+    CASE WHEN extract(epoch FROM pg_catalog.current_setting('idle_session_timeout')::interval) NOT BETWEEN 0.001 AND 2.4 \
+    THEN pg_catalog.set_config('idle_session_timeout', '2400', false) END";
+
+/// Puts the session's own limit back, if it was noted.
+const PATIENT_AGAIN: &str = "CASE WHEN coalesce(pg_catalog.current_setting('pglock.queue', true), '') = '' THEN '' \
+    ELSE pg_catalog.set_config('idle_session_timeout', pg_catalog.current_setting('pglock.queue'), false) \
+    || pg_catalog.set_config('pglock.queue', '', false) END";
+
+/// [`IMPATIENT`] undone, where no slot was had.
+pub(crate) fn patient_again() -> String {
+    format!("SELECT {PATIENT_AGAIN}")
+}
 
 /// The lock on the queue of a semaphore.
 pub(crate) fn queue(key: &Key) -> LockInfo {

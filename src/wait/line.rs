@@ -35,7 +35,6 @@ pub(super) fn wait<S: Session>(
             }
             Err(failure) => break failure,
         };
-        joined = true;
         let outcome = lines.last().and_then(|line| wait.outcome(line));
         match outcome {
             Some(outcome) if outcome.word == "had" => return Ok(()),
@@ -43,6 +42,7 @@ pub(super) fn wait<S: Session>(
                 return session::wait_in_queue(session, attempt, lock);
             }
             Some(outcome) if outcome.word == "wait" => {
+                joined = true;
                 let (lock_timeout, statement_timeout) =
                     (outcome.lock_timeout, outcome.statement_timeout);
                 if let Err(failure) = attempt.within(lock_timeout, statement_timeout) {

@@ -47,13 +47,13 @@ fn once<S: Session>(
     if time == WaitTime::No && lock.keys().len() > 1 {
         return try_all(session, lock, label).map_err(released);
     }
-    let acquire = sql::acquire_in_transaction(lock, time, Inside::Callers, Client::Own, None);
+    let acquire = |client| sql::acquire_in_transaction(lock, time, Inside::Callers, client, None);
     if S::HAS_SQLSTATE {
-        let sent = as_client(|_, brief| {
-            let acquire = match brief && time != WaitTime::No {
-                true => acquire.clone().brief(),
-                false => acquire.clone(),
-            };
+        let sent = as_client(|client, brief| {
+            let mut acquire = acquire(client);
+            if brief && time != WaitTime::No {
+                acquire = acquire.brief();
+            }
             let mut undo = "";
             answer(prepared::with(session, &acquire, |session, text, _| {
                 let undo = std::mem::replace(&mut undo, UNDO);
@@ -65,15 +65,15 @@ fn once<S: Session>(
     match time {
         // Nothing but a cancel can fail here, and it would abort the transaction of any statement.
         WaitTime::No if session.in_transaction() => {
-            let lines = session.prepared("", &acquire);
-            answer(lines).map_err(|failure| (Within::CallersTransaction, failure))
+            let sent = as_client(|client, _| answer(session.prepared("", &acquire(client))));
+            sent.map_err(|failure| (Within::CallersTransaction, failure))
         }
         _ => {
             let exactly = Wait::new(lock).exactly(time, false);
             let sent = session.send(&behind(&exactly));
             let sent = match sent {
                 Err(failure) if failure.is_without_blocks() => {
-                    let text = [UNDO, &behind(&acquire.raising().text())].concat();
+                    let text = [UNDO, &behind(&acquire(Client::Other).raising().text())].concat();
                     session.send(&text)
                 }
                 sent => sent,
@@ -104,7 +104,8 @@ fn wait<S: Session>(
 ) -> Result<(), Error> {
     let wait = Wait::new(lock);
     let acquire =
-        sql::acquire_in_transaction(lock, WaitTime::No, Inside::Callers, Client::Own, None).text();
+        sql::acquire_in_transaction(lock, WaitTime::No, Inside::Callers, Client::Other, None)
+            .text();
     let asked = session.message(&[UNDO, SAVEPOINT].concat(), &Situation::question());
     let ended = match asked {
         Err(failure) => failure,

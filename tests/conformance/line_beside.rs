@@ -129,7 +129,7 @@ pub fn an_upgrade_that_ends_keeps_what_was_held<H: Harness>() {
     let (mut oracle, mut reader, key) = (Oracle::new(), Oracle::new(), unique_key());
     reader.lock_shared(&key);
     H::with(|backend| {
-        for millis in [0, 700] {
+        for (millis, timeouts) in [(0, &[650, 700][..]), (700, &[699, 701, 1_500])] {
             let mut shared = Lock::new(&mut *backend, &key).shared();
             let mut guard = shared.acquire().unwrap();
             let token = StopToken::new();
@@ -146,13 +146,13 @@ pub fn an_upgrade_that_ends_keeps_what_was_held<H: Harness>() {
                 assert!(matches!(told, Err(Error::Stopped { .. })), "{told:?}");
             });
             assert!(LockGuard::is_held(&mut guard).unwrap(), "{millis}");
-            for timeout in [650, 699, 700, 701, 750, 1_500] {
+            for &timeout in timeouts {
                 let lock = Lock::new(&mut *guard, &key);
                 let told = lock.timeout(Duration::from_millis(timeout)).run(nothing);
                 assert!(matches!(told, Err(Error::Timeout { .. })), "{told:?}");
                 assert!(LockGuard::is_held(&mut guard).unwrap(), "{timeout}");
             }
-            sql(&mut *guard, "SET lock_timeout = '1500ms'").unwrap();
+            sql(&mut *guard, "SET lock_timeout = '800ms'").unwrap();
             let told = Lock::new(&mut *guard, &key).run(nothing);
             assert!(matches!(told, Err(Error::Timeout { .. })), "{told:?}");
             sql(&mut *guard, "SET lock_timeout = 0").unwrap();

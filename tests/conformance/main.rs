@@ -198,6 +198,7 @@ macro_rules! outside_a_transaction {
             truth::{
                 a_reset_in_the_body_loses_nothing,
                 a_reset_hides_no_end_of_the_transaction,
+                nothing_else_looks_like_the_transaction,
                 an_error_like_a_lost_connection_loses_none,
                 a_copy_that_the_body_leaves_open_keeps_no_lock,
             }
@@ -241,6 +242,7 @@ macro_rules! inside_a_transaction {
                 is_held_tells_an_aborted_transaction,
             }
             slices::{
+                a_session_that_holds_the_key_is_refused_to_the_callers_transaction,
                 a_long_wait_in_a_transaction_ends_with_the_lock,
                 a_deadlock_of_two_long_waits_is_found,
             }

@@ -207,8 +207,8 @@ pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
         thread::scope(|threads| {
             threads.spawn(move || canceler(pid, waits, &done));
             let cancel = cancel; // ends the thread, also when this one panics
-            for attempt in 0..80_u64 {
-                cancel.send(attempt * 37 % 1_500).unwrap();
+            for attempt in 0..30_u64 {
+                cancel.send(attempt * 97 % 1_500).unwrap();
                 let changed = match LockGuard::mode(&guard) {
                     Mode::Exclusive => LockGuard::downgrade(&mut guard),
                     Mode::Shared => LockGuard::try_upgrade(&mut guard).map(|done| assert!(done)),

@@ -191,6 +191,18 @@ pub fn a_session_that_holds_the_key_for_another_process_is_refused<H: Harness>()
         })
         .unwrap();
 
+        // Another process waits in line on the session, for whatever: it may get the key next.
+        on(backend, "SET pglock.client = '0123456789abcdef'").unwrap();
+        on(backend, "SET pglock.idle = 'word 0'").unwrap();
+        on(backend, &call("pg_advisory_lock", &other)).unwrap();
+        let refused = ok(&mut *backend, &key);
+        assert!(
+            matches!(refused, Err(Error::SharedSession { .. })),
+            "{refused:?}"
+        );
+        on(backend, &call("pg_advisory_unlock", &other)).unwrap();
+        on(backend, "SET pglock.idle = ''").unwrap();
+
         // A session that has lost its number may hold anybody's locks.
         for reset in ["RESET ALL", "SET pglock.client = ''"] {
             on(backend, reset).unwrap();
@@ -251,6 +263,50 @@ pub fn a_session_that_holds_the_key_is_refused_to_transactions<H: Harness>() {
             lock.batch_execute("SELECT 1").unwrap();
             on(backend, "SELECT pg_advisory_unlock_all()").unwrap();
             with_transaction_lock(&mut *backend, &key, |_| Ok::<_, Error>(())).unwrap();
+        }
+    });
+}
+
+/// The same in a transaction of the caller's, whose own locks look alike, and are granted again.
+pub fn a_session_that_holds_the_key_is_refused_to_the_callers_transaction<H: InTransaction>() {
+    let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
+    let number = key.as_i64().unwrap();
+    H::with(|backend| {
+        for (suffix, bears) in [("", "0123456789abcdef"), ("_shared", "")] {
+            let taken = format!(
+                "SELECT set_config('pglock.client', '{bears}', false), pg_advisory_lock{suffix}({number})"
+            );
+            on(backend, &taken).unwrap();
+            for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
+                for keys in [&[key.clone()][..], &[key.clone(), other.clone()]] {
+                    let mut lock = Lock::all(&mut *backend, keys);
+                    if let Some(timeout) = timeout {
+                        lock = lock.timeout(timeout);
+                    }
+                    let refused = [
+                        lock.run(|_| Ok::<_, Error>(())),
+                        lock.batch_execute("SELECT 1"),
+                    ];
+                    for refused in refused {
+                        assert!(
+                            matches!(refused, Err(Error::SharedSession { .. })),
+                            "{suffix} {timeout:?}: {refused:?}"
+                        );
+                    }
+                }
+            }
+            oracle.holder(&key); // it has not gone meanwhile
+            transaction_lock(backend, &other).unwrap();
+            transaction_lock(backend, &other).unwrap();
+            on(
+                backend,
+                &format!("SELECT pg_advisory_unlock{suffix}({number})"),
+            )
+            .unwrap();
+            transaction_lock(backend, &key).unwrap();
+            transaction_lock(backend, &key).unwrap();
+            on(backend, "ROLLBACK; BEGIN").unwrap();
+            on(backend, "SET pglock.client = ''").unwrap();
         }
     });
 }

@@ -67,6 +67,40 @@ pub fn a_reset_hides_no_end_of_the_transaction<H: Harness>() {
     });
 }
 
+/// Another transaction in its place, beside what looks as if it had the lock: the session holds the key too,
+/// or the table is locked for another reason, as by a foreign key.
+pub fn nothing_else_looks_like_the_transaction<H: Harness>() {
+    let (key, table, other) = (unique_key(), Table::new(), Table::new());
+    connect_and(&other.insert());
+    for (end, stays) in [
+        ("ROLLBACK; BEGIN", 0),
+        ("ROLLBACK AND CHAIN", 0),
+        ("COMMIT; BEGIN", 1),
+        ("RESET ALL; ROLLBACK; BEGIN", 0),
+    ] {
+        let again = format!("LOCK TABLE {} IN ROW SHARE MODE", other.name);
+        let text = format!("{}; {end}; {again}", table.insert());
+        H::with(|backend| {
+            let (before, rows) = (table.rows(), || table.rows());
+            let lost = with_lock(&mut *backend, &key, |conn| {
+                with_transaction_lock(conn, &key, |tx| sql(tx, &text))
+            });
+            assert!(
+                matches!(lost, Err(Error::LockLost { .. })),
+                "{end}: {lost:?}"
+            );
+            assert_eq!(rows(), before + stays, "{end}");
+            let row = Row::new(other.name.as_str(), "n", 1);
+            let lost = Lock::new(backend, row).run_in_transaction(|tx| sql(tx, &text));
+            assert!(
+                matches!(lost, Err(Error::LockLost { .. })),
+                "{end}: {lost:?}"
+            );
+            assert_eq!(rows(), before + 2 * stays, "{end}");
+        });
+    }
+}
+
 /// A table, and what makes it fail as if a connection were lost: to read the view, and to commit after an
 /// insert. A foreign server's errors do so, and any trigger's can.
 struct FarAway {

@@ -2,13 +2,14 @@
 
 use std::thread;
 
-use pglock::{Error, Lock, LockBackend};
+use pglock::{Error, Lock, LockBackend, Semaphore, Slots};
 
 use crate::backends::{Wire, on_every_backend};
-use crate::oracle::{Oracle, PATIENCE, connect, unique_key};
+use crate::oracle::{Oracle, PATIENCE, connect, unique_key, unique_name};
 use crate::places::Line;
 
 on_every_backend!(a_frozen_client_loses_its_place);
+on_every_backend!(a_frozen_head_of_a_semaphore_loses_its_place);
 
 /// Lets the client go on, whatever happens.
 struct Thaw<'w>(&'w Wire);
@@ -61,4 +62,37 @@ fn a_frozen_client_loses_its_place<B: LockBackend>(wire: &Wire, fresh: impl Fn()
             oracle.wait_until_free(key);
         }
     }
+}
+
+/// It alone looks for a slot. One becomes free, and it does not look.
+fn a_frozen_head_of_a_semaphore_loses_its_place<B: LockBackend>(
+    wire: &Wire,
+    fresh: impl Fn() -> B,
+) {
+    let slots = Slots::new(unique_name("semaphore"), 1);
+    let (mut holder, mut oracle) = (Oracle::new(), Oracle::new());
+    holder.lock(&slots.keys()[0]);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            oracle.wait_for_holder(slots.queue());
+            let pid = oracle.holder(slots.queue());
+            let next = threads.spawn(|| {
+                let mut semaphore = Semaphore::new(connect(), slots.name(), 1).timeout(PATIENCE);
+                semaphore.run(|_| Ok::<_, Error>(())).unwrap();
+            });
+            oracle.wait_for_waiter(slots.queue());
+            let thaw = Thaw(wire);
+            wire.proxy.freeze(true, true);
+            holder.unlock(&slots.keys()[0]);
+            oracle.wait_for_end(pid);
+            next.join().unwrap();
+            drop(thaw);
+        });
+        let mut semaphore = Semaphore::new(fresh(), slots.name(), 1).timeout(2 * PATIENCE);
+        let told = semaphore.run(|_| Ok::<_, Error>(()));
+        assert!(
+            matches!(told, Err(Error::ConnectionLost { .. })),
+            "{told:?}"
+        );
+    });
 }
