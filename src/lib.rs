@@ -134,7 +134,7 @@ pub use lock::Lock;
 pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
 pub use semaphore::{Permit, Semaphore};
-pub use sql::literal;
+pub use sql::quote_literal;
 pub use stop::StopToken;
 pub use targets::{
     FirstFree, FirstFreeRows, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode,

@@ -185,7 +185,7 @@ fn acquire(
             Some(timeout) => semaphore.timeout(timeout),
             None => semaphore,
         };
-        return semaphore.into_permit().map(Guard::Slot);
+        return semaphore.acquire_owned().map(Guard::Slot);
     }
     let mode = match args.shared {
         true => Mode::Shared,
@@ -205,7 +205,7 @@ fn acquire(
         Some(timeout) => lock.timeout(timeout),
         None => lock,
     };
-    lock.into_guard().map(Guard::Lock)
+    lock.acquire_owned().map(Guard::Lock)
 }
 
 /// From now on, `statement_timeout` could only cancel the checks whether the lock is held. By the simple

@@ -116,7 +116,7 @@ pub trait LockBackend {
     }
 }
 
-/// A backend that a guard can own, by [`Lock::into_guard`](crate::Lock::into_guard): a connection, a
+/// A backend that a guard can own, by [`Lock::acquire_owned`](crate::Lock::acquire_owned): a connection, a
 /// pooled one, or a pool. Every [`Session`] is one.
 ///
 /// ```

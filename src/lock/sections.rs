@@ -178,7 +178,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// struct Leader { connection: LockGuard<Owned<Client>> }
     ///
     /// fn lead(client: Client) -> Result<Leader, pglock::Error> {
-    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").into_guard()? })
+    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").acquire_owned()? })
     /// }
     ///
     /// # let url = std::env::var("DATABASE_URL")?;
@@ -194,7 +194,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///
     /// As [`acquire`](Lock::acquire). After an error the backend is dropped, which closes a
     /// connection. If you still need it, use [`acquire`](Lock::acquire), or a pool.
-    pub fn into_guard(self) -> Result<LockGuard<B::Owned>, Error>
+    pub fn acquire_owned(self) -> Result<LockGuard<B::Owned>, Error>
     where
         L: SessionTarget,
         B: OwnedBackend,

@@ -235,13 +235,13 @@ impl<B: LockBackend> Semaphore<B> {
     }
 
     /// Acquires a slot and returns a permit that owns the connection: see
-    /// [`Lock::into_guard`](crate::Lock::into_guard).
+    /// [`Lock::acquire_owned`](crate::Lock::acquire_owned).
     ///
     /// # Errors
     ///
     /// As [`acquire`](Semaphore::acquire). After an error the backend is dropped, which closes a
     /// connection.
-    pub fn into_permit(self) -> Result<Permit<B::Owned>, Error>
+    pub fn acquire_owned(self) -> Result<Permit<B::Owned>, Error>
     where
         B: OwnedBackend,
     {

@@ -3,7 +3,7 @@
 //! The name is a setting that ends with the transaction. `RESET ALL` wipes it out: it is empty then, as it
 //! is in another transaction. What the transaction has locked tells the two apart.
 
-use super::{advisory_rows, literal, raise};
+use super::{advisory_rows, quote_literal, raise};
 use crate::key::Key;
 use crate::request::LockInfo;
 use crate::targets::{TableName, Target};
@@ -39,7 +39,7 @@ pub(crate) fn was_committed(name: &str) -> String {
 /// so that a server without libxml can run it.
 pub(super) fn still_ours(setting: &str, name: &str, trace: &str) -> String {
     let reset = format!("current_setting('{setting}', true) = '' AND {trace}");
-    let look = literal(raise(&reset, "'not held'"));
+    let look = quote_literal(raise(&reset, "'not held'"));
     format!(
         "SELECT CASE current_setting('{setting}', true) WHEN '{name}' THEN NULL \
          ELSE pg_catalog.query_to_xml({look}, false, true, '') END"
@@ -71,7 +71,7 @@ fn trace_of_table(name: &TableName, mode: &str) -> String {
         "pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation",
         &format!(
             "l.locktype = 'relation' AND c.relname = {} AND l.mode = '{mode}Lock'",
-            literal(&name.table)
+            quote_literal(&name.table)
         ),
     )
 }

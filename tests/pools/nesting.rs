@@ -135,7 +135,7 @@ where
     M: ManageConnection<Connection: Session>,
 {
     let (pool, key) = (pool(manager, 2), unique_key());
-    let guard = Lock::new(pool.clone(), &key).into_guard().unwrap();
+    let guard = Lock::new(pool.clone(), &key).acquire_owned().unwrap();
     let release = {
         let key = key.clone();
         move || {
