@@ -40,7 +40,7 @@
 //! | a transaction that is already open | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several, or a few of them | [`FirstFree`] |
-//! | a range of nights, bytes or ids | [`Lock::range`] |
+//! | a range of nights, bytes or ids | [`KeyRange`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | a limit on how many run at a time | [`Semaphore`] |

@@ -87,12 +87,12 @@ fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'sta
 {
     let (mut oracle, slots) = (Oracle::new(), Slots::new(unique_name("semaphore"), 1));
     let key = &slots.keys()[0];
-    let mut permit = Semaphore::new(new(), slots.name(), 1)
+    let mut permit = Semaphore::new(new(), slots.key(), 1)
         .acquire_owned()
         .unwrap();
     oracle.holder(key);
     permit.send("SELECT 1").unwrap();
-    let refused = Semaphore::new(new(), slots.name(), 1)
+    let refused = Semaphore::new(new(), slots.key(), 1)
         .timeout(std::time::Duration::ZERO)
         .acquire_owned();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
@@ -101,7 +101,7 @@ fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'sta
     Permit::release(permit).unwrap();
     oracle.wait_until_free(key);
     drop(
-        Semaphore::new(new(), slots.name(), 1)
+        Semaphore::new(new(), slots.key(), 1)
             .acquire_owned()
             .unwrap(),
     );

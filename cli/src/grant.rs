@@ -178,7 +178,7 @@ fn acquire(
     signals: &Signals,
 ) -> Result<Guard, Error> {
     if let Wanted::Slots(slots) = args.key.wanted(args.slots) {
-        let semaphore = Semaphore::new(connection, slots.name(), slots.count())
+        let semaphore = Semaphore::new(connection, slots.key(), slots.count())
             .labelled(true)
             .stop_on(&signals.stop);
         let semaphore = match timeout {

@@ -166,7 +166,7 @@ impl<S: Session> Stand<'_, S> {
         let silence = limit.min(self.lease.silence());
         self.lease = Lease::of_silence(silence).ok_or_else(|| {
             let (lock, lease) = (lock(), silence * 2);
-            Trouble::Error(Error::Lease { lock, lease })
+            Trouble::Error(Error::InvalidLease { lock, lease })
         })?;
         let mark = keys.mark(silence);
         self.send(&sql::join(silence, &mark))?;

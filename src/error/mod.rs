@@ -56,7 +56,7 @@ pub enum Error {
 
     /// Waiting would never have ended: the holders wait for this session in turn (SQLSTATE 40P01).
     #[error(
-        "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with Lock::all, or always in the same order"
+        "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with one Lock, or always in the same order"
     )]
     Deadlock {
         /// The lock that was not acquired.
@@ -289,7 +289,7 @@ pub enum Error {
     #[error(
         "cannot hold {lock} with a lease of {lease:?}: a lease must be from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
-    Lease {
+    InvalidLease {
         /// The election's lock.
         lock: LockInfo,
         /// What was asked for, or twice the server's shorter `idle_session_timeout`.
@@ -351,8 +351,8 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// [`Lock::all`](crate::Lock::all) was given no key at all.
-    #[error("a lock on no keys would protect nothing: give Lock::all at least one key")]
+    /// A [`Lock`](crate::Lock) was given no key at all.
+    #[error("a lock on no keys would protect nothing: give it at least one key")]
     NoKeys,
 
     /// A [`Semaphore`](crate::Semaphore) with no slots, which would let nobody in, or with more than
@@ -361,21 +361,21 @@ pub enum Error {
         "cannot acquire {lock}: it must have 1 to {} slots, not {count}",
         crate::targets::Slots::MAX
     )]
-    Slots {
+    InvalidPermits {
         /// The semaphore.
         lock: LockInfo,
         /// The number of slots that was asked for.
         count: u32,
     },
 
-    /// The range that was given to [`Lock::range`](crate::Lock::range) has no number in it.
+    /// The range that was given to a [`KeyRange`](crate::KeyRange) has no number in it.
     #[error("cannot acquire {lock}: there is no number in this range, so it would protect nothing")]
     EmptyRange {
         /// The lock that was not acquired.
         lock: LockInfo,
     },
 
-    /// A shared range has more than 366 numbers: see [`Lock::range`](crate::Lock::range).
+    /// A shared range has more than 366 numbers: see a [`KeyRange`](crate::KeyRange).
     #[error(
         "cannot acquire {lock}: a shared range has 366 numbers at most; take it exclusively, or count in larger units"
     )]
@@ -499,12 +499,12 @@ impl Error {
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }
             | Self::TermOver { lock }
-            | Self::Lease { lock, .. }
+            | Self::InvalidLease { lock, .. }
             | Self::OtherLease { lock, .. }
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }
-            | Self::Slots { lock, .. }
+            | Self::InvalidPermits { lock, .. }
             | Self::AlreadyHeld { lock }
             | Self::EmptyRange { lock }
             | Self::SharedRangeTooLong { lock }

@@ -11,6 +11,7 @@ pub use permit::Permit;
 
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
+use crate::key::IntoKey;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 use crate::targets::Slots;
@@ -91,13 +92,13 @@ pub struct Semaphore<B> {
 
 /// What is acquired, and how.
 impl<B> Semaphore<B> {
-    /// A semaphore of that name with that many slots: 1 to [`Slots::MAX`], otherwise acquiring a
-    /// slot fails with [`Error::Slots`].
+    /// A semaphore of that name with that many permits, each for a slot of its own: 1 to [`Slots::MAX`], otherwise
+    /// acquiring one fails with [`Error::InvalidPermits`].
     ///
-    /// The backend is taken by value, as by [`Lock::new`](crate::Lock::new). A lock of the same
-    /// name does not conflict with it.
-    pub fn new(backend: B, name: impl AsRef<str>, slots: u32) -> Self {
-        let slots = Slots::new(name, slots);
+    /// The name is whatever a [`Key`](crate::Key) is made from, such as `key!("api:{tenant}")`. The backend is taken
+    /// by value, as by [`Lock::new`](crate::Lock::new). A lock of the same name does not conflict with it.
+    pub fn new(backend: B, name: impl IntoKey, permits: u32) -> Self {
+        let slots = Slots::new(name, permits);
         Self {
             backend,
             request: Request::new(slots.clone().into()),
@@ -205,7 +206,7 @@ impl<B: LockBackend> Semaphore<B> {
     ///
     /// - [`Error::Timeout`]: there was no room before the wait timed out.
     /// - [`Error::Stopped`]: the token was stopped.
-    /// - [`Error::Slots`]: a semaphore with no slots, or with too many.
+    /// - [`Error::InvalidPermits`]: a semaphore with no slots, or with too many.
     /// - [`Error::InTransaction`]: a transaction is open.
     /// - [`Error::Deadlock`]: the holders of all slots wait for this session, or it holds them itself.
     /// - [`Error::Canceled`], [`Error::ConnectionLost`], [`Error::Checkout`], [`Error::InRecovery`],

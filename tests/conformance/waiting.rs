@@ -27,7 +27,7 @@ pub fn a_try_on_a_held_key_is_none_and_holds_nothing<H: Harness>() {
         assert!(try_with_lock(backend, &key, never).unwrap().is_none());
         assert_eq!(oracle.rows(&key).len(), 1);
 
-        let mut both = Lock::all(&mut *backend, [&key, &free]);
+        let mut both = Lock::new(&mut *backend, [&key, &free]);
         assert!(both.try_run(never).unwrap().is_none());
         oracle.assert_free(&free);
         assert!(both.try_acquire().unwrap().is_none());
@@ -72,13 +72,13 @@ pub fn a_timeout_is_told_and_holds_nothing<H: Harness>() {
         );
         assert_eq!(oracle.rows(&key).len(), 1);
 
-        let mut both = Lock::all(&mut *backend, [&key, &free]).timeout(SHORT);
+        let mut both = Lock::new(&mut *backend, [&key, &free]).timeout(SHORT);
         assert!(both.try_run(never).unwrap().is_none());
         assert!(matches!(both.run(never), Err(Error::Timeout { .. })));
         oracle.assert_free(&free);
 
         oracle.unlock(&key);
-        let mut both = Lock::all(backend, [&key, &free]).timeout(SHORT);
+        let mut both = Lock::new(backend, [&key, &free]).timeout(SHORT);
         both.run(|_| Ok::<_, Error>(())).unwrap();
         oracle.assert_free(&key);
         oracle.assert_free(&free);
@@ -252,7 +252,7 @@ pub fn several_keys_are_taken_in_one_order<H: Harness>() {
                     oracle.assert_free(&high);
                     other.unlock(&middle);
                 });
-                Lock::all(&mut *backend, order)
+                Lock::new(&mut *backend, order)
                     .run(|_| Ok::<_, Error>(()))
                     .unwrap();
             });

@@ -32,7 +32,7 @@ fn a_frozen_client_loses_its_place<B: LockBackend>(wire: &Wire, fresh: impl Fn()
                 let pid = second.wait_for_head(&mut oracle);
                 let next = threads.spawn(|| {
                     let mut client = connect();
-                    let mut lock = Lock::all(&mut client, &keys).timeout(PATIENCE);
+                    let mut lock = Lock::new(&mut client, &keys).timeout(PATIENCE);
                     lock.run(|_| Ok::<_, Error>(())).unwrap();
                 });
                 match keeps {
@@ -47,7 +47,7 @@ fn a_frozen_client_loses_its_place<B: LockBackend>(wire: &Wire, fresh: impl Fn()
                 drop(thaw);
             });
             let wanted = &keys[usize::from(!keeps)..];
-            let mut lock = Lock::all(fresh(), wanted).timeout(2 * PATIENCE);
+            let mut lock = Lock::new(fresh(), wanted).timeout(2 * PATIENCE);
             let told = lock.run(|_| Ok::<_, Error>(()));
             assert!(
                 matches!(told, Err(Error::ConnectionLost { .. })),
