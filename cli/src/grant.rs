@@ -230,7 +230,7 @@ fn refused(url: &str, args: &RunArgs, error: Error) -> Failure {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
         // The server's message would add nothing.
         Error::Timeout { .. } => busy(args, &error.to_string()),
-        error if error.is_contention() => busy(args, &chain(&error)),
+        error if error.is_retryable() => busy(args, &chain(&error)),
         error => error.into(),
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use pglock::{
-    FirstFree, Lock, Row, key, optimistic, quote_literal, with_lock, with_transaction_lock,
+    FirstFree, Lock, RetryPolicy, Row, key, optimistic, quote_literal, retry, with_lock,
+    with_transaction_lock,
 };
 
 use crate::database::{Database, Seats};
@@ -91,7 +92,7 @@ impl Strategy {
             }
             Self::Version => {
                 let mut conn = database.session().map_err(anyhow::Error::from_boxed)?;
-                let outcome = optimistic::retry(|| look_then_book(&mut *conn, wish))?;
+                let outcome = retry(&RetryPolicy::new(), || look_then_book(&mut *conn, wish))?;
                 Ok(outcome)
             }
             Self::Attribute => book_alone(database, wish),

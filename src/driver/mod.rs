@@ -111,8 +111,11 @@ pub trait LockBackend {
     /// [`Error::Stopped`] and [`Error::AlreadyHeld`].
     fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
         let lock = acquire.lock.clone();
-        self.session()
-            .map_err(|source| Error::Checkout { lock, source })
+        self.session().map_err(|source| Error::Checkout {
+            lock,
+            in_use: false,
+            source,
+        })
     }
 }
 

@@ -103,7 +103,11 @@ impl Candidate {
 
     pub(super) fn no_connection(&self, source: BoxError) -> Error {
         let lock = self.election.info.clone();
-        Error::Checkout { lock, source }
+        Error::Checkout {
+            lock,
+            in_use: false,
+            source,
+        }
     }
 
     /// Adds to what is known of silences, and returns the longest.

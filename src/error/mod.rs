@@ -9,7 +9,10 @@ use crate::failure::BoxError;
 use crate::request::LockInfo;
 
 mod causes;
+mod find;
 mod texts;
+
+pub(crate) use find::causes;
 
 /// Why a lock was not acquired, was lost, or its work not committed.
 ///
@@ -28,7 +31,7 @@ mod texts;
 /// match sold {
 ///     Ok(_) => {}
 ///     Err(busy @ Error::Timeout { .. }) => println!("somebody else is at it: {busy}"),
-///     Err(again) if again.is_contention() => println!("try again: {again}"),
+///     Err(again) if again.is_retryable() => println!("try again: {again}"),
 ///     Err(lost) if lost.is_lock_lost() => println!("it ran, but not alone: {lost}"),
 ///     Err(other) => return Err(other.into()),
 /// }
@@ -335,6 +338,8 @@ pub enum Error {
     Checkout {
         /// The lock that was not acquired.
         lock: LockInfo,
+        /// Whether all connections of the pool were in use: another moment may do better.
+        in_use: bool,
         /// The pool's error.
         source: BoxError,
     },
@@ -450,13 +455,31 @@ impl Error {
         Self::Body(error.into())
     }
 
-    /// Whether somebody else was in the way, so that the same call may succeed later: a timeout,
-    /// a deadlock, a row that has changed, or a COMMIT that failed because of another transaction.
+    /// Whether somebody else was in the way, so that doing the same again may succeed, by hand or by
+    /// [`retry`](crate::retry): a timeout, a deadlock, a row that has changed, a COMMIT that failed because of another
+    /// transaction, a pool without a free connection, and a body's error that is or carries any of these, a conflict of an
+    /// [`optimistic`](crate::optimistic) save or a driver's serialization failure.
     #[must_use]
-    pub fn is_contention(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
+        crate::retry::is_retryable(self)
+    }
+
+    /// Whether others have what was asked for: the lock until it timed out ([`Error::Timeout`]), or all connections of the
+    /// pool ([`Error::Checkout`]). What a server answers with 503 or 409.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Checkout { in_use: true, .. }
+        )
+    }
+
+    /// The same without a look into the body's error.
+    pub(crate) fn is_in_the_way(&self) -> bool {
         matches!(
             self,
             Self::Timeout { .. }
+                | Self::Checkout { in_use: true, .. }
                 | Self::Deadlock { .. }
                 | Self::Changed { .. }
                 | Self::NotCommitted {

@@ -235,7 +235,7 @@ pub fn a_failed_commit_that_may_succeed_later_is_contention<H: Harness>() {
             Ok::<_, Error>(())
         });
         assert!(
-            matches!(&told, Err(error) if error.is_contention()),
+            matches!(&told, Err(error) if error.is_retryable()),
             "{told:?}"
         );
     });

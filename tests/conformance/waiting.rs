@@ -63,7 +63,7 @@ pub fn a_timeout_is_told_and_holds_nothing<H: Harness>() {
             ),
             "{error:?}"
         );
-        assert!(error.is_contention() && !error.is_lock_lost());
+        assert!(error.is_retryable() && !error.is_lock_lost());
         assert!(
             error
                 .to_string()
@@ -171,7 +171,7 @@ pub fn a_cancel_is_no_timeout_and_holds_nothing<H: Harness>() {
             });
             let error = with_lock(backend, &key, never).unwrap_err();
             assert!(matches!(error, Error::Canceled { .. }), "{error:?}");
-            assert!(!error.is_contention());
+            assert!(!error.is_retryable());
         });
         assert_eq!(oracle.rows(&key).len(), 1);
 
@@ -228,7 +228,7 @@ pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
                 error.lock_info().unwrap().keys(),
                 std::slice::from_ref(&theirs)
             );
-            assert!(error.is_contention());
+            assert!(error.is_retryable());
         });
         assert_eq!(oracle.rows(&theirs).len(), 1);
         assert_eq!(oracle.rows(&ours).len(), 1, "only the other session's");

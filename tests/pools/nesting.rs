@@ -204,7 +204,7 @@ where
         let Err(error @ Error::Deadlock { .. }) = told else {
             panic!("{told:?}")
         };
-        assert!(error.is_contention());
+        assert!(error.is_retryable());
         for other in others {
             other.join().unwrap().unwrap();
         }

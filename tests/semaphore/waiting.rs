@@ -181,7 +181,7 @@ pub fn a_timeout_names_the_holders_and_leaves_nothing<H: Harness>() {
             };
             assert_eq!(holders.len(), if named { 3 } else { 0 });
             let text = told.to_string();
-            let name = format!("semaphore {:?} (3 slots)", slots.key());
+            let name = format!("semaphore {} (3 slots)", slots.key());
             assert!(text.contains(&name), "{text}");
             assert_eq!(text.contains(&application), named, "{text}");
             oracle.assert_free(slots.queue());
