@@ -136,7 +136,10 @@ fn a_guard_owns_a_connection_of_a_pool() {
 #[test]
 fn an_owned_connection_is_used_as_any() {
     let key = unique_key();
-    let mut guard: LockGuard<Owned<Client>> = Lock::new(connect(), &key).acquire_owned().unwrap();
+    let guard = Lock::new(connect(), &key).acquire_owned().unwrap();
+    let client = LockGuard::into_inner(guard).unwrap();
+    Oracle::new().assert_free(&key);
+    let mut guard: LockGuard<Owned<Client>> = Lock::new(client, &key).acquire_owned().unwrap();
     guard.execute("SELECT 1", &[]).unwrap();
     let connection = PgConnection::establish(&url()).unwrap();
     let mut guard = Lock::new(connection, unique_key()).acquire_owned().unwrap();
