@@ -55,6 +55,8 @@ fn holds_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
         .timeout(std::time::Duration::ZERO)
         .acquire_owned();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let busy = Lock::new(new(), &key).try_acquire_owned();
+    assert!(matches!(busy, Ok(None)), "{busy:?}");
     let leader = thread::spawn(|| leader).join().unwrap();
     oracle.holder(&key);
     LockGuard::release(leader.guard).unwrap();
@@ -96,6 +98,12 @@ fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'sta
         .timeout(std::time::Duration::ZERO)
         .acquire_owned();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let busy = Semaphore::new(new(), slots.key(), 1).try_acquire_owned();
+    assert!(matches!(busy, Ok(None)), "{busy:?}");
+    let told = Semaphore::new(new(), slots.key(), 1)
+        .timeout(std::time::Duration::ZERO)
+        .run_or_else(|_| Ok::<_, Error>(false), |busy| Ok(busy.is_busy()));
+    assert!(told.unwrap());
     let permit = thread::spawn(|| permit).join().unwrap();
     oracle.holder(key);
     Permit::release(permit).unwrap();

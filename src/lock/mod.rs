@@ -9,7 +9,7 @@ use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::stop::StopToken;
 use crate::targets::{IntoTarget, SessionTarget, Target};
 
-mod sections;
+pub(crate) mod sections;
 mod transactions;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.

@@ -12,6 +12,7 @@ pub use permit::Permit;
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
 use crate::key::IntoKey;
+use crate::lock::sections::free;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 use crate::targets::Slots;
@@ -198,6 +199,27 @@ impl<B: LockBackend> Semaphore<B> {
         }
     }
 
+    /// As [`run`](Semaphore::run), with a conflict handler in place of [`Error::Timeout`]: see
+    /// [`Lock::run_or_else`](crate::Lock::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Semaphore::run), and those of the handler.
+    pub fn run_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match self.acquire() {
+            Ok(permit) => run(permit, body),
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Acquires a slot and returns a permit, for sections that do not fit in a closure.
     ///
     /// # Errors
@@ -225,14 +247,24 @@ impl<B: LockBackend> Semaphore<B> {
     /// As [`acquire`](Semaphore::acquire), except the timeout.
     pub fn try_acquire(&mut self) -> Result<Option<Permit<B::Handle<'_>>>, Error> {
         let request = self.request.or_no_wait();
-        let permit = acquire::permit(&request, &self.slots, |acquire| {
+        free(acquire::permit(&request, &self.slots, |acquire| {
             self.backend.session_for(acquire)
-        });
-        match permit {
-            Ok(permit) => Ok(Some(permit)),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        }))
+    }
+
+    /// As [`acquire_owned`](Semaphore::acquire_owned), if a slot is free, or becomes free within the timeout, if one is
+    /// set. Returns `None` otherwise, and drops the backend: see
+    /// [`Lock::try_acquire_owned`](crate::Lock::try_acquire_owned).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Semaphore::acquire), except the timeout.
+    pub fn try_acquire_owned(mut self) -> Result<Option<Permit<B::Owned>>, Error>
+    where
+        B: OwnedBackend,
+    {
+        self.request = self.request.or_no_wait();
+        free(self.acquire_owned())
     }
 
     /// Acquires a slot and returns a permit that owns the connection: see
