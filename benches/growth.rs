@@ -75,8 +75,8 @@ type OnKeys<S> = fn(&mut S, Range<i64>);
 
 fn keys<S: Driver + 'static>(table: &mut Table, name: &str, connect: impl Fn() -> S) {
     let operations: [(_, OnKeys<S>); 2] = [
-        ("Lock::all", |conn, keys| {
-            let mut lock = Lock::all(conn, keys);
+        ("several keys", |conn, keys| {
+            let mut lock = Lock::new(conn, keys.collect::<Vec<_>>());
             lock.run(|_| Ok::<_, Error>(())).unwrap();
         }),
         ("bare ones by hand, one by one", |conn, keys| {

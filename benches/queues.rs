@@ -80,7 +80,7 @@ impl Want {
         };
         match how {
             How::Pglock => {
-                let mut lock = Lock::all(client, self.keys.iter().copied());
+                let mut lock = Lock::new(client, self.keys);
                 if self.shared {
                     lock = lock.shared();
                 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
-use pglock::{Lock, key};
+use pglock::{KeyRange, Lock, key};
 use postgres::{Client, Config, NoTls};
 
 /// Books stays of a few nights in a few rooms, and counts the nights that were booked twice.
@@ -123,7 +123,11 @@ fn guest_books(options: &Options, config: &Config, guest: u32, strategy: Strateg
             Strategy::Nothing => book(&mut client)?,
             Strategy::Room => Lock::new(&mut client, key!("room:{room}")).run(book)?,
             Strategy::Nights => {
-                Lock::range(&mut client, key!("room:{room}"), stay.clone()).run(book)?;
+                Lock::new(
+                    &mut client,
+                    KeyRange::new(key!("room:{room}"), stay.clone()),
+                )
+                .run(book)?;
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use crate::driver::{Failure, Refusal, Session, SessionHandle, insist, while_canceled};
+use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
@@ -226,6 +226,35 @@ where
                 Err(Error::LockLost { lock, source })
             }
         }
+    }
+}
+
+impl<S: Session> LockGuard<Owned<S>> {
+    /// Releases the lock, and gives the connection back. (A pooled one goes back to its pool at the
+    /// [release](LockGuard::release).)
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// use pglock::{Lock, LockGuard};
+    /// use postgres::{Client, NoTls};
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let client = Client::connect(&url, NoTls)?;
+    /// let guard = Lock::new(client, "doc:into-inner").acquire_owned()?;
+    /// let mut client = LockGuard::into_inner(guard)?;
+    /// client.batch_execute("SELECT 'no longer under the lock'")?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`release`](LockGuard::release). After any of them, the connection is closed.
+    pub fn into_inner(mut guard: Self) -> Result<S, Error> {
+        guard.end()?;
+        Ok(guard.handle.take())
     }
 }
 

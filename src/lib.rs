@@ -40,8 +40,9 @@
 //! | a transaction that is already open | [`transaction_lock`] |
 //! | a row or a table, against everybody | [`Row`], [`Table`] |
 //! | any free row among several, or a few of them | [`FirstFree`] |
-//! | a range of nights, bytes or ids | [`Lock::range`] |
+//! | a range of nights, bytes or ids | [`KeyRange`] |
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
+//! | to do it again while somebody else is in the way | [`retry`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | a limit on how many run at a time | [`Semaphore`] |
 //! | one leader among several processes | [`election`] |
@@ -115,6 +116,7 @@ mod process;
 #[cfg(feature = "r2d2")]
 mod queued;
 mod request;
+mod retry;
 mod semaphore;
 mod sql;
 mod stop;
@@ -133,8 +135,9 @@ pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
 pub use request::{LockInfo, Mode, Scope};
+pub use retry::{AnyError, RetryPolicy, Retryable, retry};
 pub use semaphore::{Permit, Semaphore};
-pub use sql::literal;
+pub use sql::quote_literal;
 pub use stop::StopToken;
 pub use targets::{
     FirstFree, FirstFreeRows, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode,

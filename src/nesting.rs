@@ -89,7 +89,7 @@ pub(crate) fn enter(place: Place, lock: &LockInfo, wait: Wait) -> Result<Note, E
     if for_ever && !mine.is_empty() && is_waited_for(&threads, me, &place, lock) {
         let source = "a thread of this process holds it, and waits for what this thread holds on \
                       another connection; lock on the connection that the section was given, or \
-                      take all keys at once with Lock::all";
+                      take all keys at once with one Lock";
         return Err(Error::Deadlock {
             lock: lock.clone(),
             source: source.into(),

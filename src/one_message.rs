@@ -25,7 +25,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # #[cfg(feature = "postgres")] {
     /// # use postgres::{Client, NoTls};
-    /// use pglock::{Lock, key, literal};
+    /// use pglock::{Lock, key, quote_literal};
     ///
     /// # let url = std::env::var("DATABASE_URL")?;
     /// # let mut client = Client::connect(&url, NoTls)?;
@@ -33,7 +33,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// let item = "ABC";
     /// Lock::new(&mut client, key!("doc:stock:{item}")).batch_execute(&format!(
     ///     "UPDATE stock SET count = count - 1 WHERE item = {}",
-    ///     literal(item)
+    ///     quote_literal(item)
     /// ))?;
     /// # assert_eq!(client.query_one("SELECT count FROM stock", &[])?.get::<_, i32>(0), 8);
     /// # }
@@ -57,7 +57,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///
     /// Any statements that may run in a transaction, separated by semicolons. Each of them sees
     /// what the last holder has committed. There are no parameters: quote values with
-    /// [`literal`](crate::literal). The server refuses `VACUUM`, `CREATE INDEX CONCURRENTLY` and
+    /// [`quote_literal`](crate::quote_literal). The server refuses `VACUUM`, `CREATE INDEX CONCURRENTLY` and
     /// the like, and `COPY` from or to the client is [`Error::ClientCopy`]. The server sees one message:
     /// `statement_timeout` bounds each statement, and `lock_timeout` is the caller's own for all
     /// but the acquire.
@@ -135,7 +135,7 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # use postgres::{Client, NoTls};
     /// use std::time::Duration;
-    /// use pglock::{Lock, key, literal};
+    /// use pglock::{Lock, key, quote_literal};
     /// use postgres::SimpleQueryMessage::Row;
     ///
     /// # let url = std::env::var("DATABASE_URL")?;
@@ -146,8 +146,8 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
     ///     .timeout(Duration::from_secs(1))
     ///     .simple_query(&format!(
     ///         "UPDATE seat SET buyer = {} WHERE name = {} AND buyer IS NULL RETURNING id",
-    ///         literal(buyer),
-    ///         literal(seat),
+    ///         quote_literal(buyer),
+    ///         quote_literal(seat),
     ///     ))?;
     /// let id = sold.iter().find_map(|message| match message {
     ///     Row(row) => row.get(0),

@@ -272,13 +272,6 @@ impl Request {
         }
     }
 
-    /// A request for several keys, sorted and without duplicates.
-    pub(crate) fn on_keys(mut keys: Vec<Key>) -> Self {
-        keys.sort_unstable();
-        keys.dedup();
-        Self::new(Target::Keys(keys.into()))
-    }
-
     /// Whether a timeout asks who held the lock. For rows and tables, nobody can tell.
     pub(crate) fn names_holders(&self, by_default: bool) -> bool {
         !self.lock.keys().is_empty() && self.name_holders.unwrap_or(by_default)

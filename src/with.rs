@@ -3,10 +3,9 @@
 use crate::acquire;
 use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
-use crate::key::IntoKey;
 use crate::lock::Lock;
 use crate::request::Request;
-use crate::targets::IntoTarget;
+use crate::targets::{IntoTarget, SessionTarget};
 
 /// Acquires the lock, runs the body with the connection, and releases the lock.
 ///
@@ -40,21 +39,21 @@ use crate::targets::IntoTarget;
 /// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
 /// `Ok::<_, MyError>(())`.
 ///
-/// With a pool that you have by reference, pass `&mut pool.clone()`, which is the same pool.
+/// A pool that you have by reference is a backend too: pass `&mut &pool`.
 ///
 /// # Errors
 ///
 /// Those of [`Lock::run`].
 pub fn with_lock<B, T, E>(
     backend: &mut B,
-    key: impl IntoKey,
+    target: impl IntoTarget<Target: SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<T, E>
 where
     B: LockBackend + ?Sized,
     E: From<Error>,
 {
-    Lock::new(backend, key).run(body)
+    Lock::new(backend, target).run(body)
 }
 
 /// Runs the body if the lock is free, and returns `None` if another session holds it.
@@ -85,14 +84,14 @@ where
 /// Those of [`Lock::try_run`].
 pub fn try_with_lock<B, T, E>(
     backend: &mut B,
-    key: impl IntoKey,
+    target: impl IntoTarget<Target: SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<Option<T>, E>
 where
     B: LockBackend + ?Sized,
     E: From<Error>,
 {
-    Lock::new(backend, key).try_run(body)
+    Lock::new(backend, target).try_run(body)
 }
 
 /// Runs the body in a transaction under the lock: BEGIN, lock, body, COMMIT.

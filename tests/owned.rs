@@ -38,7 +38,7 @@ struct Leader<B: OwnedBackend> {
 }
 
 fn lead<B: OwnedBackend>(backend: B, key: &Key) -> Result<Leader<B>, Error> {
-    let guard = Lock::new(backend, key).into_guard()?;
+    let guard = Lock::new(backend, key).acquire_owned()?;
     Ok(Leader { guard })
 }
 
@@ -53,8 +53,10 @@ fn holds_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'static>(
     leader.guard.send("SELECT 1").unwrap();
     let refused = Lock::new(new(), &key)
         .timeout(std::time::Duration::ZERO)
-        .into_guard();
+        .acquire_owned();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let busy = Lock::new(new(), &key).try_acquire_owned();
+    assert!(matches!(busy, Ok(None)), "{busy:?}");
     let leader = thread::spawn(|| leader).join().unwrap();
     oracle.holder(&key);
     LockGuard::release(leader.guard).unwrap();
@@ -87,22 +89,28 @@ fn keeps_its_slot_until_it_is_dropped<B: OwnedBackend<Owned: Send> + Send + 'sta
 {
     let (mut oracle, slots) = (Oracle::new(), Slots::new(unique_name("semaphore"), 1));
     let key = &slots.keys()[0];
-    let mut permit = Semaphore::new(new(), slots.name(), 1)
-        .into_permit()
+    let mut permit = Semaphore::new(new(), slots.key(), 1)
+        .acquire_owned()
         .unwrap();
     oracle.holder(key);
     permit.send("SELECT 1").unwrap();
-    let refused = Semaphore::new(new(), slots.name(), 1)
+    let refused = Semaphore::new(new(), slots.key(), 1)
         .timeout(std::time::Duration::ZERO)
-        .into_permit();
+        .acquire_owned();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "{refused:?}");
+    let busy = Semaphore::new(new(), slots.key(), 1).try_acquire_owned();
+    assert!(matches!(busy, Ok(None)), "{busy:?}");
+    let told = Semaphore::new(new(), slots.key(), 1)
+        .timeout(std::time::Duration::ZERO)
+        .run_or_else(|_| Ok::<_, Error>(false), |busy| Ok(busy.is_busy()));
+    assert!(told.unwrap());
     let permit = thread::spawn(|| permit).join().unwrap();
     oracle.holder(key);
     Permit::release(permit).unwrap();
     oracle.wait_until_free(key);
     drop(
-        Semaphore::new(new(), slots.name(), 1)
-            .into_permit()
+        Semaphore::new(new(), slots.key(), 1)
+            .acquire_owned()
             .unwrap(),
     );
     oracle.wait_until_free(key);
@@ -136,10 +144,13 @@ fn a_guard_owns_a_connection_of_a_pool() {
 #[test]
 fn an_owned_connection_is_used_as_any() {
     let key = unique_key();
-    let mut guard: LockGuard<Owned<Client>> = Lock::new(connect(), &key).into_guard().unwrap();
+    let guard = Lock::new(connect(), &key).acquire_owned().unwrap();
+    let client = LockGuard::into_inner(guard).unwrap();
+    Oracle::new().assert_free(&key);
+    let mut guard: LockGuard<Owned<Client>> = Lock::new(client, &key).acquire_owned().unwrap();
     guard.execute("SELECT 1", &[]).unwrap();
     let connection = PgConnection::establish(&url()).unwrap();
-    let mut guard = Lock::new(connection, unique_key()).into_guard().unwrap();
+    let mut guard = Lock::new(connection, unique_key()).acquire_owned().unwrap();
     guard.batch_execute("SELECT 1").unwrap();
 }
 

@@ -11,7 +11,7 @@ use std::thread;
 
 use diesel::{Connection, PgConnection};
 use oracle::{connect, unique_name, url};
-use pglock::{Error, Lock, LockBackend, Mode};
+use pglock::{Error, KeyRange, Lock, LockBackend, Mode};
 use proptest::prelude::*;
 
 fn diesel_connection() -> PgConnection {
@@ -40,7 +40,7 @@ fn is_free<B: LockBackend>(
     room: &str,
     (numbers, mode): &(Range<i64>, Mode),
 ) -> bool {
-    let mut lock = Lock::range(backend, room, numbers.clone()).mode(*mode);
+    let mut lock = Lock::new(backend, KeyRange::new(room, numbers.clone())).mode(*mode);
     let got = lock.try_run(|_| Ok::<_, Error>(()));
     got.unwrap().is_some()
 }
@@ -60,14 +60,14 @@ proptest! {
             && (held.1, asked.1) != (Mode::Shared, Mode::Shared);
         let room = unique_name("room");
         SESSIONS.with_borrow_mut(|(one, other)| {
-            Lock::range(&mut *one, room.as_str(), held.0.clone())
+            Lock::new(&mut *one, KeyRange::new(room.as_str(), held.0.clone()))
                 .mode(held.1)
                 .run(|_| {
                     assert_eq!(is_free(other, &room, &asked), !conflict);
                     Ok::<_, Error>(())
                 })
                 .unwrap();
-            Lock::range(&mut *other, room.as_str(), held.0.clone())
+            Lock::new(&mut *other, KeyRange::new(room.as_str(), held.0.clone()))
                 .mode(held.1)
                 .run_in_transaction(|_| {
                     assert_eq!(is_free(one, &room, &asked), !conflict);
@@ -118,7 +118,7 @@ fn random_stay(random: u64) -> (Range<i64>, Mode) {
 fn worker<B: LockBackend>(mut backend: B, room: &str, nights: &Nights) {
     for round in 0..ROUNDS {
         let (range, mode) = random_stay(RandomState::new().hash_one(round));
-        let lock = Lock::range(&mut backend, room, range.clone()).mode(mode);
+        let lock = Lock::new(&mut backend, KeyRange::new(room, range.clone())).mode(mode);
         let mut lock = lock.keep_place(true); // otherwise a deadlock would end with a slice
         let stayed = match round % 2 {
             0 => lock.run(|_| stay(nights, &range, mode)),

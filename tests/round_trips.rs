@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use pglock::driver::Session;
 use pglock::{
-    Error, Key, Lock, LockBackend, LockGuard, Scope, Semaphore, Slots, key, transaction_lock,
-    try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
+    Error, Key, KeyRange, Lock, LockBackend, LockGuard, Scope, Semaphore, Slots, key,
+    transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,
     with_transaction_lock,
 };
 use postgres::{Client, NoTls};
@@ -283,15 +283,15 @@ fn a_shared_lock_costs_what_an_exclusive_one_does() {
 #[test]
 fn several_keys_cost_what_one_does() {
     each_backend!(|wire, backend| {
-        let mut lock = Lock::all(&mut *backend, three_keys());
+        let mut lock = Lock::new(&mut *backend, three_keys());
         wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
-        let mut lock = Lock::all(&mut *backend, three_keys()).timeout(LATE);
+        let mut lock = Lock::new(&mut *backend, three_keys()).timeout(LATE);
         wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
-        let mut lock = Lock::all(&mut *backend, three_keys());
+        let mut lock = Lock::new(&mut *backend, three_keys());
         wire.takes(2, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
         });
-        let mut lock = Lock::range(backend, fresh_key(), 20_261_224..20_261_227);
+        let mut lock = Lock::new(backend, KeyRange::new(fresh_key(), 20_261_224..20_261_227));
         wire.takes(2, || lock.run(|_| Done::Ok(())).unwrap());
     });
 }
@@ -334,7 +334,7 @@ fn try_with_lock_when_busy_takes_one() {
             let ran = try_with_lock(backend, &keys[1], |_| Done::Ok(())).unwrap();
             assert!(ran.is_none());
         });
-        let mut lock = Lock::all(&mut *backend, &keys);
+        let mut lock = Lock::new(&mut *backend, &keys);
         wire.takes(1, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
@@ -360,7 +360,7 @@ fn a_timeout_that_passes_takes_one_more() {
             let error = lock.run(|_| Done::Ok(())).unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error}");
         });
-        let mut lock = Lock::all(backend, &keys).timeout(SOON);
+        let mut lock = Lock::new(backend, &keys).timeout(SOON);
         wire.takes(2, || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
@@ -394,7 +394,7 @@ fn fresh_slots(count: u32) -> Slots {
 fn a_semaphore_with_room_takes_two() {
     each_backend!(|wire, backend| {
         let slots = fresh_slots(3);
-        let mut semaphore = Semaphore::new(backend, slots.name(), 3).timeout(LATE);
+        let mut semaphore = Semaphore::new(backend, slots.key(), 3).timeout(LATE);
         wire.takes(2, || semaphore.run(|_| Done::Ok(())).unwrap());
         let _holders = [hold(&slots.keys()[0]), hold(&slots.keys()[2])];
         for _ in 0..8 {
@@ -422,7 +422,7 @@ fn a_semaphore_asks_a_few_times_to_wait() {
     each_backend!(|wire, backend| {
         let slots = fresh_slots(1);
         let holder = hold(&slots.keys()[0]);
-        let mut semaphore = Semaphore::new(backend, slots.name(), 1).timeout(LATE);
+        let mut semaphore = Semaphore::new(backend, slots.key(), 1).timeout(LATE);
         let mut looks = proxy::server().connect(NoTls).unwrap();
         let waits = format!(
             "SELECT FROM pg_locks WHERE objid = {} AND objsubid = 1",
@@ -472,7 +472,7 @@ fn with_transaction_lock_takes_three_with_postgres_and_two_with_diesel() {
             let ran = try_with_transaction_lock(backend, fresh_key(), |_| Done::Ok(())).unwrap();
             assert!(ran.is_some());
         });
-        let mut lock = Lock::all(backend, three_keys()).shared().timeout(LATE);
+        let mut lock = Lock::new(backend, three_keys()).shared().timeout(LATE);
         wire.takes(expected, || {
             lock.run_in_transaction(|_| Done::Ok(())).unwrap();
         });
@@ -556,13 +556,13 @@ fn with_lock_inside_a_transaction_takes_one() {
 #[test]
 fn several_keys_inside_a_transaction_take_one() {
     each_transaction!(|wire, backend| {
-        let mut lock = Lock::all(&mut *backend, three_keys());
+        let mut lock = Lock::new(&mut *backend, three_keys());
         wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
-        let mut lock = Lock::all(&mut *backend, three_keys());
+        let mut lock = Lock::new(&mut *backend, three_keys());
         wire.takes(wire.driver.to_ask() + wire.driver.without_rows(), || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_some());
         });
-        let mut lock = Lock::all(backend, three_keys()).timeout(LATE);
+        let mut lock = Lock::new(backend, three_keys()).timeout(LATE);
         wire.takes(1, || lock.run(|_| Done::Ok(())).unwrap());
     });
 }
@@ -575,11 +575,11 @@ fn a_vain_try_inside_a_transaction_takes_no_more() {
         wire.takes(wire.driver.to_ask(), || {
             assert!(!try_transaction_lock(backend, &keys[1]).unwrap());
         });
-        let mut lock = Lock::all(&mut *backend, &keys);
+        let mut lock = Lock::new(&mut *backend, &keys);
         wire.takes(wire.driver.to_ask() + wire.driver.without_rows(), || {
             assert!(lock.try_run(|_| Done::Ok(())).unwrap().is_none());
         });
-        let mut lock = Lock::all(&mut *backend, &keys).timeout(SOON);
+        let mut lock = Lock::new(&mut *backend, &keys).timeout(SOON);
         wire.takes(2, || {
             let error = lock.run(|_| Done::Ok(())).unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error}");
@@ -633,7 +633,7 @@ fn a_section_in_one_message_takes_one() {
         for text in ["SELECT 1", "SELECT 1; SELECT 2; -- no more", ""] {
             let mut lock = Lock::new(&mut *backend, fresh_key());
             wire.takes(1, || lock.batch_execute(text).unwrap());
-            let mut lock = Lock::all(&mut *backend, three_keys()).timeout(LATE);
+            let mut lock = Lock::new(&mut *backend, three_keys()).timeout(LATE);
             wire.takes(1, || lock.batch_execute(text).unwrap());
             wire.takes(1, || assert!(lock.try_batch_execute(text).unwrap()));
         }

@@ -139,7 +139,7 @@ fn a_full_lock_table_is_told_and_nothing_stays_held() {
 
 fn fills_the_lock_table<B: LockBackend>(backend: &mut B, url: &str) {
     for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(60))] {
-        let mut lock = Lock::all(&mut *backend, 0..5_000_i64);
+        let mut lock = Lock::new(&mut *backend, (0..5_000_i64).collect::<Vec<_>>());
         if let Some(timeout) = timeout {
             lock = lock.timeout(timeout);
         }

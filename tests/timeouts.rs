@@ -171,7 +171,7 @@ fn after_a_timeout_on_one_of_several_keys_none_is_held() {
     let keys = [&key, &key_of("several, free"), &key_of("several, free too")];
     never_held(&key, Observer::of_client(&mut client), |outcome| {
         outcome(
-            Lock::all(&mut client, keys)
+            Lock::new(&mut client, keys)
                 .timeout(TIMEOUT)
                 .run(|_| Ok(())),
         );
@@ -312,7 +312,7 @@ fn a_lock_in_a_transaction_leaves_its_lock_timeout_as_the_caller_wrote_it() {
         tx.batch_execute(set).unwrap();
         transaction_lock(tx, &free).unwrap();
         assert_eq!(lock_timeout(tx), within, "{set}: after no timeout");
-        let mut lock = Lock::all(&mut *tx, [&free, &other]).timeout(LATE);
+        let mut lock = Lock::new(&mut *tx, [&free, &other]).timeout(LATE);
         lock.run(|tx| shows(within)(tx)).unwrap();
         assert_timeout(Lock::new(&mut *tx, &busy).timeout(TIMEOUT).acquire());
         assert_eq!(lock_timeout(tx), within, "{set}: after a timeout");

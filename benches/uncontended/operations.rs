@@ -77,7 +77,7 @@ where
     let unlocks = keys.map(|key| bare("unlock", key));
     let several = vec![
         variant(PGLOCK, move |backend: &mut B| {
-            Lock::all(backend, keys).run(body).unwrap();
+            Lock::new(backend, keys).run(body).unwrap();
         }),
         variant("pglock, one in the other", move |backend: &mut B| {
             nested(backend, &keys).unwrap();

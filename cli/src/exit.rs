@@ -79,7 +79,7 @@ pub(crate) fn one_line(text: &str) -> String {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = if error.is_contention() {
+        let code = if error.is_retryable() {
             BUSY
         } else {
             UNAVAILABLE

@@ -178,14 +178,14 @@ fn acquire(
     signals: &Signals,
 ) -> Result<Guard, Error> {
     if let Wanted::Slots(slots) = args.key.wanted(args.slots) {
-        let semaphore = Semaphore::new(connection, slots.name(), slots.count())
+        let semaphore = Semaphore::new(connection, slots.key(), slots.count())
             .labelled(true)
             .stop_on(&signals.stop);
         let semaphore = match timeout {
             Some(timeout) => semaphore.timeout(timeout),
             None => semaphore,
         };
-        return semaphore.into_permit().map(Guard::Slot);
+        return semaphore.acquire_owned().map(Guard::Slot);
     }
     let mode = match args.shared {
         true => Mode::Shared,
@@ -205,7 +205,7 @@ fn acquire(
         Some(timeout) => lock.timeout(timeout),
         None => lock,
     };
-    lock.into_guard().map(Guard::Lock)
+    lock.acquire_owned().map(Guard::Lock)
 }
 
 /// From now on, `statement_timeout` could only cancel the checks whether the lock is held. By the simple
@@ -230,7 +230,7 @@ fn refused(url: &str, args: &RunArgs, error: Error) -> Failure {
         Error::Timeout { .. } if args.no_wait => busy(args, &in_the_way(url, args)),
         // The server's message would add nothing.
         Error::Timeout { .. } => busy(args, &error.to_string()),
-        error if error.is_contention() => busy(args, &chain(&error)),
+        error if error.is_retryable() => busy(args, &chain(&error)),
         error => error.into(),
     }
 }

@@ -30,7 +30,7 @@ impl Meaning {
         match self {
             Self::Own(key) => key.name(),
             Self::Other(name, _) => Some(name),
-            Self::Slot(slots, _) => Some(slots.name()),
+            Self::Slot(slots, _) => slots.key().name(),
             Self::Tool(_) => None,
         }
     }

@@ -4,7 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use pglock::{FirstFree, Lock, Row, key, literal, optimistic, with_lock, with_transaction_lock};
+use pglock::{
+    FirstFree, Lock, RetryPolicy, Row, key, optimistic, quote_literal, retry, with_lock,
+    with_transaction_lock,
+};
 
 use crate::database::{Database, Seats};
 
@@ -89,7 +92,7 @@ impl Strategy {
             }
             Self::Version => {
                 let mut conn = database.session().map_err(anyhow::Error::from_boxed)?;
-                let outcome = optimistic::retry(|| look_then_book(&mut *conn, wish))?;
+                let outcome = retry(&RetryPolicy::new(), || look_then_book(&mut *conn, wish))?;
                 Ok(outcome)
             }
             Self::Attribute => book_alone(database, wish),
@@ -105,7 +108,7 @@ fn book_alone(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcom
 /// The server decides; the buyer pays afterwards, when the lock is free again.
 fn book_then_pay(database: &mut impl Database, wish: Wish) -> anyhow::Result<Outcome> {
     let Wish { show, seat, buyer } = wish;
-    let (seat_text, buyer_text) = (literal(seat), literal(buyer));
+    let (seat_text, buyer_text) = (quote_literal(seat), quote_literal(buyer));
     Lock::new(&mut *database, key!("show:{show}:seat:{seat}")).batch_execute(&format!(
         "INSERT INTO booking (seat, buyer) SELECT {seat_text}::int, {buyer_text}::int \
          WHERE NOT EXISTS (SELECT FROM booking WHERE seat = {seat_text})"

@@ -50,7 +50,7 @@ impl Section {
     }
 
     fn run_once<B: LockBackend>(&self, backend: &mut B) -> Result<(), Error> {
-        let name = slots(self.run).name().to_owned();
+        let name = slots(self.run).key().clone();
         let mut semaphore = Semaphore::new(&mut *backend, &name, SLOTS);
         if let Some(timeout) = self.timeout {
             semaphore = semaphore.timeout(timeout);

@@ -126,7 +126,7 @@ impl Section {
             .iter()
             .map(|account| account_key(self.run, *account))
             .collect();
-        let mut lock = Lock::all(&mut *backend, keys);
+        let mut lock = Lock::new(&mut *backend, keys);
         if self.shared {
             lock = lock.shared();
         }
@@ -209,7 +209,11 @@ impl Section {
         } else {
             Mode::Exclusive
         };
-        let mut inner = Lock::all(&mut *conn, own.iter().cloned().chain(more)).mode(mode);
+        let mut inner = Lock::new(
+            &mut *conn,
+            own.iter().cloned().chain(more).collect::<Vec<_>>(),
+        )
+        .mode(mode);
         let ended = inner.run(|_| Ok::<_, Error>(()));
         drop(inner);
         for key in &own {

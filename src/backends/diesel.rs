@@ -348,6 +348,17 @@ fn of_error(error: DieselError) -> Failure {
     }
 }
 
+/// Whether somebody else was in the way of a statement.
+pub(crate) fn is_in_the_way(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, server) = error else {
+        return false;
+    };
+    let state = interrupted(server.message());
+    matches!(kind, DatabaseErrorKind::SerializationFailure)
+        || matches!(state, Some(failure::DEADLOCK | failure::TIMEOUT))
+        || server.message().starts_with("could not obtain lock on ")
+}
+
 /// What fails outside a block, which would carry its SQLSTATE, leaves only a text in the server's language:
 /// a cancel that hits before or after it, and everything in an aborted transaction. If that is not English, it stays an unknown error. A lock timeout can come
 /// after the block if a cancel came in it.

@@ -1,7 +1,7 @@
 //! The drivers: each is one file behind a feature of its own.
 
 #[cfg(feature = "diesel")]
-mod diesel;
+pub(crate) mod diesel;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 #[cfg(feature = "r2d2")]

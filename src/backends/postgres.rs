@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use postgres::error::{DbError, ErrorPosition, Severity};
+use postgres::error::{DbError, ErrorPosition, Severity, SqlState};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
@@ -12,6 +12,7 @@ use crate::driver::{
     insist,
 };
 use crate::error::Error;
+use crate::failure::{DEADLOCK, SERIALIZATION_FAILURE, TIMEOUT};
 use crate::sql;
 
 impl LockBackend for Client {
@@ -229,6 +230,12 @@ fn ends_session(server: &DbError) -> bool {
         Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
         None => matches!(server.severity(), "FATAL" | "PANIC"),
     }
+}
+
+/// Whether somebody else was in the way of a statement.
+pub(crate) fn is_in_the_way(error: &postgres::Error) -> bool {
+    let state = error.code().map(SqlState::code);
+    matches!(state, Some(SERIALIZATION_FAILURE | DEADLOCK | TIMEOUT))
 }
 
 impl From<postgres::Error> for Error {

@@ -144,7 +144,11 @@ where
         None => pool.get().map_err(BoxError::from),
     };
     let lock = lock.clone();
-    checked_out.map_err(|source| Error::Checkout { lock, source })
+    checked_out.map_err(|source| Error::Checkout {
+        lock,
+        in_use: pool.state().connections >= pool.max_size(),
+        source,
+    })
 }
 
 /// Waits for a connection that is being opened, but not for one that is in use.

@@ -111,12 +111,15 @@ pub trait LockBackend {
     /// [`Error::Stopped`] and [`Error::AlreadyHeld`].
     fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
         let lock = acquire.lock.clone();
-        self.session()
-            .map_err(|source| Error::Checkout { lock, source })
+        self.session().map_err(|source| Error::Checkout {
+            lock,
+            in_use: false,
+            source,
+        })
     }
 }
 
-/// A backend that a guard can own, by [`Lock::into_guard`](crate::Lock::into_guard): a connection, a
+/// A backend that a guard can own, by [`Lock::acquire_owned`](crate::Lock::acquire_owned): a connection, a
 /// pooled one, or a pool. Every [`Session`] is one.
 ///
 /// ```
@@ -166,25 +169,34 @@ impl<S: Session> OwnedBackend for S {
     type Owned = Owned<S>;
 
     fn into_session_for(self, _: &Acquire<'_>) -> Result<Self::Owned, Error> {
-        Ok(Owned(self))
+        Ok(Owned(Some(self)))
     }
 }
 
 /// A connection that its guard owns.
 #[derive(Debug)]
-pub struct Owned<S>(S);
+pub struct Owned<S>(Option<S>);
+
+const GIVEN_BACK: &str = "only a guard that is being consumed gives its connection back";
+
+impl<S> Owned<S> {
+    /// Takes the connection out, of a guard that is over.
+    pub(crate) fn take(&mut self) -> S {
+        self.0.take().expect(GIVEN_BACK)
+    }
+}
 
 impl<S> Deref for Owned<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
-        &self.0
+        self.0.as_ref().expect(GIVEN_BACK)
     }
 }
 
 impl<S> DerefMut for Owned<S> {
     fn deref_mut(&mut self) -> &mut S {
-        &mut self.0
+        self.0.as_mut().expect(GIVEN_BACK)
     }
 }
 

@@ -103,7 +103,11 @@ impl Candidate {
 
     pub(super) fn no_connection(&self, source: BoxError) -> Error {
         let lock = self.election.info.clone();
-        Error::Checkout { lock, source }
+        Error::Checkout {
+            lock,
+            in_use: false,
+            source,
+        }
     }
 
     /// Adds to what is known of silences, and returns the longest.
@@ -166,7 +170,7 @@ impl<S: Session> Stand<'_, S> {
         let silence = limit.min(self.lease.silence());
         self.lease = Lease::of_silence(silence).ok_or_else(|| {
             let (lock, lease) = (lock(), silence * 2);
-            Trouble::Error(Error::Lease { lock, lease })
+            Trouble::Error(Error::InvalidLease { lock, lease })
         })?;
         let mark = keys.mark(silence);
         self.send(&sql::join(silence, &mark))?;

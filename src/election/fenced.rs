@@ -51,6 +51,7 @@ impl Term {
             return Err(self.over().into());
         }
         let mut handle = backend.session().map_err(|source| Error::Checkout {
+            in_use: false,
             lock: self.lock().clone(),
             source,
         })?;

@@ -29,12 +29,12 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn of(name: &str) -> Self {
-        let lock = Key::namespaced(ELECTIONS, name.to_owned());
+    pub(super) fn of(name: &Key) -> Self {
+        let lock = name.part(ELECTIONS, "");
         let (classid, objid, objsubid) = lock.pg_locks();
         let id = format!("{classid}:{objid}:{objsubid}");
         Self {
-            member: Key::namespaced("pglock.candidate", name.to_owned()).shown_as(&lock),
+            member: name.part("pglock.candidate", "").shown_as(&lock),
             head: Key::namespaced("pglock.head", id.clone()),
             fence: Key::namespaced("pglock.fence", id.clone()),
             class: Key::namespaced("pglock.term", id.clone()).pg_locks().0 as i32,
@@ -83,7 +83,7 @@ mod tests {
         let vectors = vectors["vectors"].as_object().unwrap();
         assert!(vectors.len() > 3);
         for (name, locks) in vectors {
-            let keys = Keys::of(name);
+            let keys = Keys::of(&name.as_str().into());
             let derived = [
                 (&keys.lock, "lock"),
                 (&keys.member, "member"),

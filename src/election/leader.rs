@@ -8,6 +8,7 @@ use super::line::SLICE;
 use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::inspect::{self, Claim};
+use crate::key::IntoKey;
 use crate::request::Mode;
 use crate::sql::election as sql;
 
@@ -42,11 +43,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn leader<B>(backend: &mut B, name: impl AsRef<str>) -> Result<Option<Claim>, Error>
+pub fn leader<B>(backend: &mut B, name: impl IntoKey) -> Result<Option<Claim>, Error>
 where
     B: LockBackend + ?Sized,
 {
-    let keys = Keys::of(name.as_ref());
+    let keys = Keys::of(&name.into());
     match in_office(backend, &keys)? {
         Some(office) => named(backend, &keys, office),
         None => Ok(None),
@@ -82,10 +83,10 @@ where
 ///
 /// An item is [`Error::Inspect`] where the server could not be asked; the next one is another attempt on the same
 /// connection.
-pub fn observe<B: LockBackend>(backend: B, name: impl AsRef<str>) -> Observe<B> {
+pub fn observe<B: LockBackend>(backend: B, name: impl IntoKey) -> Observe<B> {
     Observe {
         backend,
-        keys: Keys::of(name.as_ref()),
+        keys: Keys::of(&name.into()),
         seen: None,
     }
 }

@@ -69,6 +69,7 @@ pub use token::Token;
 use crate::driver::LockBackend;
 use crate::error::Error;
 use crate::failure::BoxError;
+use crate::key::IntoKey;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 
@@ -110,7 +111,8 @@ pub struct Election {
 }
 
 impl Election {
-    /// An election of that name, in the database that `connect` connects to.
+    /// An election of that name, in the database that `connect` connects to. The name is whatever a
+    /// [`Key`](crate::Key) is made from, such as `key!("scheduler:{region}")`.
     ///
     /// `connect` is called in each campaign, and again if the connection is lost in it. It returns
     /// a connection for the election alone, which the leader keeps for its term:
@@ -118,16 +120,16 @@ impl Election {
     /// server itself, or through a pooler in session mode.
     pub fn new<C, E>(
         connect: impl Fn() -> Result<C, E> + Send + Sync + 'static,
-        name: impl AsRef<str>,
+        name: impl IntoKey,
     ) -> Self
     where
         C: LockBackend,
         E: Into<BoxError>,
     {
-        let keys = Keys::of(name.as_ref());
+        let keys = Keys::of(&name.into());
         Self {
             run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
-            info: Request::on_keys(vec![keys.lock.clone()]).lock,
+            info: Request::new(keys.lock.clone().into()).lock,
             keys,
             lease: Lease::DEFAULT,
             at_once: false,
@@ -228,7 +230,7 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// - [`Error::Lease`]: no term can be held with that lease. [`Error::OtherLease`]: others stand with another.
+    /// - [`Error::InvalidLease`]: no term can be held with that lease. [`Error::OtherLease`]: others stand with another.
     /// - [`Error::Stopped`]: see [`stop_on`](Election::stop_on).
     /// - [`Error::InTransaction`]: the connection is in a transaction.
     /// - [`Error::InRecovery`], if the first connection leads to a standby, and any other error of the
@@ -280,7 +282,7 @@ impl Election {
 
     /// Stands, on one connection after the other, until a candidacy ends well or cannot.
     fn elect(&self, tries: bool) -> Result<Option<Term>, Error> {
-        let lease = Lease::new(self.lease).ok_or_else(|| Error::Lease {
+        let lease = Lease::new(self.lease).ok_or_else(|| Error::InvalidLease {
             lock: self.info.clone(),
             lease: self.lease,
         })?;

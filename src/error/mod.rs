@@ -9,7 +9,10 @@ use crate::failure::BoxError;
 use crate::request::LockInfo;
 
 mod causes;
+mod find;
 mod texts;
+
+pub(crate) use find::causes;
 
 /// Why a lock was not acquired, was lost, or its work not committed.
 ///
@@ -28,7 +31,7 @@ mod texts;
 /// match sold {
 ///     Ok(_) => {}
 ///     Err(busy @ Error::Timeout { .. }) => println!("somebody else is at it: {busy}"),
-///     Err(again) if again.is_contention() => println!("try again: {again}"),
+///     Err(again) if again.is_retryable() => println!("try again: {again}"),
 ///     Err(lost) if lost.is_lock_lost() => println!("it ran, but not alone: {lost}"),
 ///     Err(other) => return Err(other.into()),
 /// }
@@ -56,7 +59,7 @@ pub enum Error {
 
     /// Waiting would never have ended: the holders wait for this session in turn (SQLSTATE 40P01).
     #[error(
-        "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with Lock::all, or always in the same order"
+        "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with one Lock, or always in the same order"
     )]
     Deadlock {
         /// The lock that was not acquired.
@@ -289,7 +292,7 @@ pub enum Error {
     #[error(
         "cannot hold {lock} with a lease of {lease:?}: a lease must be from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
-    Lease {
+    InvalidLease {
         /// The election's lock.
         lock: LockInfo,
         /// What was asked for, or twice the server's shorter `idle_session_timeout`.
@@ -335,6 +338,8 @@ pub enum Error {
     Checkout {
         /// The lock that was not acquired.
         lock: LockInfo,
+        /// Whether all connections of the pool were in use: another moment may do better.
+        in_use: bool,
         /// The pool's error.
         source: BoxError,
     },
@@ -351,8 +356,8 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// [`Lock::all`](crate::Lock::all) was given no key at all.
-    #[error("a lock on no keys would protect nothing: give Lock::all at least one key")]
+    /// A [`Lock`](crate::Lock) was given no key at all.
+    #[error("a lock on no keys would protect nothing: give it at least one key")]
     NoKeys,
 
     /// A [`Semaphore`](crate::Semaphore) with no slots, which would let nobody in, or with more than
@@ -361,21 +366,21 @@ pub enum Error {
         "cannot acquire {lock}: it must have 1 to {} slots, not {count}",
         crate::targets::Slots::MAX
     )]
-    Slots {
+    InvalidPermits {
         /// The semaphore.
         lock: LockInfo,
         /// The number of slots that was asked for.
         count: u32,
     },
 
-    /// The range that was given to [`Lock::range`](crate::Lock::range) has no number in it.
+    /// The range that was given to a [`KeyRange`](crate::KeyRange) has no number in it.
     #[error("cannot acquire {lock}: there is no number in this range, so it would protect nothing")]
     EmptyRange {
         /// The lock that was not acquired.
         lock: LockInfo,
     },
 
-    /// A shared range has more than 366 numbers: see [`Lock::range`](crate::Lock::range).
+    /// A shared range has more than 366 numbers: see a [`KeyRange`](crate::KeyRange).
     #[error(
         "cannot acquire {lock}: a shared range has 366 numbers at most; take it exclusively, or count in larger units"
     )]
@@ -450,13 +455,31 @@ impl Error {
         Self::Body(error.into())
     }
 
-    /// Whether somebody else was in the way, so that the same call may succeed later: a timeout,
-    /// a deadlock, a row that has changed, or a COMMIT that failed because of another transaction.
+    /// Whether somebody else was in the way, so that doing the same again may succeed, by hand or by
+    /// [`retry`](crate::retry): a timeout, a deadlock, a row that has changed, a COMMIT that failed because of another
+    /// transaction, a pool without a free connection, and a body's error that is or carries any of these, a conflict of an
+    /// [`optimistic`](crate::optimistic) save or a driver's serialization failure.
     #[must_use]
-    pub fn is_contention(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
+        crate::retry::is_retryable(self)
+    }
+
+    /// Whether others have what was asked for: the lock until it timed out ([`Error::Timeout`]), or all connections of the
+    /// pool ([`Error::Checkout`]). What a server answers with 503 or 409.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Checkout { in_use: true, .. }
+        )
+    }
+
+    /// The same without a look into the body's error.
+    pub(crate) fn is_in_the_way(&self) -> bool {
         matches!(
             self,
             Self::Timeout { .. }
+                | Self::Checkout { in_use: true, .. }
                 | Self::Deadlock { .. }
                 | Self::Changed { .. }
                 | Self::NotCommitted {
@@ -499,12 +522,12 @@ impl Error {
             | Self::ReleaseFailed { lock, .. }
             | Self::Stopped { lock }
             | Self::TermOver { lock }
-            | Self::Lease { lock, .. }
+            | Self::InvalidLease { lock, .. }
             | Self::OtherLease { lock, .. }
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }
             | Self::Checkout { lock, .. }
-            | Self::Slots { lock, .. }
+            | Self::InvalidPermits { lock, .. }
             | Self::AlreadyHeld { lock }
             | Self::EmptyRange { lock }
             | Self::SharedRangeTooLong { lock }

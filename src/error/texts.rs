@@ -45,7 +45,12 @@ pub(super) fn connection_lost_text(lock: &LockInfo, committing: bool) -> String 
 }
 
 pub(super) fn in_transaction_text(lock: &LockInfo) -> String {
-    if lock.keys().first().and_then(Key::namespace) == Some(ELECTIONS) {
+    if lock
+        .keys()
+        .first()
+        .and_then(Key::namespace)
+        .is_some_and(|namespace| namespace.starts_with(ELECTIONS))
+    {
         return format!(
             "cannot stand in the election {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
         );

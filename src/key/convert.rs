@@ -90,6 +90,20 @@ impl From<(i32, i32)> for Key {
     }
 }
 
+/// Lets a slice of numbers be passed as it is.
+impl From<&i64> for Key {
+    fn from(number: &i64) -> Self {
+        Self::from(*number)
+    }
+}
+
+/// Lets a slice of pairs be passed as it is.
+impl From<&(i32, i32)> for Key {
+    fn from(pair: &(i32, i32)) -> Self {
+        Self::from(*pair)
+    }
+}
+
 impl From<&Key> for Key {
     fn from(key: &Key) -> Self {
         key.clone()

@@ -84,6 +84,22 @@ impl Key {
         }
     }
 
+    /// The key of a part of something that this key names, such as a slot of a semaphore. A name stands for itself;
+    /// any other key for the numbers that the server locks, in a namespace of their own.
+    pub(crate) fn part(&self, namespace: &'static str, part: &str) -> Self {
+        match &self.name {
+            Some(Name {
+                namespace: None,
+                name,
+            }) => Self::namespaced(namespace, format!("{part}{name}")),
+            _ => {
+                let (classid, objid, objsubid) = self.pg_locks();
+                let numbers = format!("{part}{classid}:{objid}:{objsubid}");
+                Self::namespaced(format!("{namespace}.key"), numbers)
+            }
+        }
+    }
+
     fn named(name: Cow<'static, str>) -> Self {
         Self {
             id: Id::hashed(&name, 0),

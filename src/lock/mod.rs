@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::key::{IntoKey, Key};
+use crate::key::Key;
 use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::stop::StopToken;
-use crate::targets::{IntoTarget, KeyRange, Target};
+use crate::targets::{IntoTarget, SessionTarget, Target};
 
-mod sections;
+pub(crate) mod sections;
 mod transactions;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
@@ -49,12 +47,13 @@ pub struct Lock<B, T = Key> {
     target: PhantomData<fn() -> T>,
 }
 
-/// Several keys, ranges, and the scope of a lock.
-impl<B> Lock<B> {
-    /// A lock on several keys at once. Duplicates count once.
+/// What is locked, and how.
+impl<B, T> Lock<B, T> {
+    /// A lock on a key, on several at once, on a [`KeyRange`](crate::KeyRange), a [`Row`](crate::Row) or a
+    /// [`Table`](crate::Table).
     ///
-    /// They are acquired in one statement and in a fixed order, whatever the order here: two such
-    /// locks cannot deadlock.
+    /// Several keys are a `Vec`, an array or a slice of what a key is made from. They are acquired in one statement
+    /// and in a fixed order, whatever the order here: two such locks cannot deadlock. Duplicates count once.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,73 +64,60 @@ impl<B> Lock<B> {
     /// # let url = std::env::var("DATABASE_URL")?;
     /// # let mut client = Client::connect(&url, NoTls)?;
     /// let (from, to) = (7, 3);
-    /// Lock::all(&mut client, [key!("doc:account:{from}"), key!("doc:account:{to}")]).run(|conn| {
+    /// Lock::new(&mut client, [key!("doc:account:{from}"), key!("doc:account:{to}")]).run(|conn| {
     ///     conn.batch_execute("SELECT 'move the money'")?;
-    ///     Ok::<_, pglock::Error>(())
+    ///     anyhow::Ok(())
     /// })?;
     /// # }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn all(backend: B, keys: impl IntoIterator<Item = impl IntoKey>) -> Self {
+    ///
+    /// Rows and tables are locked for a transaction and no longer: a lock on one has only the
+    /// transaction forms.
+    pub fn new(backend: B, target: impl IntoTarget<Target = T>) -> Self
+    where
+        T: Into<Target>,
+    {
         Self {
             backend,
-            request: Request::on_keys(keys.into_iter().map(Into::into).collect()),
+            request: Request::new(target.into_target().into()),
             target: PhantomData,
         }
     }
 
-    /// A lock on a range of the numbers under a key. It keeps out all overlapping ranges under the
-    /// same key, and no others: nights of a room, bytes of a file, ids of a batch.
+    /// Bounds the wait for the lock, not the time that it is held. By default only the session's
+    /// own [`lock_timeout`] bounds it, which is off unless somebody has set it.
     ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # #[cfg(feature = "postgres")] {
-    /// # use postgres::{Client, NoTls};
-    /// use pglock::{Lock, key};
+    /// The server counts in whole milliseconds: fractions are rounded up, and anything above
+    /// 2³¹ − 1 ms (24 days) counts as that much. Zero is exactly one attempt, without waiting.
+    /// Several keys share one timeout.
     ///
-    /// # let url = std::env::var("DATABASE_URL")?;
-    /// # let mut client = Client::connect(&url, NoTls)?;
-    /// let (room, arrival, departure) = (7, 20261224, 20261227);
-    /// Lock::range(&mut client, key!("doc:room:{room}"), arrival..departure).run(|conn| {
-    ///     conn.batch_execute("SELECT 'book the nights'")?;
-    ///     Ok::<_, pglock::Error>(())
-    /// })?;
-    /// # }
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// It does not bound the wait for a safe snapshot: in a transaction of the caller's that is
+    /// serializable, read only and deferrable, and has not run a query yet. Outside a transaction,
+    /// a wait with a timeout never waits for one, even if such transactions are the default.
     ///
-    /// The numbers are any `i64` except the greatest, and the end is not in the range. A lock on
-    /// the bare key is another lock: for all numbers, take the range `i64::MIN..i64::MAX`.
+    /// With a pool it bounds the wait for a connection too, beside the pool's own timeout; the lock
+    /// gets the time that is left. If no connection comes in time, the error is
+    /// [`Error::Checkout`](crate::Error::Checkout), not [`Error::Timeout`](crate::Error::Timeout):
+    /// nobody has asked whether the lock is free. A single attempt does not wait for a connection
+    /// that others use, only for one that the pool is opening.
     ///
-    /// An exclusive range takes some 35 advisory locks if it is short, and at most 250, however
-    /// long it is ([`KeyRange`](crate::KeyRange) says which). They are acquired in one statement
-    /// and in a fixed order, so that two ranges cannot deadlock. Each has a place in the server's
-    /// lock table ([`max_locks_per_transaction`]).
-    ///
-    /// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range
-    /// also takes a lock for each of its numbers, so it has at most 366 of them. Count days there,
-    /// not dates as above: 20261231 and 20270101 are 8870 numbers apart.
-    ///
-    /// While a range waits in the server's queue, it keeps out the ranges that overlap it. A
-    /// guard's mode cannot be changed. On a pool, a thread that holds a range cannot wait
-    /// for another of the same key on a second connection
-    /// ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not: a waiter for both
-    /// may be between them.
-    ///
-    /// # Errors
-    ///
-    /// When it is used: [`Error::EmptyRange`](crate::Error::EmptyRange), [`Error::SharedRangeTooLong`](crate::Error::SharedRangeTooLong).
-    ///
-    /// [`max_locks_per_transaction`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION
-    pub fn range(backend: B, key: impl IntoKey, numbers: Range<i64>) -> Self {
-        let range = KeyRange::new(key.into(), numbers, Mode::default());
-        Self {
-            backend,
-            request: Request::new(Target::Range(Arc::new(range))),
-            target: PhantomData,
-        }
+    /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets other shared holders in, and keeps exclusive ones out. Defaults to exclusive.
+    pub fn shared(self) -> Self {
+        self.mode(Mode::Shared)
+    }
+
+    /// Sets the mode. Defaults to [`Mode::Exclusive`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.request.lock = self.request.lock.with_mode(mode);
+        self
     }
 
     /// Sets the scope. By default it is what the one rule says: the session outside a transaction,
@@ -158,65 +144,11 @@ impl<B> Lock<B> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.request.scope = Some(scope);
-        self
-    }
-}
-
-/// What is locked, and how.
-impl<B, T> Lock<B, T> {
-    /// A lock on a key, a [`Row`](crate::Row) or a [`Table`](crate::Table).
-    ///
-    /// Rows and tables are locked for a transaction and no longer: a lock on one has only the
-    /// transaction forms.
-    pub fn new(backend: B, target: impl IntoTarget<Target = T>) -> Self
+    pub fn scope(mut self, scope: Scope) -> Self
     where
-        T: Into<Target>,
+        T: SessionTarget,
     {
-        Self {
-            backend,
-            request: Request::new(target.into_target().into()),
-            target: PhantomData,
-        }
-    }
-
-    /// Lets other shared holders in, and keeps exclusive ones out. Defaults to exclusive.
-    pub fn shared(self) -> Self {
-        self.mode(Mode::Shared)
-    }
-
-    /// Keeps everybody else out. The default.
-    pub fn exclusive(self) -> Self {
-        self.mode(Mode::Exclusive)
-    }
-
-    /// Sets the mode. Defaults to [`Mode::Exclusive`].
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.request.lock = self.request.lock.with_mode(mode);
-        self
-    }
-
-    /// Bounds the wait for the lock, not the time that it is held. By default only the session's
-    /// own [`lock_timeout`] bounds it, which is off unless somebody has set it.
-    ///
-    /// The server counts in whole milliseconds: fractions are rounded up, and anything above
-    /// 2³¹ − 1 ms (24 days) counts as that much. Zero is exactly one attempt, without waiting.
-    /// Several keys share one timeout.
-    ///
-    /// It does not bound the wait for a safe snapshot: in a transaction of the caller's that is
-    /// serializable, read only and deferrable, and has not run a query yet. Outside a transaction,
-    /// a wait with a timeout never waits for one, even if such transactions are the default.
-    ///
-    /// With a pool it bounds the wait for a connection too, beside the pool's own timeout; the lock
-    /// gets the time that is left. If no connection comes in time, the error is
-    /// [`Error::Checkout`](crate::Error::Checkout), not [`Error::Timeout`](crate::Error::Timeout):
-    /// nobody has asked whether the lock is free. A single attempt does not wait for a connection
-    /// that others use, only for one that the pool is opening.
-    ///
-    /// [`lock_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.request.timeout = Some(timeout);
+        self.request.scope = Some(scope);
         self
     }
 

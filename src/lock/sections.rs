@@ -178,7 +178,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// struct Leader { connection: LockGuard<Owned<Client>> }
     ///
     /// fn lead(client: Client) -> Result<Leader, pglock::Error> {
-    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").into_guard()? })
+    ///     Ok(Leader { connection: Lock::new(client, "doc:leader").acquire_owned()? })
     /// }
     ///
     /// # let url = std::env::var("DATABASE_URL")?;
@@ -194,7 +194,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     ///
     /// As [`acquire`](Lock::acquire). After an error the backend is dropped, which closes a
     /// connection. If you still need it, use [`acquire`](Lock::acquire), or a pool.
-    pub fn into_guard(self) -> Result<LockGuard<B::Owned>, Error>
+    pub fn acquire_owned(self) -> Result<LockGuard<B::Owned>, Error>
     where
         L: SessionTarget,
         B: OwnedBackend,
@@ -203,6 +203,22 @@ impl<B: LockBackend, L> Lock<B, L> {
             backend, request, ..
         } = self;
         acquire::guard(&request, |acquire| backend.into_session_for(acquire))
+    }
+
+    /// As [`acquire_owned`](Lock::acquire_owned), if the lock is free, or becomes free within the timeout, if one is set.
+    /// Returns `None` otherwise, and drops the backend, which closes a connection: with one that you still need, use
+    /// [`try_acquire`](Lock::try_acquire), or a pool.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Lock::acquire), except the timeout.
+    pub fn try_acquire_owned(mut self) -> Result<Option<LockGuard<B::Owned>>, Error>
+    where
+        L: SessionTarget,
+        B: OwnedBackend,
+    {
+        self.request = self.request.or_no_wait();
+        free(self.acquire_owned())
     }
 
     /// Returns a guard if the lock is free, or becomes free within the timeout, if one is set.
@@ -233,11 +249,18 @@ impl<B: LockBackend, L> Lock<B, L> {
         L: SessionTarget,
     {
         let request = self.request.or_no_wait();
-        match acquire::guard(&request, |acquire| self.backend.session_for(acquire)) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        free(acquire::guard(&request, |acquire| {
+            self.backend.session_for(acquire)
+        }))
+    }
+}
+
+/// A timeout is no error of an attempt.
+pub(crate) fn free<G>(acquired: Result<G, Error>) -> Result<Option<G>, Error> {
+    match acquired {
+        Ok(guard) => Ok(Some(guard)),
+        Err(Error::Timeout { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

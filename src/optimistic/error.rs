@@ -145,10 +145,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns whether somebody else was faster, so that it may help to read the row again and to
-    /// decide again.
+    /// Whether somebody else was faster or in the way, so that it may help to read the row again and to decide again, by
+    /// hand or by [`retry`](crate::retry): a conflict, a serialization failure, a deadlock.
     #[must_use]
-    pub fn is_conflict(&self) -> bool {
+    pub fn is_retryable(&self) -> bool {
+        crate::retry::is_retryable(self)
+    }
+
+    /// The same without a look at the driver's error.
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Serialization(_))
     }
 }

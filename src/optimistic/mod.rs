@@ -31,7 +31,7 @@
 //! # Trying again
 //!
 //! After a conflict, only your code knows what your change means for the row as it is now. Read the
-//! row again, and decide again: [`retry`] runs a closure that does both.
+//! row again, and decide again: [`retry`](crate::retry) runs a closure that does both.
 //!
 //! [Read Committed]: https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
 
@@ -43,12 +43,10 @@ pub mod diesel;
 mod error;
 #[cfg(feature = "postgres")]
 pub mod postgres;
-mod retry;
 
 pub use error::Error;
 #[cfg(any(feature = "postgres", feature = "diesel"))]
 use error::{check_next, refusal, saved};
-pub use retry::{MayConflict, retry};
 
 /// The type of a version: `i32` or `i64`.
 pub trait Version: Copy + Into<i64> + TryFrom<i64> + sealed::Sealed {}

@@ -198,6 +198,6 @@ impl From<postgres::Error> for Error {
     }
 }
 
-pub(super) fn is_serialization_failure(error: &postgres::Error) -> bool {
+fn is_serialization_failure(error: &postgres::Error) -> bool {
     error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
 }

@@ -98,7 +98,7 @@ use crate::stop::StopToken;
 /// - **Deadlocks**: two threads that hold a key each and wait for the other's, on connections of
 ///   their own, deadlock without the server noticing. As on any pool, the second gets
 ///   [`Error::Deadlock`] before it waits, if closures hold the keys and no wait has a timeout. Take
-///   several keys with [`Lock::all`](crate::Lock::all).
+///   several keys with one [`Lock`](crate::Lock).
 pub struct QueuedPool<M: ManageConnection> {
     pool: Pool<M>,
     queues: Arc<Queues<LockInfo, HandOver<M>>>,

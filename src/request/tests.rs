@@ -42,7 +42,7 @@ proptest! {
         let keys: Vec<Key> = names.chain(numbers.into_iter().map(Key::from)).collect();
         let mut shuffled: Vec<Key> = keys.iter().chain(&keys).cloned().collect();
         shuffled.sort_by_key(|key| key.as_i64().map(|number| number.rotate_left(7) ^ seed as i64));
-        let (one, other) = (Request::on_keys(keys), Request::on_keys(shuffled));
+        let (one, other) = (Request::new(keys.into()), Request::new(shuffled.into()));
         prop_assert_eq!(&one.lock, &other.lock);
         prop_assert!(one.lock.keys().is_sorted());
         prop_assert!(one.lock.keys().windows(2).all(|pair| pair[0] != pair[1]));
@@ -51,13 +51,9 @@ proptest! {
 
 #[test]
 fn keys_are_sorted_and_taken_once() {
-    let one = Request::on_keys(vec![
-        Key::from(2),
-        Key::from(1),
-        Key::from(2),
-        Key::from((0, 1)),
-    ]);
-    let other = Request::on_keys(vec![Key::from((0, 1)), Key::from(1), Key::from(2)]);
+    let one =
+        Request::new(vec![Key::from(2), Key::from(1), Key::from(2), Key::from((0, 1))].into());
+    let other = Request::new(vec![Key::from((0, 1)), Key::from(1), Key::from(2)].into());
     assert_eq!(one.lock, other.lock);
     assert_eq!(one.lock.keys().len(), 3);
 }

@@ -24,7 +24,7 @@ pub(super) fn permit<H: SessionHandle>(
 ) -> Result<Permit<H>, Error> {
     if slots.keys().is_empty() {
         let (lock, count) = (request.lock.clone(), slots.count());
-        return Err(Error::Slots { lock, count });
+        return Err(Error::InvalidPermits { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
     prepared::recall(&mut handle);

@@ -11,6 +11,8 @@ pub use permit::Permit;
 
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
+use crate::key::IntoKey;
+use crate::lock::sections::free;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 use crate::targets::Slots;
@@ -91,13 +93,13 @@ pub struct Semaphore<B> {
 
 /// What is acquired, and how.
 impl<B> Semaphore<B> {
-    /// A semaphore of that name with that many slots: 1 to [`Slots::MAX`], otherwise acquiring a
-    /// slot fails with [`Error::Slots`].
+    /// A semaphore of that name with that many permits, each for a slot of its own: 1 to [`Slots::MAX`], otherwise
+    /// acquiring one fails with [`Error::InvalidPermits`].
     ///
-    /// The backend is taken by value, as by [`Lock::new`](crate::Lock::new). A lock of the same
-    /// name does not conflict with it.
-    pub fn new(backend: B, name: impl AsRef<str>, slots: u32) -> Self {
-        let slots = Slots::new(name, slots);
+    /// The name is whatever a [`Key`](crate::Key) is made from, such as `key!("api:{tenant}")`. The backend is taken
+    /// by value, as by [`Lock::new`](crate::Lock::new). A lock of the same name does not conflict with it.
+    pub fn new(backend: B, name: impl IntoKey, permits: u32) -> Self {
+        let slots = Slots::new(name, permits);
         Self {
             backend,
             request: Request::new(slots.clone().into()),
@@ -197,6 +199,27 @@ impl<B: LockBackend> Semaphore<B> {
         }
     }
 
+    /// As [`run`](Semaphore::run), with a conflict handler in place of [`Error::Timeout`]: see
+    /// [`Lock::run_or_else`](crate::Lock::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Semaphore::run), and those of the handler.
+    pub fn run_or_else<T, E>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<Error>,
+    {
+        match self.acquire() {
+            Ok(permit) => run(permit, body),
+            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Acquires a slot and returns a permit, for sections that do not fit in a closure.
     ///
     /// # Errors
@@ -205,7 +228,7 @@ impl<B: LockBackend> Semaphore<B> {
     ///
     /// - [`Error::Timeout`]: there was no room before the wait timed out.
     /// - [`Error::Stopped`]: the token was stopped.
-    /// - [`Error::Slots`]: a semaphore with no slots, or with too many.
+    /// - [`Error::InvalidPermits`]: a semaphore with no slots, or with too many.
     /// - [`Error::InTransaction`]: a transaction is open.
     /// - [`Error::Deadlock`]: the holders of all slots wait for this session, or it holds them itself.
     /// - [`Error::Canceled`], [`Error::ConnectionLost`], [`Error::Checkout`], [`Error::InRecovery`],
@@ -224,24 +247,34 @@ impl<B: LockBackend> Semaphore<B> {
     /// As [`acquire`](Semaphore::acquire), except the timeout.
     pub fn try_acquire(&mut self) -> Result<Option<Permit<B::Handle<'_>>>, Error> {
         let request = self.request.or_no_wait();
-        let permit = acquire::permit(&request, &self.slots, |acquire| {
+        free(acquire::permit(&request, &self.slots, |acquire| {
             self.backend.session_for(acquire)
-        });
-        match permit {
-            Ok(permit) => Ok(Some(permit)),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        }))
+    }
+
+    /// As [`acquire_owned`](Semaphore::acquire_owned), if a slot is free, or becomes free within the timeout, if one is
+    /// set. Returns `None` otherwise, and drops the backend: see
+    /// [`Lock::try_acquire_owned`](crate::Lock::try_acquire_owned).
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Semaphore::acquire), except the timeout.
+    pub fn try_acquire_owned(mut self) -> Result<Option<Permit<B::Owned>>, Error>
+    where
+        B: OwnedBackend,
+    {
+        self.request = self.request.or_no_wait();
+        free(self.acquire_owned())
     }
 
     /// Acquires a slot and returns a permit that owns the connection: see
-    /// [`Lock::into_guard`](crate::Lock::into_guard).
+    /// [`Lock::acquire_owned`](crate::Lock::acquire_owned).
     ///
     /// # Errors
     ///
     /// As [`acquire`](Semaphore::acquire). After an error the backend is dropped, which closes a
     /// connection.
-    pub fn into_permit(self) -> Result<Permit<B::Owned>, Error>
+    pub fn acquire_owned(self) -> Result<Permit<B::Owned>, Error>
     where
         B: OwnedBackend,
     {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::held::Held;
-use crate::driver::SessionHandle;
+use crate::driver::{Owned, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::LockGuard;
 use crate::request::LockInfo;
@@ -90,6 +90,18 @@ where
     pub fn release(permit: Self) -> Result<(), Error> {
         drop(permit.held);
         LockGuard::release(permit.guard)
+    }
+}
+
+impl<S: Session> Permit<Owned<S>> {
+    /// Gives the slot back, and the connection: see [`LockGuard::into_inner`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`LockGuard::release`]. After any of them, the connection is closed.
+    pub fn into_inner(permit: Self) -> Result<S, Error> {
+        drop(permit.held);
+        LockGuard::into_inner(permit.guard)
     }
 }
 

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 /// [`Lock::batch_execute`](crate::Lock::batch_execute) and its siblings.
 ///
 /// ```
-/// use pglock::literal;
+/// use pglock::quote_literal;
 ///
-/// let text = format!("UPDATE seat SET buyer = {} WHERE id = {}", literal("Zoë O'Hara"), literal(42));
+/// let text = format!("UPDATE seat SET buyer = {} WHERE id = {}", quote_literal("Zoë O'Hara"), quote_literal(42));
 /// assert_eq!(text, r"UPDATE seat SET buyer = E'Zo\u00eb O\x27Hara' WHERE id = E'42'");
 /// ```
 ///
@@ -25,7 +25,7 @@ use std::fmt::Write as _;
 /// [String Constants With C-Style Escapes]: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-STRINGS-ESCAPE
 #[must_use]
 #[allow(clippy::needless_pass_by_value)] // `42` reads better than `&42`
-pub fn literal(value: impl ToString) -> String {
+pub fn quote_literal(value: impl ToString) -> String {
     quoted(&value.to_string(), |quoted, character| {
         // The server decodes these into its own encoding.
         let _ = match u32::from(character) {
@@ -45,7 +45,7 @@ pub(super) fn literal_inside(value: &str) -> String {
 /// database with the encoding `SQL_ASCII` too.
 pub(super) fn executed(statement: &str) -> String {
     if statement.is_ascii() {
-        return literal(statement);
+        return quote_literal(statement);
     }
     let mut bytes = String::new();
     for byte in statement.bytes() {
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn no_character_leaves_its_literal() {
         for character in '\0'..=char::MAX {
-            let literal = literal(character);
+            let literal = quote_literal(character);
             assert!(is_one(&literal), "{character:?}: {literal}");
         }
     }
@@ -100,8 +100,8 @@ mod tests {
         #[test]
         fn no_text_leaves_its_literal(any in "(?s:.){0,30}", hostile in "[\\\\'$\0nxuUE0-9\n\u{e9}\u{1F512}]{0,30}") {
             for text in [any, hostile] {
-                proptest::prop_assert!(is_one(&literal(&text)));
-                proptest::prop_assert!(is_one(&literal(literal_inside(&text))));
+                proptest::prop_assert!(is_one(&quote_literal(&text)));
+                proptest::prop_assert!(is_one(&quote_literal(literal_inside(&text))));
                 let executed = executed(&literal_inside(&text));
                 proptest::prop_assert!(executed.is_ascii() && !executed.contains('$'));
             }

@@ -44,7 +44,7 @@ pub(crate) use keys::{
     held_by_session, release,
 };
 pub(crate) use line::{KEEP, OUTCOME, Wait};
-pub use literal::literal;
+pub use literal::quote_literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::was_committed;
 pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};

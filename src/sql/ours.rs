@@ -5,7 +5,7 @@
 //! two apart, and nothing else does. (The session may hold the same keys beside it, and another transaction
 //! can have locked the same table.)
 
-use super::{literal, raise};
+use super::{quote_literal, raise};
 
 /// Where a transaction that pglock opens has its name.
 pub(super) const TRANSACTION: &str = "pglock.transaction";
@@ -47,7 +47,7 @@ pub(super) fn still_ours(setting: &str, name: &str) -> String {
          WHERE granted AND pid = pg_backend_pid() AND locktype = 'advisory' AND objsubid = 2 \
          AND classid = {NAMES} AND objid::bigint = pg_catalog.hashtext('{name}')::bigint & 4294967295)"
     );
-    let look = literal(raise(&reset, "'not held'"));
+    let look = quote_literal(raise(&reset, "'not held'"));
     format!(
         "SELECT CASE current_setting('{setting}', true) WHEN '{name}' THEN NULL \
          ELSE pg_catalog.query_to_xml({look}, false, true, '') END"

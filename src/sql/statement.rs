@@ -73,7 +73,7 @@ impl Parameter {
             Self::Text(value) if value.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 write!(to, "'{value}'")
             }
-            Self::Text(value) => write!(to, "{}", super::literal(value)),
+            Self::Text(value) => write!(to, "{}", super::quote_literal(value)),
         };
     }
 }

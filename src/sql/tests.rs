@@ -71,7 +71,7 @@ fn looking(lock: &LockInfo) -> Vec<Statement> {
 #[test]
 fn a_prepared_statement_is_the_same_for_all_keys() {
     let of = |one: i64, other: i64| {
-        let lock = Request::on_keys(vec![Key::from(one), Key::from((1, other as i32))]).lock;
+        let lock = Request::new(vec![Key::from(one), Key::from((1, other as i32))].into()).lock;
         statements(&lock)
             .iter()
             .map(Statement::id)
@@ -86,7 +86,7 @@ proptest::proptest! {
     fn only_digits_of_a_name_reach_the_sql(one: String, other: String, space: String) {
         let text = |name: &str| {
             let keys = vec![Key::from(name), Key::namespaced(space.clone(), name.to_owned())];
-            let lock = Request::on_keys(keys).lock;
+            let lock = Request::new(keys.into()).lock;
             let digits = |c: char| c.is_ascii_digit() || c == '-';
             let statements = [statements(&lock), looking(&lock)].concat();
             let mut texts: Vec<_> = statements.iter().map(Statement::text).collect();
@@ -105,7 +105,7 @@ proptest::proptest! {
 /// In the extended protocol a transaction is younger than its statement, whether or not it was open before.
 #[test]
 fn no_extended_statement_compares_the_transactions_time_with_its_own() {
-    let lock = Request::on_keys(vec![Key::from(1)]).lock;
+    let lock = Request::new(vec![Key::from(1)].into()).lock;
     for statement in [statements(&lock), looking(&lock)].concat() {
         for statement in [statement.clone(), statement.brief()] {
             let text = statement.extended();
@@ -120,7 +120,7 @@ fn no_extended_statement_compares_the_transactions_time_with_its_own() {
 #[test]
 fn lock_calls_have_no_from_clause() {
     for keys in [vec![Key::from(1)], vec![Key::from(1), Key::from((2, 3))]] {
-        for statement in statements(&Request::on_keys(keys).lock) {
+        for statement in statements(&Request::new(keys.into()).lock) {
             let text = statement
                 .text()
                 .replace("extract(epoch FROM", "")
@@ -134,7 +134,7 @@ fn lock_calls_have_no_from_clause() {
 /// With each lock: a pooler may carry a session's settings to another server.
 #[test]
 fn a_server_that_is_not_postgres_is_asked_for() {
-    let lock = Request::on_keys(vec![Key::from(1)]).lock;
+    let lock = Request::new(vec![Key::from(1)].into()).lock;
     let mut statements = looking(&lock);
     for time in TIMES {
         statements.push(acquire_for_session(&lock, time, Client::Own, Line::Pass));
@@ -160,7 +160,7 @@ fn every_function_has_its_schema() {
         "coalesce", "least", "greatest", "extract", "EXISTS", "IN", "AND", "OR", "WHERE", "NOT",
         "ARRAY",
     ];
-    let lock = Request::on_keys(vec![Key::from(1), Key::from((2, 3))]).lock;
+    let lock = Request::new(vec![Key::from(1), Key::from((2, 3))].into()).lock;
     for statement in [statements(&lock), looking(&lock)].concat() {
         for text in [statement.text(), statement.clone().raising().text()] {
             for (at, _) in text.match_indices('(') {

@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::literal;
+use super::quote_literal;
 use super::targets::{identifier, table_name};
 use crate::targets::TableName;
 
@@ -83,7 +83,7 @@ pub(crate) fn trigger(table: &TableName, column: &str) -> String {
         Some(schema) => format!("{}.{name}", identifier(schema)),
         None => name.clone(),
     };
-    let body = literal(format!(
+    let body = quote_literal(format!(
         "BEGIN NEW.{column} := coalesce(OLD.{column}, 0) + 1; RETURN NEW; END"
     ));
     let table = table_name(table);

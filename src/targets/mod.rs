@@ -18,7 +18,15 @@ pub use row::Row;
 pub use slots::Slots;
 pub use table::{Table, TableMode};
 
-/// What a lock is on.
+/// What a lock is on, as [`LockInfo::target`](crate::LockInfo::target) says it.
+///
+/// ```
+/// use pglock::{Lock, Row, Target};
+///
+/// let lock = Lock::new((), Row::new("seat", "id", 42));
+/// assert!(matches!(lock.lock_info().target(), Target::Row(_)));
+/// assert_eq!(lock.lock_info().target().to_string(), r#"row id = 42 of "seat""#);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
@@ -36,8 +44,9 @@ pub enum Target {
     Slots(Arc<Slots>),
 }
 
-/// What [`Lock::new`](crate::Lock::new) takes: anything that is a [`Key`], a [`Row`] or a
-/// [`Table`]. Implement it for a type of your own that stands for a row.
+/// What [`Lock::new`](crate::Lock::new) and its siblings take: anything that is a [`Key`], a list of keys
+/// (a `Vec`, an array or a slice), a [`KeyRange`], a [`Row`] or a [`Table`]. Implement it for a type of your own
+/// that stands for a row.
 ///
 /// ```
 /// use pglock::{IntoTarget, Row};
@@ -70,7 +79,7 @@ pub enum Target {
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not something that pglock can lock",
-    label = "not a key, a `Row` or a `Table`",
+    label = "not a key, a list of keys, a `KeyRange`, a `Row` or a `Table`",
     note = "a key is a name (`&str`, `String`, `Cow<str>`, `key!(…)`), an `i64`, or a pair of `i32`",
     note = "for an id of another type write `key!(\"seat:{{id}}\")`; `i64::from(id)` locks the bare number"
 )]
@@ -82,7 +91,20 @@ pub trait IntoTarget {
     fn into_target(self) -> Self::Target;
 }
 
-/// A target whose lock can be held by a session, and not only by a transaction: a [`Key`].
+/// A target whose lock can be held by a session, and not only by a transaction: a [`Key`], several, or a
+/// [`KeyRange`].
+///
+/// ```
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::{Error, Lock, SessionTarget};
+/// use postgres::Client;
+///
+/// /// Whatever is locked, it is a session that holds it.
+/// fn import<T: SessionTarget>(lock: &mut Lock<Client, T>) -> Result<(), Error> {
+///     lock.run(|conn| Ok(conn.batch_execute("SELECT 'import'")?))
+/// }
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a `{Self}` is locked for a transaction, not for a session",
     note = "use `run_in_transaction`, `with_transaction_lock` or `transaction_lock`"
@@ -93,19 +115,25 @@ mod sealed {
     pub trait Sealed {}
 
     #[diagnostic::on_unimplemented(
-        message = "a `{Self}` is not a key, a `Row` or a `Table`, and `Lock` takes nothing else",
+        message = "a `{Self}` is not a key, a list of keys, a `KeyRange`, a `Row` or a `Table`, and `Lock` takes nothing else",
         note = "a `FirstFree` has its own `run_in_transaction`, and slots have `Semaphore`"
     )]
     pub trait Lockable {}
 }
 
 impl sealed::Sealed for Key {}
+impl sealed::Sealed for Vec<Key> {}
+impl sealed::Sealed for KeyRange {}
 
 impl sealed::Lockable for Key {}
+impl sealed::Lockable for Vec<Key> {}
+impl sealed::Lockable for KeyRange {}
 impl sealed::Lockable for Row {}
 impl sealed::Lockable for Table {}
 
 impl SessionTarget for Key {}
+impl SessionTarget for Vec<Key> {}
+impl SessionTarget for KeyRange {}
 
 // Without this, the compiler talks about `From` instead of locks.
 #[diagnostic::do_not_recommend]
@@ -120,6 +148,75 @@ impl<K: IntoKey> IntoTarget for K {
 impl From<Key> for Target {
     fn from(key: Key) -> Self {
         Self::Keys([key].into())
+    }
+}
+
+/// In the order of their numbers, and each once: two locks on several keys cannot deadlock.
+impl From<Vec<Key>> for Target {
+    fn from(mut keys: Vec<Key>) -> Self {
+        keys.sort_unstable();
+        keys.dedup();
+        Self::Keys(keys.into())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<K: IntoKey> IntoTarget for Vec<K> {
+    type Target = Vec<Key>;
+
+    fn into_target(self) -> Vec<Key> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<K: IntoKey, const N: usize> IntoTarget for [K; N] {
+    type Target = Vec<Key>;
+
+    fn into_target(self) -> Vec<Key> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, K> IntoTarget for &'a [K]
+where
+    &'a K: IntoKey,
+{
+    type Target = Vec<Key>;
+
+    fn into_target(self) -> Vec<Key> {
+        self.iter().map(Into::into).collect()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, K> IntoTarget for &'a Vec<K>
+where
+    &'a K: IntoKey,
+{
+    type Target = Vec<Key>;
+
+    fn into_target(self) -> Vec<Key> {
+        self.as_slice().into_target()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, K, const N: usize> IntoTarget for &'a [K; N]
+where
+    &'a K: IntoKey,
+{
+    type Target = Vec<Key>;
+
+    fn into_target(self) -> Vec<Key> {
+        self.as_slice().into_target()
+    }
+}
+
+impl From<KeyRange> for Target {
+    fn from(range: KeyRange) -> Self {
+        Self::Range(Arc::new(range))
     }
 }
 
@@ -156,7 +253,7 @@ macro_rules! into_targets {
         }
     )*};
 }
-into_targets!(Row, Table);
+into_targets!(KeyRange, Row, Table);
 
 impl Target {
     /// Whether a name or a value contains a NUL, which no text in PostgreSQL may.

@@ -3,10 +3,54 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 use crate::request::Mode;
 
-/// A range of the numbers under a key: see [`Lock::range`](crate::Lock::range).
+/// A range of the numbers under a key. A lock on it keeps out all overlapping ranges under the same key, and no
+/// others: nights of a room, bytes of a file, ids of a batch.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{KeyRange, key, with_lock};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// let (room, arrival, departure) = (7, 20261224, 20261227);
+/// let nights = KeyRange::new(key!("doc:room:{room}"), arrival..departure);
+/// with_lock(&mut client, nights, |conn| {
+///     conn.batch_execute("SELECT 'book the nights'")?;
+///     anyhow::Ok(())
+/// })?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The numbers are any `i64` except the greatest, and the end is not in the range. A lock on
+/// the bare key is another lock: for all numbers, take the range `i64::MIN..i64::MAX`. A range without a number is
+/// [`Error::EmptyRange`](crate::Error::EmptyRange) when it is used.
+///
+/// An exclusive range takes some 35 advisory locks if it is short, and at most 250, however
+/// long it is. They are acquired in one statement
+/// and in a fixed order, so that two ranges cannot deadlock. Each has a place in the server's
+/// lock table ([`max_locks_per_transaction`]).
+///
+/// Shared ranges let each other in, and keep out exclusive ones that overlap. A shared range
+/// also takes a lock for each of its numbers, so it has at most 366 of them
+/// ([`Error::SharedRangeTooLong`](crate::Error::SharedRangeTooLong)). Count days there,
+/// not dates as above: 20261231 and 20270101 are 8870 numbers apart.
+///
+/// While a range waits in the server's queue, it keeps out the ranges that overlap it. A
+/// guard's mode cannot be changed. On a pool, a thread that holds a range cannot wait
+/// for another of the same key on a second connection
+/// ([`Error::AlreadyHeld`](crate::Error::AlreadyHeld)), overlapping or not: a waiter for both
+/// may be between them.
+///
+/// [`max_locks_per_transaction`]: https://www.postgresql.org/docs/current/runtime-config-locks.html#GUC-MAX-LOCKS-PER-TRANSACTION
+///
+/// # The keys behind it
 ///
 /// It is held as advisory locks on nodes of a tree. Like the hash of names they are part of the
 /// crate's contract. A node of b bits is the 2ᵇ numbers from a multiple of 2ᵇ on, for b = 0, 2, 4,
@@ -25,13 +69,14 @@ use crate::request::Mode;
 /// an exclusive one covers.
 ///
 /// ```
-/// use pglock::{Lock, Target};
+/// use pglock::{KeyRange, Lock, Target};
 ///
-/// let lock = Lock::range((), "room:7", 24..27); // errors give this too: `lock_info`
+/// let lock = Lock::new((), KeyRange::new("room:7", 24..27)); // errors give this too: `lock_info`
 /// let Target::Range(range) = lock.lock_info().target() else { unreachable!() };
 /// assert_eq!((range.key().name(), range.numbers()), (Some("room:7"), 24..27));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
 pub struct KeyRange {
     key: Key,
     numbers: Range<i64>,
@@ -49,7 +94,12 @@ const MOST_SHARED: u64 = 366;
 const STEP: u32 = 2;
 
 impl KeyRange {
-    pub(crate) fn new(key: Key, numbers: Range<i64>, mode: Mode) -> Self {
+    /// The numbers under that key, from the start on and without the end.
+    pub fn new(key: impl IntoKey, numbers: Range<i64>) -> Self {
+        Self::of(key.into(), numbers, Mode::default())
+    }
+
+    fn of(key: Key, numbers: Range<i64>, mode: Mode) -> Self {
         let mut range = Self {
             key,
             numbers,
@@ -62,7 +112,7 @@ impl KeyRange {
 
     /// The same range in another mode.
     pub(crate) fn in_mode(&self, mode: Mode) -> Self {
-        Self::new(self.key.clone(), self.numbers.clone(), mode)
+        Self::of(self.key.clone(), self.numbers.clone(), mode)
     }
 
     /// The key that the numbers are under.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::key::Key;
+use crate::key::{IntoKey, Key};
 
 /// The slots of a [`Semaphore`](crate::Semaphore), and the keys that stand for them.
 ///
@@ -12,6 +12,9 @@ use crate::key::Key;
 /// | --- | --- |
 /// | slot `i`, from 0 on | `Key::namespaced("pglock.slot", "{i}:{name}")` |
 /// | the queue for one of `n` slots | `Key::namespaced("pglock.queue", "{n}:{name}")` |
+///
+/// If the semaphore's key is no plain name but a number, a pair or a name in a namespace, the namespaces are
+/// `pglock.slot.key` and `pglock.queue.key`, and the name is `C:O:S`, what [`Key::pg_locks`] gives for that key.
 ///
 /// So another language, or a look into `pg_locks`, finds them.
 ///
@@ -24,7 +27,7 @@ use crate::key::Key;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Slots {
-    name: Arc<str>,
+    key: Key,
     count: u32,
     /// Empty if there are too many.
     keys: Arc<[Key]>,
@@ -42,23 +45,23 @@ impl Slots {
 
     /// The slots of a semaphore of that name.
     #[must_use]
-    pub fn new(name: impl AsRef<str>, count: u32) -> Self {
-        let name = name.as_ref();
+    pub fn new(name: impl IntoKey, count: u32) -> Self {
+        let key = name.into();
         let keys = if count > Self::MAX { 0 } else { count };
-        let keys = (0..keys).map(|slot| Key::namespaced(SLOT, format!("{slot}:{name}")));
+        let keys = (0..keys).map(|slot| key.part(SLOT, &format!("{slot}:")));
         Self {
-            name: name.into(),
             count,
             keys: keys.collect(),
-            queue: Key::namespaced(QUEUE, format!("{count}:{name}")),
+            queue: key.part(QUEUE, &format!("{count}:")),
+            key,
             taken: None,
         }
     }
 
-    /// The semaphore's name.
+    /// What the semaphore is called.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn key(&self) -> &Key {
+        &self.key
     }
 
     /// How many slots there are.
@@ -112,7 +115,7 @@ impl fmt::Display for Slots {
             write!(f, "slot {slot} of ")?;
         }
         let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "semaphore {:?} ({} slot{plural})", self.name, self.count)
+        write!(f, "semaphore {} ({} slot{plural})", self.key, self.count)
     }
 }
 
@@ -137,6 +140,18 @@ mod tests {
             }
             assert_eq!(slots.queue().as_i64(), vector["queue"].as_i64(), "{name}");
         }
+    }
+
+    /// Frozen too: what is no plain name.
+    #[test]
+    fn other_keys_have_namespaces_of_their_own() {
+        let slot = |key: Key| Slots::new(key, 1).keys()[0].clone();
+        let numbers = |numbers: &str| Key::namespaced("pglock.slot.key", format!("0:{numbers}"));
+        assert_eq!(slot(Key::from(42)), numbers("0:42:1"));
+        assert_eq!(slot(Key::from((1, 2))), numbers("1:2:2"));
+        assert_ne!(slot(Key::from(42)), slot(Key::from("0:42:1")));
+        assert_ne!(slot(Key::namespaced("mail", "api")), slot(Key::from("api")));
+        assert_eq!(slot(crate::key!("a{}", 1)), slot(Key::from("a1")));
     }
 
     #[test]

@@ -63,11 +63,11 @@ fn a_cancel_in_a_nested_section<H: Harness>(at_release: bool) {
             thread::scope(|threads| {
                 threads.spawn(move || canceler(pid, waits, &done));
                 let cancel = cancel; // ends the thread, also when this one panics
-                let mut outer = Lock::all(&mut *conn, &keys);
+                let mut outer = Lock::new(&mut *conn, &keys);
                 let mut guard = outer.acquire()?;
                 for attempt in 0..30_u64 {
                     let micros = attempt * 97 % 1_500;
-                    let mut inner = Lock::all(&mut *guard, &keys);
+                    let mut inner = Lock::new(&mut *guard, &keys);
                     if !at_release {
                         cancel.send(micros).unwrap();
                     }
@@ -236,7 +236,7 @@ pub fn a_failed_commit_that_may_succeed_later_is_contention<H: Harness>() {
             Ok::<_, Error>(())
         });
         assert!(
-            matches!(&told, Err(error) if error.is_contention()),
+            matches!(&told, Err(error) if error.is_retryable()),
             "{told:?}"
         );
     });
@@ -271,7 +271,7 @@ pub fn thousands_of_keys_make_a_short_error<H: Harness>() {
     let keys = (0..1_000).map(|n| Key::namespaced("many", n.to_string()));
     let keys: Vec<_> = keys.chain([key]).collect();
     H::with(|backend| {
-        let mut lock = Lock::all(backend, keys).timeout(SHORT);
+        let mut lock = Lock::new(backend, keys).timeout(SHORT);
         let error = lock.acquire().unwrap_err();
         assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
         assert!(

@@ -15,7 +15,7 @@ pub fn a_lock_is_taken_exactly_once<H: Harness>() {
     H::with(|backend| {
         for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(60))] {
             for shared in [false, true] {
-                let mut lock = Lock::all(&mut *backend, &keys);
+                let mut lock = Lock::new(&mut *backend, &keys);
                 if let Some(timeout) = timeout {
                     lock = lock.timeout(timeout);
                 }

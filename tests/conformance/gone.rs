@@ -19,7 +19,7 @@ fn every_form<B: LockBackend>(backend: &mut B, keys: &Keys) {
         with_lock(conn, key, |_| Ok::<_, Error>(()))
     })
     .unwrap();
-    Lock::all(&mut *backend, [key, other])
+    Lock::new(&mut *backend, [key, other])
         .shared()
         .run(|_| Ok::<_, Error>(()))
         .unwrap();
@@ -145,7 +145,7 @@ pub fn a_transaction_whose_statements_are_gone_locks<H: InTransaction>() {
             let [_, other, taken] = &keys.0;
             assert!(!try_transaction_lock(backend, taken).unwrap());
             on(backend, "DEALLOCATE ALL").unwrap();
-            Lock::all(&mut *backend, [other.clone(), unique_key()])
+            Lock::new(&mut *backend, [other.clone(), unique_key()])
                 .acquire()
                 .map(drop)
                 .unwrap();

@@ -90,9 +90,9 @@ pub fn a_refused_acquire_leaves_the_transaction_as_it_was<H: InTransaction>() {
             let is_kept = format!("current_setting('lock_timeout') = '{setting}'");
 
             assert!(!try_transaction_lock(backend, &key).unwrap());
-            let mut both = Lock::all(&mut *backend, [&key, &free]);
+            let mut both = Lock::new(&mut *backend, [&key, &free]);
             assert!(both.try_acquire().unwrap().is_none());
-            let mut both = Lock::all(&mut *backend, [&key, &free]).timeout(SHORT);
+            let mut both = Lock::new(&mut *backend, [&key, &free]).timeout(SHORT);
             let error = both.acquire().unwrap_err();
             assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
 

@@ -1,6 +1,6 @@
 //! A label is a comment, whatever the name, and nothing else of the message is.
 
-use pglock::{Error, Lock, literal};
+use pglock::{Error, Lock, quote_literal};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -50,7 +50,7 @@ pub fn a_label_swallows_nothing<H: Harness>() {
 /// The end of a comment in a value, which would begin behind a lock that was swallowed.
 pub fn nothing_runs_without_the_lock_behind_a_label<H: Harness>() {
     let (mut oracle, table) = (Oracle::new(), Table::new());
-    let value = literal(format!("*/ */; {}; --", table.insert()));
+    let value = quote_literal(format!("*/ */; {}; --", table.insert()));
     let text = format!("SELECT {value}; {}", table.insert());
     H::with(|backend| {
         let mut rows = 0;

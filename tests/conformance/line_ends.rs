@@ -77,7 +77,7 @@ fn ended<H: Harness>(
                         });
                     }
                 });
-                let mut lock = Lock::all(&mut *backend, wanted)
+                let mut lock = Lock::new(&mut *backend, wanted)
                     .stop_on(&token)
                     .timeout(timeout);
                 let told = lock.run(|_| -> Result<(), Error> { panic!("the body must not run") });
@@ -186,7 +186,7 @@ pub fn a_frozen_member_keeps_no_key_for_long<H: Harness>() {
     frozen.batch_execute(&lock).unwrap();
     Line::of(&second).stand(&mut frozen, 1, true);
     H::with(|backend| {
-        let mut lock = Lock::all(backend, [&first, &second]).timeout(PATIENCE);
+        let mut lock = Lock::new(backend, [&first, &second]).timeout(PATIENCE);
         lock.run(|_| Ok::<_, Error>(())).unwrap();
     });
     for key in [&first, &second] {

@@ -127,8 +127,8 @@ fn call<H: Harness>(backend: &mut H::Backend<'_>, places: &[Place], random: &mut
                 }
             }
         });
-        let keys = places.iter().map(|place| &place.key);
-        let lock = Lock::all(&mut *backend, keys).mode(mode).stop_on(&token);
+        let keys: Vec<_> = places.iter().map(|place| &place.key).collect();
+        let lock = Lock::new(&mut *backend, keys).mode(mode).stop_on(&token);
         let mut lock = lock.timeout(Duration::from_millis(timeout).min(PATIENCE));
         let told = lock.run(|_| {
             // Who may be killed in it cannot say that it is in.

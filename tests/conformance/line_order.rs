@@ -124,7 +124,7 @@ pub fn several_busy_keys_are_had_one_after_the_other<H: Harness>() {
         let keys = &keys;
         threads.spawn(move || {
             H::with(|backend| {
-                let mut lock = Lock::all(backend, keys).timeout(PATIENCE);
+                let mut lock = Lock::new(backend, keys).timeout(PATIENCE);
                 lock.run(|_| {
                     let mut looker = Oracle::new();
                     let mut pids: Vec<_> = keys.iter().map(|key| looker.holder(key)).collect();
@@ -200,7 +200,7 @@ pub fn slots_are_had_in_the_order_of_the_line<H: Harness>() {
             let (slots, order) = (&slots, &order);
             threads.spawn(move || {
                 H::with(|backend| {
-                    let mut semaphore = Semaphore::new(backend, slots.name(), 1).timeout(PATIENCE);
+                    let mut semaphore = Semaphore::new(backend, slots.key(), 1).timeout(PATIENCE);
                     semaphore
                         .run(|_| {
                             order.lock().unwrap().push(number);

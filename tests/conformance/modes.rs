@@ -23,7 +23,7 @@ pub fn a_downgraded_lock_is_shared_and_never_free<H: Harness>() {
     let (mut oracle, mut writer) = (Oracle::new(), Oracle::new());
     let keys = [unique_key(), unique_key()];
     H::with(|backend| {
-        let mut lock = Lock::all(backend, &keys);
+        let mut lock = Lock::new(backend, &keys);
         let mut guard = lock.acquire().unwrap();
         let last = &LockGuard::lock_info(&guard).keys()[1].clone();
         thread::scope(|threads| {
@@ -51,7 +51,7 @@ pub fn a_shared_lock_is_upgraded_if_nobody_else_shares<H: Harness>() {
     let (mut oracle, mut other) = (Oracle::new(), Oracle::new());
     let keys = [unique_key(), unique_key()];
     H::with(|backend| {
-        let mut lock = Lock::all(backend, &keys).shared();
+        let mut lock = Lock::new(backend, &keys).shared();
         let mut guard = lock.acquire().unwrap();
         let last = &LockGuard::lock_info(&guard).keys()[1].clone();
         other.lock_shared(last);
@@ -129,7 +129,7 @@ pub fn a_lock_that_is_lost_changes_nothing<H: Harness>() {
     let (mut oracle, keys) = (Oracle::new(), [unique_key(), unique_key()]);
     for shared in [false, true] {
         H::with(|backend| {
-            let lock = Lock::all(backend, &keys);
+            let lock = Lock::new(backend, &keys);
             let mut lock = if shared { lock.shared() } else { lock };
             let mut guard = lock.acquire().unwrap();
             let [first, last] = LockGuard::lock_info(&guard).keys() else {
@@ -199,7 +199,7 @@ pub fn a_cancel_at_a_change_of_mode_changes_all_or_nothing<H: Harness>() {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     };
     H::with(|backend| {
-        let mut lock = Lock::all(backend, &keys);
+        let mut lock = Lock::new(backend, &keys);
         let mut guard = lock.acquire().unwrap();
         let pid = oracle.holder(&keys[0]);
         let (cancel, waits) = channel();

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use pglock::{Error, Lock, LockGuard, LockInfo, Mode, with_lock};
+use pglock::{Error, KeyRange, Lock, LockGuard, LockInfo, Mode, with_lock};
 
 use crate::harness::{Harness, InTransaction, holds, on, sql, third_driver};
 use crate::oracle::{Oracle, unique_key, unique_name, url, wait_until};
@@ -35,7 +35,7 @@ fn overlap(one: &Range<i64>, other: &Range<i64>) -> bool {
 fn assert_keeps_out(other: &mut third_driver::Connection, room: &str, held: Mode) {
     for range in OTHERS {
         for mode in [Mode::Exclusive, Mode::Shared] {
-            let got = Lock::range(&mut *other, room, range.clone())
+            let got = Lock::new(&mut *other, KeyRange::new(room, range.clone()))
                 .mode(mode)
                 .try_run(|_| Ok::<_, Error>(()));
             let free = !overlap(&range, &STAY) || (held, mode) == (Mode::Shared, Mode::Shared);
@@ -59,7 +59,7 @@ pub fn a_range_keeps_out_what_overlaps_and_nothing_else<H: Harness>() {
     let (mut oracle, mut other, room) = (Oracle::new(), other(), unique_name("room"));
     H::with(|backend| {
         for mode in [Mode::Exclusive, Mode::Shared] {
-            let mut lock = Lock::range(&mut *backend, room.as_str(), STAY).mode(mode);
+            let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY)).mode(mode);
             let info = lock.lock_info().clone();
             assert_eq!(
                 info.to_string(),
@@ -76,7 +76,7 @@ pub fn a_range_keeps_out_what_overlaps_and_nothing_else<H: Harness>() {
             .unwrap();
             assert_free(&mut oracle, &info);
 
-            let mut lock = Lock::range(&mut *backend, room.as_str(), STAY).mode(mode);
+            let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY)).mode(mode);
             lock.run_in_transaction(|_| {
                 assert_keeps_out(&mut other, &room, mode);
                 Ok::<_, Error>(())
@@ -94,7 +94,7 @@ pub fn a_guard_of_a_range_holds_and_keeps_its_mode<H: Harness>() {
     let (mut oracle, mut other, room) = (Oracle::new(), other(), unique_name("room"));
     H::with(|backend| {
         for mode in [Mode::Exclusive, Mode::Shared] {
-            let mut lock = Lock::range(&mut *backend, room.as_str(), STAY).mode(mode);
+            let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY)).mode(mode);
             let mut guard = lock.acquire().unwrap();
             assert!(LockGuard::is_held(&mut guard).unwrap());
             let changed = match mode {
@@ -108,14 +108,17 @@ pub fn a_guard_of_a_range_holds_and_keeps_its_mode<H: Harness>() {
             assert_keeps_out(&mut other, &room, mode);
 
             // The same session locks a part of the range again.
-            let mut inner = Lock::range(&mut *guard, room.as_str(), STAY.start..STAY.start + 1);
+            let mut inner = Lock::new(
+                &mut *guard,
+                KeyRange::new(room.as_str(), STAY.start..STAY.start + 1),
+            );
             inner.run(|_| Ok::<_, Error>(())).unwrap();
             assert_keeps_out(&mut other, &room, mode);
             let info = LockGuard::lock_info(&guard).clone();
             LockGuard::release(guard).unwrap();
             assert_free(&mut oracle, &info);
         }
-        let mut lock = Lock::range(&mut *backend, room.as_str(), STAY);
+        let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY));
         let mut guard = lock.acquire().unwrap();
         sql(&mut *guard, "SELECT pg_advisory_unlock_all()").unwrap();
         assert!(!LockGuard::is_held(&mut guard).unwrap());
@@ -128,11 +131,15 @@ pub fn a_range_is_waited_for<H: Harness>() {
     let (mut oracle, room) = (Oracle::new(), unique_name("room"));
     for (timeout, keep_place) in [(None, false), (Some(3600), false), (None, true)] {
         let mut other = other();
-        let mut theirs = Lock::range(&mut other, room.as_str(), 20_261_231..20_261_300);
+        let mut theirs = Lock::new(
+            &mut other,
+            KeyRange::new(room.as_str(), 20_261_231..20_261_300),
+        );
         let info = theirs.lock_info().clone();
         let guard = theirs.acquire().unwrap();
         H::with(|backend| {
-            let mut lock = Lock::range(&mut *backend, room.as_str(), STAY).keep_place(keep_place);
+            let mut lock =
+                Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY)).keep_place(keep_place);
             if let Some(seconds) = timeout {
                 lock = lock.timeout(Duration::from_secs(seconds));
             }
@@ -158,19 +165,19 @@ pub fn a_range_is_waited_for<H: Harness>() {
 pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
     let (mut oracle, room, key) = (Oracle::new(), unique_name("room"), unique_key());
     let (mut beside, mut holder) = (other(), other());
-    let mut in_the_way = Lock::range(&mut holder, room.as_str(), 0..5);
+    let mut in_the_way = Lock::new(&mut holder, KeyRange::new(room.as_str(), 0..5));
     let in_the_way = in_the_way.acquire().unwrap();
     H::with(|backend| {
         with_lock(backend, &key, |session| {
             std::thread::scope(|threads| {
                 let (room, key, beside) = (room.as_str(), &key, &mut beside);
                 threads.spawn(move || {
-                    Lock::range(beside, room, 10..20)
+                    Lock::new(beside, KeyRange::new(room, 10..20))
                         .run(|conn| Lock::new(conn, key).keep_place(true).run(|_| Ok(())))
                         .unwrap_or_else(|error: Error| panic!("{error}"));
                 });
                 oracle.wait_for_waiter(key);
-                let mut lock = Lock::range(&mut *session, room, 3..4);
+                let mut lock = Lock::new(&mut *session, KeyRange::new(room, 3..4));
                 let wanted = lock.lock_info().keys().iter();
                 let mut wanted = wanted.filter(|key| oracle.held(key) == ["ExclusiveLock"]);
                 let wanted = wanted.next().unwrap().clone();
@@ -193,15 +200,19 @@ pub fn who_holds_a_range_beside_may_wait_for_this_session<H: Harness>() {
 pub fn a_timeout_names_who_holds_a_range_in_the_way<H: Harness>() {
     let (mut oracle, room) = (Oracle::new(), unique_name("room"));
     let (mut other, mut beside) = (other(), other());
-    let mut beside = Lock::range(&mut beside, room.as_str(), 20_261_232..20_261_240);
+    let mut beside = Lock::new(
+        &mut beside,
+        KeyRange::new(room.as_str(), 20_261_232..20_261_240),
+    );
     let _beside = beside.acquire().unwrap();
-    let mut theirs = Lock::range(&mut other, room.as_str(), STAY);
+    let mut theirs = Lock::new(&mut other, KeyRange::new(room.as_str(), STAY));
     let guard = theirs.acquire().unwrap();
     let mut keys = LockGuard::lock_info(&guard).keys().iter();
     let covered = keys.find(|key| oracle.held(key) == ["ExclusiveLock"]);
     let pid = oracle.holder(covered.unwrap());
     H::with(|backend| {
-        let mut lock = Lock::range(&mut *backend, room.as_str(), STAY).timeout(Duration::ZERO);
+        let mut lock =
+            Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY)).timeout(Duration::ZERO);
         match lock.run(|_| Ok::<_, Error>(())) {
             Err(Error::Timeout { holders, .. }) => {
                 let holders: Vec<_> = holders.iter().map(|holder| holder.pid).collect();
@@ -218,7 +229,8 @@ pub fn a_range_that_cannot_be_taken_is_told<H: Harness>() {
         #[allow(clippy::reversed_empty_ranges)]
         for empty in [7..7, 8..7, i64::MAX..i64::MIN] {
             for mode in [Mode::Exclusive, Mode::Shared] {
-                let mut lock = Lock::range(&mut *backend, &key, empty.clone()).mode(mode);
+                let mut lock =
+                    Lock::new(&mut *backend, KeyRange::new(&key, empty.clone())).mode(mode);
                 let told = lock.run(|_| Ok::<_, Error>(()));
                 assert!(matches!(told, Err(Error::EmptyRange { .. })), "{told:?}");
                 let told = lock.batch_execute("SELECT 1");
@@ -226,13 +238,15 @@ pub fn a_range_that_cannot_be_taken_is_told<H: Harness>() {
             }
         }
         for (end, long) in [(366, false), (367, true), (i64::MAX, true)] {
-            let mut lock = Lock::range(&mut *backend, &key, 0..end).shared();
+            let mut lock = Lock::new(&mut *backend, KeyRange::new(&key, 0..end)).shared();
             match lock.run_in_transaction(|_| Ok::<_, Error>(())) {
                 Err(Error::SharedRangeTooLong { .. }) => assert!(long),
                 ended => assert!(ended.is_ok() && !long, "{ended:?}"),
             }
             // The same lock exclusively.
-            lock.exclusive().try_run(|_| Ok::<_, Error>(())).unwrap();
+            lock.mode(Mode::Exclusive)
+                .try_run(|_| Ok::<_, Error>(()))
+                .unwrap();
         }
     });
 }
@@ -241,7 +255,7 @@ pub fn a_range_is_held_until_the_transaction_ends<H: InTransaction>() {
     let (mut oracle, mut other, room) = (Oracle::new(), other(), unique_name("room"));
     let mut info = None;
     H::with(|backend| {
-        let mut lock = Lock::range(&mut *backend, room.as_str(), STAY);
+        let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY));
         info = Some(lock.lock_info().clone());
         lock.run(|_| Ok::<_, Error>(())).unwrap();
         lock.run_in_transaction(|_| Ok::<_, Error>(())).unwrap();
@@ -253,11 +267,14 @@ pub fn a_range_is_held_until_the_transaction_ends<H: InTransaction>() {
 /// Those of its keys that were free are free again.
 pub fn a_refused_range_leaves_nothing_in_the_transaction<H: InTransaction>() {
     let (mut oracle, mut other, room) = (Oracle::new(), other(), unique_name("room"));
-    let mut theirs = Lock::range(&mut other, room.as_str(), 20_261_231..20_261_300);
+    let mut theirs = Lock::new(
+        &mut other,
+        KeyRange::new(room.as_str(), 20_261_231..20_261_300),
+    );
     let guard = theirs.acquire().unwrap();
     H::with(|backend| {
         on(backend, "SET LOCAL lock_timeout = '1234ms'").unwrap();
-        let mut lock = Lock::range(&mut *backend, room.as_str(), STAY);
+        let mut lock = Lock::new(&mut *backend, KeyRange::new(room.as_str(), STAY));
         let info = lock.lock_info().clone();
         assert!(lock.try_run(|_| Ok::<_, Error>(())).unwrap().is_none());
         let refused = lock

@@ -219,8 +219,8 @@ pub fn several_keys_are_held_together_and_freed_together<H: Harness>() {
     let mut oracle = Oracle::new();
     let keys = [unique_key(), unique_key(), unique_key()];
     H::with(|backend| {
-        let twice = keys.iter().chain(&keys);
-        let mut lock = Lock::all(&mut *backend, twice);
+        let twice: Vec<_> = keys.iter().chain(&keys).collect();
+        let mut lock = Lock::new(&mut *backend, twice);
         assert_eq!(lock.lock_info().keys().len(), 3);
         lock.run(|_| {
             for key in &keys {
@@ -232,7 +232,7 @@ pub fn several_keys_are_held_together_and_freed_together<H: Harness>() {
         for key in &keys {
             oracle.assert_free(key);
         }
-        let none = Lock::all(backend, [0_i64; 0]).run(|_| Ok::<_, Error>(()));
+        let none = Lock::new(backend, [0_i64; 0]).run(|_| Ok::<_, Error>(()));
         assert!(matches!(none, Err(Error::NoKeys)), "{none:?}");
     });
 }

@@ -279,7 +279,7 @@ pub fn a_session_that_holds_the_key_is_refused_to_the_callers_transaction<H: InT
             on(backend, &taken).unwrap();
             for timeout in [None, Some(Duration::ZERO), Some(Duration::from_secs(1))] {
                 for keys in [&[key.clone()][..], &[key.clone(), other.clone()]] {
-                    let mut lock = Lock::all(&mut *backend, keys);
+                    let mut lock = Lock::new(&mut *backend, keys);
                     if let Some(timeout) = timeout {
                         lock = lock.timeout(timeout);
                     }

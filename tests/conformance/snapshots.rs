@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use pglock::driver::TransactionBackend;
 use pglock::{
-    Error, FirstFree, IntoTarget, Key, Lock, LockBackend, LockGuard, Mode, Row, Semaphore,
-    Table as TableLock, transaction_lock, try_transaction_lock, try_with_lock, with_lock,
+    Error, FirstFree, IntoTarget, Key, KeyRange, Lock, LockBackend, LockGuard, Mode, Row,
+    Semaphore, Table as TableLock, transaction_lock, try_transaction_lock, try_with_lock,
+    with_lock,
 };
 
 use crate::harness::{Harness, InTransaction, on, sql};
@@ -64,7 +65,7 @@ pub fn no_section_begins_with_a_snapshot<H: Harness>() {
             sees("is_held").unwrap();
             LockGuard::release(guard).unwrap();
         }
-        let mut range = Lock::range(&mut *backend, &key, 3..9);
+        let mut range = Lock::new(&mut *backend, KeyRange::new(&key, 3..9));
         range.run(|_| sees("a range")).unwrap();
         let mut slots = Semaphore::new(&mut *backend, unique_name("slots"), 3);
         slots.run(|_| sees("a slot")).unwrap();
@@ -79,7 +80,7 @@ pub fn no_transaction_begins_with_a_snapshot<H: Harness>() {
         transactions(backend, witness, "a key", unique_key());
         transactions(backend, witness, "a row", Row::new(&*table.name, "n", 1));
         transactions(backend, witness, "a table", TableLock::new(&*table.name));
-        let mut keys = Lock::all(&mut *backend, [unique_key(), unique_key()]);
+        let mut keys = Lock::new(&mut *backend, [unique_key(), unique_key()]);
         keys.run_in_transaction(|_| witness.body("keys")).unwrap();
         let free = FirstFree::new(&*table.name, "n");
         let found =

@@ -20,7 +20,7 @@ fn on_every_target<H: Harness>(check: impl Fn(&Table, &str, &dyn Fn(&str) -> Res
     check(&table, "key", &|text| in_body::<H>(&key, text));
     check(&table, "several keys", &|text| {
         H::with(|backend| {
-            Lock::all(backend, [unique_key(), unique_key()]).run_in_transaction(|tx| sql(tx, text))
+            Lock::new(backend, [unique_key(), unique_key()]).run_in_transaction(|tx| sql(tx, text))
         })
     });
     check(&table, "row", &|text| {

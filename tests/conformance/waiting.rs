@@ -27,7 +27,7 @@ pub fn a_try_on_a_held_key_is_none_and_holds_nothing<H: Harness>() {
         assert!(try_with_lock(backend, &key, never).unwrap().is_none());
         assert_eq!(oracle.rows(&key).len(), 1);
 
-        let mut both = Lock::all(&mut *backend, [&key, &free]);
+        let mut both = Lock::new(&mut *backend, [&key, &free]);
         assert!(both.try_run(never).unwrap().is_none());
         oracle.assert_free(&free);
         assert!(both.try_acquire().unwrap().is_none());
@@ -63,7 +63,7 @@ pub fn a_timeout_is_told_and_holds_nothing<H: Harness>() {
             ),
             "{error:?}"
         );
-        assert!(error.is_contention() && !error.is_lock_lost());
+        assert!(error.is_retryable() && !error.is_lock_lost());
         assert!(
             error
                 .to_string()
@@ -72,13 +72,13 @@ pub fn a_timeout_is_told_and_holds_nothing<H: Harness>() {
         );
         assert_eq!(oracle.rows(&key).len(), 1);
 
-        let mut both = Lock::all(&mut *backend, [&key, &free]).timeout(SHORT);
+        let mut both = Lock::new(&mut *backend, [&key, &free]).timeout(SHORT);
         assert!(both.try_run(never).unwrap().is_none());
         assert!(matches!(both.run(never), Err(Error::Timeout { .. })));
         oracle.assert_free(&free);
 
         oracle.unlock(&key);
-        let mut both = Lock::all(backend, [&key, &free]).timeout(SHORT);
+        let mut both = Lock::new(backend, [&key, &free]).timeout(SHORT);
         both.run(|_| Ok::<_, Error>(())).unwrap();
         oracle.assert_free(&key);
         oracle.assert_free(&free);
@@ -171,7 +171,7 @@ pub fn a_cancel_is_no_timeout_and_holds_nothing<H: Harness>() {
             });
             let error = with_lock(backend, &key, never).unwrap_err();
             assert!(matches!(error, Error::Canceled { .. }), "{error:?}");
-            assert!(!error.is_contention());
+            assert!(!error.is_retryable());
         });
         assert_eq!(oracle.rows(&key).len(), 1);
 
@@ -228,7 +228,7 @@ pub fn a_deadlock_is_told_and_leaves_nothing_behind<H: Harness>() {
                 error.lock_info().unwrap().keys(),
                 std::slice::from_ref(&theirs)
             );
-            assert!(error.is_contention());
+            assert!(error.is_retryable());
         });
         assert_eq!(oracle.rows(&theirs).len(), 1);
         assert_eq!(oracle.rows(&ours).len(), 1, "only the other session's");
@@ -252,7 +252,7 @@ pub fn several_keys_are_taken_in_one_order<H: Harness>() {
                     oracle.assert_free(&high);
                     other.unlock(&middle);
                 });
-                Lock::all(&mut *backend, order)
+                Lock::new(&mut *backend, order)
                     .run(|_| Ok::<_, Error>(()))
                     .unwrap();
             });

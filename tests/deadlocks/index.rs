@@ -72,7 +72,7 @@ pub fn an_index_whose_builder_holds_what_others_wait_for<H: Harness + 'static>()
             with_lock(backend, key, |_| Ok(()))
         }),
         ("several", |backend, key, _| {
-            Lock::all(backend, [key.clone(), unique_key()]).run(|_| Ok(()))
+            Lock::new(backend, [key.clone(), unique_key()]).run(|_| Ok(()))
         }),
         ("transaction", |backend, key, _| {
             with_transaction_lock(backend, key, |_| Ok(()))
@@ -81,7 +81,7 @@ pub fn an_index_whose_builder_holds_what_others_wait_for<H: Harness + 'static>()
             Lock::new(backend, key).batch_execute("SELECT 1")
         }),
         ("slot", |backend, _, slots| {
-            Semaphore::new(backend, slots.name(), 1).run(|_| Ok(()))
+            Semaphore::new(backend, slots.key(), 1).run(|_| Ok(()))
         }),
     ];
     let mut oracle = Oracle::new();

@@ -113,7 +113,7 @@ impl Party {
         let wants = &self.wants;
         match self.form {
             Form::Section => lock(backend, wants).run(|_| Ok(())),
-            Form::Several => Lock::all(backend, [wants.key.clone(), unique_key()])
+            Form::Several => Lock::new(backend, [wants.key.clone(), unique_key()])
                 .mode(wants.mode)
                 .run(|_| Ok(())),
             Form::OwnTransaction => lock(backend, wants).run_in_transaction(|_| Ok(())),

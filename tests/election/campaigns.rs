@@ -115,7 +115,7 @@ fn a_lease_that_cannot_be_held_is_refused<D: Driver>() {
     let case = Case::new();
     for lease in [Duration::ZERO, Duration::from_millis(1_999), Duration::MAX] {
         let error = case.election::<D>().lease(lease).campaign().unwrap_err();
-        assert!(matches!(error, Error::Lease { .. }), "{error:?}");
+        assert!(matches!(error, Error::InvalidLease { .. }), "{error:?}");
         assert!(error.to_string().contains("2 s"), "{error}");
     }
     case.assert_nothing_left::<D>();
@@ -135,7 +135,7 @@ fn a_shorter_timeout_of_the_servers_shortens_the_lease<D: Driver>() {
     assert_eq!(term.lease(), Duration::from_secs(10));
     term.resign().unwrap();
     let error = election(500).campaign().unwrap_err();
-    assert!(matches!(error, Error::Lease { .. }), "{error:?}");
+    assert!(matches!(error, Error::InvalidLease { .. }), "{error:?}");
     assert!(
         error.to_string().contains("idle_session_timeout"),
         "{error}"

@@ -33,7 +33,7 @@ fn a_frozen_client_loses_its_place<B: LockBackend>(wire: &Wire, fresh: impl Fn()
                 let pid = second.wait_for_head(&mut oracle);
                 let next = threads.spawn(|| {
                     let mut client = connect();
-                    let mut lock = Lock::all(&mut client, &keys).timeout(PATIENCE);
+                    let mut lock = Lock::new(&mut client, &keys).timeout(PATIENCE);
                     lock.run(|_| Ok::<_, Error>(())).unwrap();
                 });
                 match keeps {
@@ -48,7 +48,7 @@ fn a_frozen_client_loses_its_place<B: LockBackend>(wire: &Wire, fresh: impl Fn()
                 drop(thaw);
             });
             let wanted = &keys[usize::from(!keeps)..];
-            let mut lock = Lock::all(fresh(), wanted).timeout(2 * PATIENCE);
+            let mut lock = Lock::new(fresh(), wanted).timeout(2 * PATIENCE);
             let told = lock.run(|_| Ok::<_, Error>(()));
             assert!(
                 matches!(told, Err(Error::ConnectionLost { .. })),
@@ -77,7 +77,7 @@ fn a_frozen_head_of_a_semaphore_loses_its_place<B: LockBackend>(
             oracle.wait_for_holder(slots.queue());
             let pid = oracle.holder(slots.queue());
             let next = threads.spawn(|| {
-                let mut semaphore = Semaphore::new(connect(), slots.name(), 1).timeout(PATIENCE);
+                let mut semaphore = Semaphore::new(connect(), slots.key(), 1).timeout(PATIENCE);
                 semaphore.run(|_| Ok::<_, Error>(())).unwrap();
             });
             oracle.wait_for_waiter(slots.queue());
@@ -88,7 +88,7 @@ fn a_frozen_head_of_a_semaphore_loses_its_place<B: LockBackend>(
             next.join().unwrap();
             drop(thaw);
         });
-        let mut semaphore = Semaphore::new(fresh(), slots.name(), 1).timeout(2 * PATIENCE);
+        let mut semaphore = Semaphore::new(fresh(), slots.key(), 1).timeout(2 * PATIENCE);
         let told = semaphore.run(|_| Ok::<_, Error>(()));
         assert!(
             matches!(told, Err(Error::ConnectionLost { .. })),

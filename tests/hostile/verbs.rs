@@ -127,7 +127,7 @@ impl Verb {
                 let mut lock = Lock::new(&mut *conn, "key").timeout(time);
                 lock.run(|_| enter(check)).is_ok()
             }
-            Self::SeveralKeys => Lock::all(conn, ["a", "b"])
+            Self::SeveralKeys => Lock::new(conn, ["a", "b"])
                 .shared()
                 .run(|_| enter(check))
                 .is_ok(),

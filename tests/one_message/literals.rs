@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use pglock::{Error, Lock, LockBackend, literal};
+use pglock::{Error, Lock, LockBackend, quote_literal};
 use postgres::Client;
 use postgres::SimpleQueryMessage::Row;
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ use crate::harness::{DieselConnection, Harness, PostgresClient, on};
 use crate::oracle::{Table, connect, unique_key};
 
 fn comes_out(client: &mut Client, text: &str) -> Option<String> {
-    let query = format!("SELECT {}::text", literal(text));
+    let query = format!("SELECT {}::text", quote_literal(text));
     let messages = Lock::new(client, unique_key())
         .simple_query(&query)
         .unwrap();
@@ -57,8 +57,8 @@ fn a_literal_stands_in_a_dollar_quoted_body() {
     for text in ["$$", "$body$; SELECT 1 / 0", r"\$$'"] {
         let check = format!(
             "DO $body$ BEGIN ASSERT {} = {}; END $body$",
-            literal(text),
-            literal(text)
+            quote_literal(text),
+            quote_literal(text)
         );
         Lock::new(&mut client, unique_key())
             .batch_execute(&check)
@@ -72,9 +72,9 @@ fn a_literal_is_of_the_type_that_is_needed() {
     let check = format!(
         "CREATE TEMP TABLE typed (i int, b bool, d date); \
          INSERT INTO typed VALUES ({}, {}, {}); SELECT 1 / (i = 42 AND b)::int FROM typed",
-        literal(42),
-        literal(true),
-        literal("2026-11-21")
+        quote_literal(42),
+        quote_literal(true),
+        quote_literal("2026-11-21")
     );
     Lock::new(&mut client, unique_key())
         .batch_execute(&check)
@@ -89,7 +89,7 @@ fn arrives<B: LockBackend>(backend: &mut B, text: &str) -> Result<(), Error> {
     let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     let check = format!(
         "SELECT 1 / (encode(convert_to({}, 'UTF8'), 'hex') = '{bytes}')::int",
-        literal(text)
+        quote_literal(text)
     );
     Lock::new(backend, unique_key()).batch_execute(&check)
 }
@@ -109,7 +109,7 @@ pub fn what_a_value_says_does_not_run<H: Harness>() {
     H::with(|backend| {
         for encoding in UNSAFE {
             set(backend, encoding, "on");
-            let select = format!("SELECT {}", literal(&value));
+            let select = format!("SELECT {}", quote_literal(&value));
             let result = Lock::new(&mut *backend, unique_key()).batch_execute(&select);
             assert_eq!(table.rows(), 0, "{encoding}: {result:?}");
         }

@@ -38,13 +38,13 @@ pub fn several_keys_and_shared_mode<H: Harness>() {
             .collect()
     };
     H::with(|backend| {
-        Lock::all(&mut *backend, keys.clone())
+        Lock::new(&mut *backend, keys.clone())
             .batch_execute(&both("ExclusiveLock"))
             .unwrap();
         oracle.lock_shared(&keys[1]);
-        let mut shared = Lock::all(&mut *backend, keys.clone()).shared();
+        let mut shared = Lock::new(&mut *backend, keys.clone()).shared();
         shared.batch_execute(&both("ShareLock")).unwrap();
-        let mut exclusive = Lock::all(&mut *backend, keys.clone());
+        let mut exclusive = Lock::new(&mut *backend, keys.clone());
         assert!(!exclusive.try_batch_execute("SELECT 1").unwrap());
         assert_eq!(oracle.rows(&keys[0]), []);
         assert_eq!(oracle.rows(&keys[1]).len(), 1, "the oracle's");

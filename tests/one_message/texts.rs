@@ -117,7 +117,7 @@ pub fn any_text_ends_where_it_ends<H: Harness>() {
 pub fn a_nul_is_refused<H: Harness>() {
     let table = Table::new();
     H::with(|backend| {
-        let text = table.insert() + "; SELECT " + &pglock::literal("a\0b");
+        let text = table.insert() + "; SELECT " + &pglock::quote_literal("a\0b");
         let error = Lock::new(backend, unique_key())
             .batch_execute(&text)
             .unwrap_err();

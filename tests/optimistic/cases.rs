@@ -2,7 +2,8 @@
 
 use std::thread;
 
-use pglock::optimistic::{Error, retry};
+use pglock::optimistic::Error;
+use pglock::{RetryPolicy, retry};
 
 use crate::driver::{Driver, House, INT};
 use crate::oracle::{Oracle, wait_until};
@@ -12,7 +13,7 @@ const FREE: [&str; 3] = ["(1,,0,1)", "(2,,0,1)", "(3,,0,1)"];
 /// The version that was read, and the one that the row has.
 pub fn conflict(result: Result<impl std::fmt::Debug, Error>) -> (i64, i64) {
     let error = result.unwrap_err();
-    assert!(error.is_conflict(), "{error:?}");
+    assert!(error.is_retryable(), "{error:?}");
     let Error::Conflict {
         expected, actual, ..
     } = error
@@ -87,7 +88,7 @@ pub fn a_missing_row_is_an_error_and_never_inserted<D: Driver>() {
             matches!(error, Error::NotFound { expected: 1, .. }),
             "{error:?}"
         );
-        assert!(!error.is_conflict());
+        assert!(!error.is_retryable());
     }
     assert_eq!(house.rows(), FREE);
 }
@@ -107,7 +108,7 @@ pub fn a_save_that_matches_several_rows_changes_none<D: Driver>() {
         ] {
             let several = matches!(result, Err(Error::SeveralRows { .. }));
             assert!(several, "{versions}: {result:?}");
-            assert!(!result.unwrap_err().is_conflict());
+            assert!(!result.unwrap_err().is_retryable());
         }
         assert_eq!(house.rows(), before);
         conn.run("UPDATE seat SET visits = 8 WHERE id > 1").unwrap();
@@ -141,8 +142,8 @@ pub fn no_increment_is_lost<D: Driver>() {
                 conn.save_visits(1, version, visits + 1)
             };
             // A retry gives up in the end; the test does not, however slow the machine.
-            while let Err(error) = retry(&mut save) {
-                assert!(error.is_conflict(), "{error:?}");
+            while let Err(error) = retry(&RetryPolicy::new(), &mut save) {
+                assert!(error.is_retryable(), "{error:?}");
             }
         }
     };
@@ -243,7 +244,7 @@ pub fn a_serialization_failure_is_a_conflict<D: Driver>() {
     other.save(1, 1, "ada").unwrap();
     let error = conn.save(1, 1, "bob").unwrap_err();
     assert!(matches!(error, Error::Serialization(_)), "{error:?}");
-    assert!(error.is_conflict());
+    assert!(error.is_retryable());
     conn.run("ROLLBACK").unwrap();
     assert_eq!(house.rows()[0], "(1,ada,0,2)");
 }

@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 
 use pglock::driver::BoxError;
-use pglock::optimistic::{Error, MayConflict, retry};
+use pglock::optimistic::Error;
+use pglock::{RetryPolicy, Retryable, retry};
 
 use crate::driver::{Driver, House, INT};
 
@@ -15,21 +16,21 @@ enum OwnError {
     Save(#[from] Error),
 }
 
-impl MayConflict for OwnError {
-    fn is_conflict(&self) -> bool {
-        matches!(self, Self::Save(error) if error.is_conflict())
+impl Retryable for OwnError {
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Save(error) if error.is_retryable())
     }
 }
 
 /// Somebody else saves between the first attempt's read and its save.
-fn assert_second_attempt<D: Driver, E: MayConflict + Debug>(
+fn assert_second_attempt<D: Driver, E: Retryable<Kind> + Debug, Kind>(
     begin: &str,
     convert: impl Fn(Error) -> E,
 ) {
     let house = House::new(INT);
     let (mut conn, mut other) = (D::open(&house), D::open(&house));
     let mut attempts = 0;
-    let saved = retry(|| {
+    let saved = retry(&RetryPolicy::new(), || {
         attempts += 1;
         conn.run(begin).unwrap();
         let (visits, version) = conn.read(1);
@@ -48,14 +49,21 @@ fn assert_second_attempt<D: Driver, E: MayConflict + Debug>(
 
 pub fn a_conflict_is_tried_again_in_every_error_type<D: Driver>() {
     let begin = "BEGIN";
-    assert_second_attempt::<D, _>(begin, |error| error);
-    assert_second_attempt::<D, _>(begin, OwnError::from);
-    assert_second_attempt::<D, _>(begin, BoxError::from);
-    assert_second_attempt::<D, _>(begin, pglock::Error::from);
-    assert_second_attempt::<D, _>(begin, |error| {
+    assert_second_attempt::<D, _, _>(begin, |error| error);
+    assert_second_attempt::<D, _, _>(begin, OwnError::from);
+    assert_second_attempt::<D, _, _>(begin, BoxError::from);
+    assert_second_attempt::<D, _, _>(begin, pglock::Error::from);
+    assert_second_attempt::<D, _, _>(begin, diesel::result::Error::from);
+    assert_second_attempt::<D, _, _>(begin, |error| {
+        BoxError::from(pglock::Error::from(diesel::result::Error::from(error)))
+    });
+    assert_second_attempt::<D, _, _>(begin, |error| {
+        anyhow::Error::from(std::io::Error::other(error))
+    });
+    assert_second_attempt::<D, _, _>(begin, |error| {
         anyhow::Error::from(error).context("cannot count the visit")
     });
-    assert_second_attempt::<D, _>(begin, |error| {
+    assert_second_attempt::<D, _, _>(begin, |error| {
         anyhow::Error::from(pglock::Error::from(error)).context("cannot count the visit")
     });
 }
@@ -63,19 +71,21 @@ pub fn a_conflict_is_tried_again_in_every_error_type<D: Driver>() {
 pub fn a_serialization_failure_is_tried_again<D: Driver>() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         let begin = format!("BEGIN ISOLATION LEVEL {level}");
-        assert_second_attempt::<D, _>(&begin, |error| error);
-        assert_second_attempt::<D, _>(&begin, anyhow::Error::from);
+        assert_second_attempt::<D, _, _>(&begin, |error| error);
+        assert_second_attempt::<D, _, _>(&begin, anyhow::Error::from);
         let of_the_driver = |error| match error {
             Error::Serialization(source) => source,
             error => panic!("{error:?}"),
         };
-        assert_second_attempt::<D, _>(&begin, of_the_driver);
+        assert_second_attempt::<D, _, _>(&begin, of_the_driver);
     }
 }
 
-fn assert_one_attempt<E: MayConflict + Debug>(mut work: impl FnMut() -> Result<i32, E>) -> E {
+fn assert_one_attempt<E: Retryable<Kind> + Debug, Kind>(
+    mut work: impl FnMut() -> Result<i32, E>,
+) -> E {
     let mut attempts = 0;
-    let result = retry(|| {
+    let result = retry(&RetryPolicy::new(), || {
         attempts += 1;
         work()
     });

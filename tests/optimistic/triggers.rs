@@ -45,7 +45,7 @@ fn assert_suppressed(result: Result<(), Error>) {
     let error = result.unwrap_err();
     let suppressed = matches!(error, Error::Suppressed { version: 1, .. });
     assert!(suppressed, "{error:?}");
-    assert!(!error.is_conflict());
+    assert!(!error.is_retryable());
     let text = error.to_string();
     assert!(
         text.contains("trigger") && text.contains("policy"),
@@ -92,7 +92,7 @@ pub fn a_save_whose_new_version_is_unusable_is_no_refusal<D: Driver>() {
             matches!(error, Error::UnusableVersion { version, .. } if version == found),
             "{error:?}"
         );
-        assert!(!error.is_conflict());
+        assert!(!error.is_retryable());
         assert!(error.to_string().contains("was saved, but"), "{error}");
         let version = found.map(|version| version.to_string());
         let saved = format!("(1,ada,0,{})", version.unwrap_or_default());

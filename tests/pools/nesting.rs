@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pglock::driver::Session;
 use pglock::{
-    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, StopToken, try_with_lock, with_lock,
-    with_transaction_lock,
+    Error, Key, Lock, LockBackend, LockGuard, QueuedPool, SessionTarget, StopToken, try_with_lock,
+    with_lock, with_transaction_lock,
 };
 use r2d2::ManageConnection;
 
@@ -32,7 +32,7 @@ fn with_patience<R>(work: impl FnOnce(&StopToken) -> R) -> R {
     result
 }
 
-fn refused<B: LockBackend>(lock: Lock<B>) {
+fn refused<B: LockBackend, T: SessionTarget>(lock: Lock<B, T>) {
     let asked = lock.lock_info().clone();
     let refused = with_patience(|token| {
         let mut lock = lock.stop_on(token);
@@ -71,12 +71,12 @@ where
     C: LockBackend + Clone,
 {
     let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
-    let nested = || Lock::new(inner.clone(), &key);
+    let nested = || Lock::new(inner.clone(), [&key]);
     let check = || {
         refused(nested());
         refused(nested().timeout(oracle::PATIENCE));
         refused(nested().shared());
-        refused(Lock::all(inner.clone(), [&other, &key]));
+        refused(Lock::new(inner.clone(), [&other, &key]));
         // An attempt does not wait, and neither does one key for another.
         assert!(try_with_lock(&mut inner.clone(), &key, never::<(), _>)?.is_none());
         with_lock(&mut inner.clone(), &other, |_| Result::Ok(()))
@@ -87,7 +87,7 @@ where
     })
     .unwrap();
     with_transaction_lock(&mut outer.clone(), &key, |_| check()).unwrap();
-    Lock::all(outer.clone(), [&key, &unique_key()])
+    Lock::new(outer.clone(), [&key, &unique_key()])
         .run(|_| check())
         .unwrap();
     // What has ended is forgotten, also after an error.
@@ -135,7 +135,7 @@ where
     M: ManageConnection<Connection: Session>,
 {
     let (pool, key) = (pool(manager, 2), unique_key());
-    let guard = Lock::new(pool.clone(), &key).into_guard().unwrap();
+    let guard = Lock::new(pool.clone(), &key).acquire_owned().unwrap();
     let release = {
         let key = key.clone();
         move || {
@@ -204,7 +204,7 @@ where
         let Err(error @ Error::Deadlock { .. }) = told else {
             panic!("{told:?}")
         };
-        assert!(error.is_contention());
+        assert!(error.is_retryable());
         for other in others {
             other.join().unwrap().unwrap();
         }

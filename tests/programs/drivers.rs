@@ -61,13 +61,13 @@ pub struct Request<'s> {
 }
 
 impl Request<'_> {
-    fn on<'c, S: Session>(&self, session: &'c mut S) -> Lock<&'c mut S> {
+    fn on<'c, S: Session>(&self, session: &'c mut S) -> Lock<&'c mut S, Vec<Key>> {
         let keys = self
             .spec
             .keys
             .iter()
             .map(|key| Key::from((self.space, *key)));
-        let mut lock = Lock::all(session, keys).mode(self.spec.mode);
+        let mut lock = Lock::new(session, keys.collect::<Vec<_>>()).mode(self.spec.mode);
         if let Some(scope) = self.spec.scope {
             lock = lock.scope(scope);
         }

@@ -152,12 +152,12 @@ where
         assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
     };
     let mut oracle = Oracle::new();
-    let mut lock = Lock::all(&pool, keys);
+    let mut lock = Lock::new(&pool, keys);
     let guard = lock.acquire().unwrap();
     thread::scope(|threads| {
         threads.spawn(|| {
             // Given in another order.
-            let mut lock = Lock::all(&pool, keys.iter().rev());
+            let mut lock = Lock::new(&pool, keys.iter().rev().collect::<Vec<_>>());
             lock.run(|_| {
                 section(&mut Oracle::new());
                 Ok::<_, Error>(())
@@ -177,7 +177,7 @@ where
     let mut other = Oracle::new();
     let guard = lock.acquire().unwrap();
     thread::scope(|threads| {
-        threads.spawn(|| Lock::all(&pool, keys).run(|_| Ok::<_, Error>(())).unwrap());
+        threads.spawn(|| Lock::new(&pool, keys).run(|_| Ok::<_, Error>(())).unwrap());
         wait_for_waiting(&pool, 1);
         let outsider = threads.spawn(move || {
             other.lock(last);

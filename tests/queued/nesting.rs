@@ -43,9 +43,10 @@ where
 {
     let (pool, _) = queued(manager(), 2);
     let [one, other] = [unique_key(), unique_key()];
-    let both = || Lock::all(&pool, [&one, &other]);
-    let single = || Lock::new(&pool, &one);
-    let in_it = |mut outer: Lock<&QueuedPool<M>>, inner: Lock<&QueuedPool<M>>| {
+    let both = || Lock::new(&pool, [&one, &other]);
+    let single = || Lock::new(&pool, [&one]);
+    type Keys<B> = Lock<B, Vec<pglock::Key>>;
+    let in_it = |mut outer: Keys<&QueuedPool<M>>, inner: Keys<&QueuedPool<M>>| {
         outer
             .run(|_| {
                 refused(inner);
@@ -151,8 +152,9 @@ where
 }
 
 #[track_caller]
-fn refused<M>(mut lock: Lock<&QueuedPool<M>>)
+fn refused<M, T>(mut lock: Lock<&QueuedPool<M>, T>)
 where
+    T: pglock::SessionTarget,
     M: ManageConnection<Connection: Session>,
 {
     let nested = lock.run(never).unwrap_err();

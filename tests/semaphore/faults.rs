@@ -63,7 +63,7 @@ fn cancel_again_and_again<S: Session>(session: &mut S, slots: &Slots, pid: i32, 
             task.send((moment, full)).unwrap();
             steps.recv().unwrap();
             let start = Instant::now();
-            let mut semaphore = Semaphore::new(&mut *session, slots.name(), slots.count());
+            let mut semaphore = Semaphore::new(&mut *session, slots.key(), slots.count());
             let told = semaphore.acquire().map(|mut permit| {
                 took = start.elapsed();
                 steps.recv().unwrap();
@@ -105,7 +105,7 @@ pub fn a_cancel_takes_all_or_nothing<H: Harness>() {
         }
         assert!(hits > 0, "no cancel has hit");
         let slots = Slots::new(unique_name("semaphore"), MANY);
-        let mut outer = Semaphore::new(&mut *session, slots.name(), MANY);
+        let mut outer = Semaphore::new(&mut *session, slots.key(), MANY);
         let mut outer = outer.acquire().unwrap();
         cancel_again_and_again(&mut *outer, &slots, pid, false);
         assert!(Permit::is_held(&mut outer).unwrap());
@@ -120,7 +120,7 @@ pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
     let slots = Slots::new(unique_name("semaphore"), 1);
     let run = |slots: &Slots| {
         let mut connection = connect();
-        let mut semaphore = Semaphore::new(&mut connection, slots.name(), 1);
+        let mut semaphore = Semaphore::new(&mut connection, slots.key(), 1);
         let told = semaphore.acquire().map(drop);
         assert!(
             matches!(told, Err(Error::ConnectionLost { .. })),
@@ -130,7 +130,7 @@ pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
     H::with(|backend| {
         thread::scope(|threads| {
             let mut holder = connect();
-            let mut holder = Semaphore::new(&mut holder, slots.name(), 1);
+            let mut holder = Semaphore::new(&mut holder, slots.key(), 1);
             let held = holder.acquire().unwrap();
             threads.spawn(|| run(&slots));
             let head = wait_until("a head of the queue", || {
@@ -151,7 +151,7 @@ pub fn a_session_that_ends_is_in_nobodys_way<H: Harness>() {
                 let holder = oracle.holder(&slots.keys()[0]);
                 oracle.terminate(holder);
             });
-            let mut semaphore = Semaphore::new(backend, slots.name(), 1);
+            let mut semaphore = Semaphore::new(backend, slots.key(), 1);
             semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
             ends.join().unwrap();
             let told = Permit::release(held);

@@ -66,7 +66,7 @@ pub fn never_more_than_there_are_slots<B: LockBackend>(connect: impl Fn(&str) ->
         let sections: Vec<_> = (1..=THREADS)
             .map(|seed| {
                 let (connect, inside) = (&connect, &inside);
-                let (application, name) = (&application, slots.name());
+                let (application, name) = (&application, slots.key());
                 threads.spawn(move || {
                     let mut seed = seed;
                     let mut connection = connect(application);
@@ -103,7 +103,7 @@ pub fn never_more_than_there_are_slots<B: LockBackend>(connect: impl Fn(&str) ->
 /// One section, or none. An error means that the connection is gone.
 fn section<B: LockBackend>(
     connection: &mut B,
-    name: &str,
+    name: &pglock::Key,
     inside: &Inside,
     random: u64,
 ) -> Result<bool, Error> {

@@ -12,14 +12,20 @@ pub fn no_slots_and_too_many_are_told<H: Harness>() {
         for count in [0, Slots::MAX + 1, u32::MAX] {
             let mut semaphore = Semaphore::new(&mut *backend, &name, count);
             let refused = semaphore.acquire().map(drop).unwrap_err();
-            assert!(matches!(refused, Error::Slots { .. }), "{refused:?}");
+            assert!(
+                matches!(refused, Error::InvalidPermits { .. }),
+                "{refused:?}"
+            );
             let text = refused.to_string();
             assert!(
                 text.contains(&name) && text.contains(&count.to_string()),
                 "{text}"
             );
             let refused = semaphore.try_acquire().map(drop);
-            assert!(matches!(refused, Err(Error::Slots { .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Err(Error::InvalidPermits { .. })),
+                "{refused:?}"
+            );
         }
         let mut oracle = Oracle::new();
         let mut most = Semaphore::new(&mut *backend, &name, Slots::MAX);

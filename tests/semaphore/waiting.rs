@@ -35,8 +35,7 @@ pub fn who_waits_is_let_in_by_a_release<H: Harness>() {
                     oracle.wait_for_holder(slots.queue());
                     holder.unlock(key);
                 });
-                let mut semaphore =
-                    Semaphore::new(&mut *backend, slots.name(), 3).timeout(PATIENCE);
+                let mut semaphore = Semaphore::new(&mut *backend, slots.key(), 3).timeout(PATIENCE);
                 let permit = semaphore.acquire().unwrap();
                 assert_eq!(Permit::slot(&permit) as usize, freed);
                 Oracle::new().assert_free(slots.queue());
@@ -64,7 +63,7 @@ pub fn a_long_wait_ends_with_a_slot<H: Harness>() {
                 });
                 holder.unlock(&slots.keys()[1]);
             });
-            let mut semaphore = Semaphore::new(backend, slots.name(), 2);
+            let mut semaphore = Semaphore::new(backend, slots.key(), 2);
             semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
         });
     });
@@ -76,7 +75,7 @@ pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
     let slots = Slots::new(unique_name("semaphore"), 1);
     fill(&mut holder, &slots);
     let run = |connection: &mut third_driver::Connection| {
-        let mut semaphore = Semaphore::new(connection, slots.name(), 1);
+        let mut semaphore = Semaphore::new(connection, slots.key(), 1);
         semaphore.run(|_| Ok::<_, Error>(())).unwrap();
     };
     H::with(|backend| {
@@ -89,7 +88,7 @@ pub fn an_index_is_built_concurrently_under_a_wait<H: Harness>() {
                 holder.client.batch_execute(&index).unwrap();
                 holder.unlock(&slots.keys()[0]);
             });
-            let mut semaphore = Semaphore::new(backend, slots.name(), 1);
+            let mut semaphore = Semaphore::new(backend, slots.key(), 1);
             semaphore.run(|_| Ok::<_, Error>(())).unwrap();
         });
     });
@@ -126,7 +125,7 @@ fn three_who_wait<B: LockBackend>(backend: &mut B) -> Vec<usize> {
             for (connection, number) in connections.iter_mut().zip(1..) {
                 let (come, slots) = (come.clone(), &slots);
                 threads.spawn(move || {
-                    let mut semaphore = Semaphore::new(connection, slots.name(), 1);
+                    let mut semaphore = Semaphore::new(connection, slots.key(), 1);
                     let entered = semaphore.run(|_| come.send(number).map_err(Error::body));
                     entered.unwrap();
                 });
@@ -134,7 +133,7 @@ fn three_who_wait<B: LockBackend>(backend: &mut B) -> Vec<usize> {
             }
             holder.unlock(&slots.keys()[0]);
         });
-        let mut semaphore = Semaphore::new(backend, slots.name(), 1);
+        let mut semaphore = Semaphore::new(backend, slots.key(), 1);
         let entered = semaphore.run(|_| {
             come.send(0).map_err(Error::body)?;
             others.join().unwrap();
@@ -152,7 +151,7 @@ pub fn nobody_overtakes_who_waits<H: Harness>() {
     let slots = Slots::new(unique_name("semaphore"), 3);
     head.lock(slots.queue());
     H::with(|backend| {
-        let mut semaphore = Semaphore::new(&mut *backend, slots.name(), 3);
+        let mut semaphore = Semaphore::new(&mut *backend, slots.key(), 3);
         assert!(semaphore.try_acquire().unwrap().is_none());
         thread::scope(|threads| {
             threads.spawn(|| {
@@ -173,7 +172,7 @@ pub fn a_timeout_names_the_holders_and_leaves_nothing<H: Harness>() {
     fill(&mut holder, &slots);
     H::with(|backend| {
         for (timeout, named) in [(0, true), (1, true), (30, true), (900, true), (30, false)] {
-            let mut semaphore = Semaphore::new(&mut *backend, slots.name(), 3)
+            let mut semaphore = Semaphore::new(&mut *backend, slots.key(), 3)
                 .timeout(Duration::from_millis(timeout))
                 .name_holders(named);
             let told = semaphore.acquire().map(drop).unwrap_err();
@@ -182,7 +181,7 @@ pub fn a_timeout_names_the_holders_and_leaves_nothing<H: Harness>() {
             };
             assert_eq!(holders.len(), if named { 3 } else { 0 });
             let text = told.to_string();
-            let name = format!("semaphore {:?} (3 slots)", slots.name());
+            let name = format!("semaphore {} (3 slots)", slots.key());
             assert!(text.contains(&name), "{text}");
             assert_eq!(text.contains(&application), named, "{text}");
             oracle.assert_free(slots.queue());
@@ -204,7 +203,7 @@ pub fn a_token_ends_the_wait<H: Harness>() {
                 oracle.wait_for_holder(slots.queue());
                 token.stop();
             });
-            let mut semaphore = Semaphore::new(&mut *backend, slots.name(), 2).stop_on(&token);
+            let mut semaphore = Semaphore::new(&mut *backend, slots.key(), 2).stop_on(&token);
             let stopped = semaphore.acquire().map(drop);
             assert!(matches!(stopped, Err(Error::Stopped { .. })), "{stopped:?}");
         });
@@ -225,7 +224,7 @@ pub fn the_sessions_own_lock_timeout_ends_the_wait<H: Harness>() {
             what.iter().for_each(|key| holder.lock(key));
             let set = format!("SET lock_timeout = '{setting}'");
             crate::harness::on(backend, &set).unwrap();
-            let mut semaphore = Semaphore::new(&mut *backend, slots.name(), 2);
+            let mut semaphore = Semaphore::new(&mut *backend, slots.key(), 2);
             let told = semaphore.acquire().map(drop);
             let timeout = matches!(told, Err(Error::Timeout { timeout: None, .. }));
             assert!(timeout, "{setting}: {told:?}");
@@ -263,13 +262,13 @@ pub fn a_deadlock_with_all_holders_is_told<H: Harness>() {
                 let [first, second] = &mut holders;
                 threads.spawn(|| [Oracle::lock, Oracle::unlock].map(|call| call(first, &key)));
                 oracle.wait_for_waiters(&key, 1);
-                let mut semaphore = Semaphore::new(&mut *session, slots.name(), 2)
+                let mut semaphore = Semaphore::new(&mut *session, slots.key(), 2)
                     .timeout(Duration::from_millis(1_500));
                 let told = semaphore.acquire().map(drop);
                 assert!(matches!(told, Err(Error::Timeout { .. })), "{told:?}");
                 threads.spawn(|| [Oracle::lock, Oracle::unlock].map(|call| call(second, &key)));
                 oracle.wait_for_waiters(&key, 2);
-                let mut semaphore = Semaphore::new(&mut *session, slots.name(), 2);
+                let mut semaphore = Semaphore::new(&mut *session, slots.key(), 2);
                 let told = semaphore.acquire().map(drop);
                 assert!(matches!(told, Err(Error::Deadlock { .. })), "{told:?}");
                 sql(session, "SELECT pg_advisory_unlock_all()").unwrap(); // so that they go on

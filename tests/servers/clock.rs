@@ -133,7 +133,7 @@ impl Jumps<'_> {
                 self.clock.set(self.jump, 0, 0);
                 other.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
             });
-            Lock::all(backend, [Key::from(1), Key::from(2), Key::from(3)])
+            Lock::new(backend, [Key::from(1), Key::from(2), Key::from(3)])
                 .timeout(Duration::from_secs(2))
                 .run(never)
         });

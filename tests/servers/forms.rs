@@ -90,13 +90,13 @@ impl Call {
                 .shared()
                 .run(|_| Ok(())),
             Form::Several => self
-                .bounded(Lock::all(backend, self.keys()))
+                .bounded(Lock::new(backend, self.keys()))
                 .run(|_| Ok(())),
             Form::CallersTransaction => with_transaction_lock(backend, outer(), |tx| {
                 self.bounded(Lock::new(tx, name)).acquire().map(drop)
             }),
             Form::SeveralInCallersTransaction => with_transaction_lock(backend, outer(), |tx| {
-                self.bounded(Lock::all(tx, self.keys())).acquire().map(drop)
+                self.bounded(Lock::new(tx, self.keys())).acquire().map(drop)
             }),
             Form::OwnTransaction => self
                 .bounded(Lock::new(backend, name))

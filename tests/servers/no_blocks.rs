@@ -47,7 +47,7 @@ fn locks_without_a_wait<B: LockBackend>(backend: &mut B, url: &str) {
         .unwrap();
         let none = try_with_lock(backend, 9, |_| Ok::<_, Error>(())).unwrap();
         assert_eq!(none, None);
-        let mut lock = Lock::all(&mut *backend, [1, 2]);
+        let mut lock = Lock::new(&mut *backend, [1, 2]);
         lock.run(|_| Ok::<_, Error>(())).unwrap();
         lock.batch_execute("SELECT 1").unwrap();
     }

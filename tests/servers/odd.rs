@@ -30,7 +30,7 @@ fn works<B: LockBackend>(backend: &mut B, url: &str) {
     let mut lock = lock.timeout(Duration::from_secs(9));
     lock.run(|_| holds_one(url)).unwrap();
     drop(lock);
-    let mut several = Lock::all(&mut *backend, [1, 2]).shared();
+    let mut several = Lock::new(&mut *backend, [1, 2]).shared();
     several.run(|_| Ok::<_, Error>(())).unwrap();
     is_told_who_holds(backend, url, key);
     assert_eq!(granted_on(url), 0);

@@ -117,7 +117,7 @@ fn lock_many<B: LockBackend>(backend: &mut B, name: &str, keys: usize) {
     let (mut locked, mut number) = (0, 0);
     while locked < keys {
         let set = set(name, number / WAYS);
-        let several = |backend| Lock::all(backend, set.clone());
+        let several = |backend| Lock::new(backend, set.clone());
         let one = || set[0].clone();
         let done = match number % WAYS {
             0 => with_lock(backend, one(), |_| Ok(())),
@@ -128,7 +128,7 @@ fn lock_many<B: LockBackend>(backend: &mut B, name: &str, keys: usize) {
             5 => several(&mut *backend).batch_execute("SELECT 1"),
             6 => with_transaction_lock(backend, "caller's", |tx| transaction_lock(tx, one())),
             7 => with_transaction_lock(backend, "caller's", |tx| {
-                Lock::all(tx, set.clone()).acquire().map(drop)
+                Lock::new(tx, set.clone()).acquire().map(drop)
             }),
             8 => try_with_lock(backend, one(), |_| Ok(())).map(drop),
             9 => several(&mut *backend)

@@ -117,7 +117,7 @@ pub fn a_held_row_is_busy_and_holds_nothing<H: Harness>() {
                 ..
             }
         );
-        assert!(timeout && error.is_contention(), "{error:?}");
+        assert!(timeout && error.is_retryable(), "{error:?}");
         let shown = format!("row id = 1 of \"{}\" (exclusive)", seats.name);
         assert!(error.to_string().contains(&shown), "{error}");
         let handled = lock.run_in_transaction_or_else(|_| Ok::<_, Error>(1), |_| Ok(2));
@@ -268,7 +268,7 @@ pub fn the_servers_errors_name_the_target<H: Harness>() {
         for (row, reason) in &wrong {
             let error = try_with_transaction_lock(backend, row, |_| never()).unwrap_err();
             assert!(matches!(error, Error::Database { .. }), "{error:?}");
-            assert!(!error.is_contention());
+            assert!(!error.is_retryable());
             let text = format!("{:#}", anyhow::Error::new(error));
             assert!(
                 text.starts_with("cannot acquire row ") && text.contains(reason),
@@ -363,7 +363,7 @@ pub fn a_changed_row_is_told_under_repeatable_read<H: Harness>() {
             });
             let error = with_transaction_lock(backend, seats.row(1), |_| never()).unwrap_err();
             assert!(matches!(error, Error::Changed { .. }), "{error:?}");
-            assert!(error.is_contention());
+            assert!(error.is_retryable());
         });
         with_transaction_lock(backend, seats.row(1), |_| nothing()).unwrap();
     });

@@ -231,14 +231,43 @@ where
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
         if is_serialization_failure(&error) {
-            Self::Serialization(error.into())
-        } else {
-            Self::Database(error.into())
+            return Self::Serialization(error.into());
+        }
+        match error {
+            DieselError::QueryBuilderError(inner) => match inner.downcast::<Self>() {
+                Ok(ours) => *ours,
+                Err(inner) => Self::Database(DieselError::QueryBuilderError(inner).into()),
+            },
+            error => Self::Database(error.into()),
         }
     }
 }
 
-pub(super) fn is_serialization_failure(error: &DieselError) -> bool {
+/// For bodies that return diesel's error: it carries ours, and `From` in the other direction takes ours out again.
+/// [`retry`](crate::retry) finds a conflict in it.
+///
+/// ```
+/// use diesel::QueryResult;
+/// use pglock::optimistic::Error;
+///
+/// fn save() -> QueryResult<()> {
+///     Err(Error::NoChanges { table: "seat".to_owned() })?
+/// }
+///
+/// assert!(matches!(save().map_err(Error::from), Err(Error::NoChanges { .. })));
+/// ```
+impl From<Error> for DieselError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Serialization(source) | Error::Database(source) if source.is::<Self>() => {
+                *source.downcast().expect("it is one")
+            }
+            error => Self::QueryBuilderError(Box::new(error)),
+        }
+    }
+}
+
+fn is_serialization_failure(error: &DieselError) -> bool {
     let DieselError::DatabaseError(kind, _) = error else {
         return false;
     };

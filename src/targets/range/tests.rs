@@ -57,18 +57,18 @@ proptest! {
     #[test]
     fn ranges_conflict_if_they_overlap((one, one_mode) in range(), (other, other_mode) in range()) {
         let expected = overlap(&one, &other) && (one_mode, other_mode) != (Mode::Shared, Mode::Shared);
-        let of = |numbers, mode| KeyRange::new("room:7".into(), numbers, mode);
+        let of = |numbers, mode| KeyRange::of("room:7".into(), numbers, mode);
         prop_assert_eq!(conflict(&of(one.clone(), one_mode), &of(other, other_mode)), expected);
         let one = of(one, one_mode);
         prop_assert!(one.nodes.is_sorted());
         prop_assert!(one.nodes.windows(2).all(|pair| pair[0] != pair[1]));
         prop_assert!(!one.nodes.is_empty() && one.nodes.len() == one.modes.len());
         prop_assert!(one_mode == Mode::Shared || one.nodes.len() <= MOST_NODES, "{}", one.nodes.len());
-        prop_assert!(!conflict(&one, &KeyRange::new("room:8".into(), one.numbers(), one_mode)));
+        prop_assert!(!conflict(&one, &KeyRange::of("room:8".into(), one.numbers(), one_mode)));
     }
 }
 
-/// What the documentation of `Lock::range` says.
+/// What the documentation of `KeyRange` says.
 const MOST_NODES: usize = 250;
 
 /// All ranges of a small part of the numbers, about a border of many nodes.
@@ -76,7 +76,7 @@ const MOST_NODES: usize = 250;
 fn all_small_ranges_conflict_if_they_overlap() {
     let numbers = || (-10..10_i64).flat_map(|start| (start + 1..11).map(move |end| start..end));
     let modes = [Mode::Exclusive, Mode::Shared];
-    let of = |mode| move |range| KeyRange::new("room:7".into(), range, mode);
+    let of = |mode| move |range| KeyRange::of("room:7".into(), range, mode);
     for mode in modes {
         let ones: Vec<_> = numbers().map(of(mode)).collect();
         for other_mode in modes {
@@ -98,7 +98,7 @@ fn all_small_ranges_conflict_if_they_overlap() {
 #[test]
 fn ranges_have_as_few_nodes_as_is_documented() {
     let of = |range| {
-        KeyRange::new("room:7".into(), range, Mode::Exclusive)
+        KeyRange::of("room:7".into(), range, Mode::Exclusive)
             .nodes
             .len()
     };
@@ -112,14 +112,14 @@ fn what_cannot_be_taken_has_no_nodes() {
     #[allow(clippy::reversed_empty_ranges)]
     for empty in [7..7, 8..7, i64::MAX..i64::MIN, i64::MAX..i64::MAX] {
         assert!(
-            KeyRange::new("room:7".into(), empty, Mode::Exclusive)
+            KeyRange::of("room:7".into(), empty, Mode::Exclusive)
                 .nodes
                 .is_empty()
         );
     }
     for (end, long) in [(366, false), (367, true), (i64::MAX, true)] {
         for start in [0, i64::MIN] {
-            let range = KeyRange::new(
+            let range = KeyRange::of(
                 "room:7".into(),
                 start..start.saturating_add(end),
                 Mode::Shared,
@@ -132,7 +132,7 @@ fn what_cannot_be_taken_has_no_nodes() {
 /// Frozen. If this fails, two versions of the crate do not keep each other out.
 #[test]
 fn ranges_have_the_published_keys() {
-    let range = KeyRange::new("room:7".into(), -1..2, Mode::Exclusive);
+    let range = KeyRange::of("room:7".into(), -1..2, Mode::Exclusive);
     let taken = |name: &str| {
         let key = Key::namespaced("pglock.range", name.to_owned());
         let place = range.nodes.iter().position(|node| *node == key);
@@ -156,7 +156,7 @@ fn ranges_have_the_published_keys() {
         );
     }
     // Computed with Python's xxhash.
-    let range = KeyRange::new("room:7".into(), 20_261_224..20_261_228, Mode::Exclusive);
+    let range = KeyRange::of("room:7".into(), 20_261_224..20_261_228, Mode::Exclusive);
     let number = Key::namespaced("pglock.range", "2991109374:816356579:1 20261224/2");
     assert!(range.nodes.contains(&number));
     assert_eq!(number.as_i64(), Some(3_655_124_595_457_145_145));
