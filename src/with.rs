@@ -40,7 +40,7 @@ use crate::targets::IntoTarget;
 /// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
 /// `Ok::<_, MyError>(())`.
 ///
-/// With a pool that you have by reference, pass `&mut pool.clone()`, which is the same pool.
+/// A reference to a pool is a backend, too: pass `&mut &pool`.
 ///
 /// # Errors
 ///
