@@ -1,4 +1,5 @@
-//! Inserts the tables of the other benches' last run into `docs/performance.md`, and draws them.
+//! Inserts the tables of the other benches' last run into `docs/performance.md` and `docs/scaling.md`, and draws
+//! them.
 //!
 //! ```text
 //! cargo bench --bench charts
@@ -29,8 +30,10 @@ fn main() -> Result<()> {
     if !measures() {
         return Ok(()); // `cargo test --benches` makes no tables
     }
-    for name in fill(&docs().join("performance.md"))? {
-        println!("table {name}");
+    for page in ["performance.md", "scaling.md"] {
+        for name in fill(&docs().join(page))? {
+            println!("table {name}");
+        }
     }
     uncontended()?;
     contended()?;

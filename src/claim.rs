@@ -67,8 +67,8 @@ pub struct Claim {
     pub transaction_for: Option<Duration>,
     /// For how long it has been connected.
     pub connected_for: Option<Duration>,
-    /// For how long it has been waiting, if it is: the whole wait, even if it
-    /// is sent in slices.
+    /// For how long it has been waiting, if it is: the whole wait, even if it is sent in
+    /// slices.
     pub waiting_for: Option<Duration>,
     /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
     /// prepared transaction. Empty for a holder.

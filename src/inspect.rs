@@ -1,4 +1,4 @@
-//! Who holds a lock, who waits for it, and since when: what [`pg_locks`] and [`pg_stat_activity`]
+//! Who holds a lock, who waits for it, and for how long: what [`pg_locks`] and [`pg_stat_activity`]
 //! know, for a key or for the whole database.
 //!
 //! ```
@@ -74,8 +74,7 @@ where
     claims(backend, &[key.into()], "l.granted")
 }
 
-/// The sessions that wait for a key, the longest wait first (since PostgreSQL 14; before, in no
-/// particular order). One round trip, or two with diesel.
+/// The sessions that wait for a key, the longest wait first. One round trip, or two with diesel.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

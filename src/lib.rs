@@ -29,25 +29,8 @@
 //! else. To keep out code that does not ask, lock the [`Row`] or the [`Table`] itself.
 //!
 //! # What to use
-//!
-//! | for | use |
-//! | --- | --- |
-//! | a critical section | [`with_lock`] |
-//! | the same, as an attribute of a function | `#[pglock::locked]` |
-//! | the same, only if the lock is free | [`try_with_lock`] |
-//! | BEGIN, lock, work, COMMIT | [`with_transaction_lock`] |
-//! | a few statements on a hot key, in one round trip | [`Lock::batch_execute`] |
-//! | a transaction that is already open | [`transaction_lock`] |
-//! | a row or a table, against everybody | [`Row`], [`Table`] |
-//! | any free row among several, or a few of them | [`FirstFree`] |
-//! | a range of nights, bytes or ids | [`KeyRange`] |
-//! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
-//! | to do it again while somebody else is in the way | [`retry`] |
-//! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
-//! | a limit on how many run at a time | [`Semaphore`] |
-//! | one leader among several processes | [`election`] |
-//! | to see who holds a lock, who waits, and since when | [`inspect`] |
-//! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
+#![doc = ""]
+#![doc = include_str!("guide/which.md")]
 //!
 //! The [`guide`] takes you from the first lock to the night when you are on call.
 //!

@@ -39,7 +39,7 @@ use crate::targets::{IntoTarget, SessionTarget};
 /// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
 /// `Ok::<_, MyError>(())`.
 ///
-/// A pool that you have by reference is a backend too: pass `&mut &pool`.
+/// A reference to a pool is a backend, too: pass `&mut &pool`.
 ///
 /// # Errors
 ///

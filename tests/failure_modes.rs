@@ -1,4 +1,5 @@
-//! `docs/failure-modes.md` stays true: every row is there, and every test that it names exists.
+//! `docs/failure-modes.md` stays true: every row is there, and every test that it names exists. And the
+//! README has the table of the guide.
 
 use std::fs;
 use std::path::Path;
@@ -61,6 +62,14 @@ fn every_row_names_a_test_that_exists() {
         assert!(!on.is_empty(), "row {number} does not say where");
     }
     assert_eq!(numbers, (1..=ROWS).collect::<Vec<_>>());
+}
+
+/// A README cannot include the table, nor link as rustdoc does.
+#[test]
+fn the_readme_has_the_table_of_the_guide() {
+    let table = include_str!("../src/guide/which.md");
+    let table = table.replace("[`", "`").replace("`]", "`");
+    assert!(include_str!("../README.md").contains(&table));
 }
 
 #[test]

@@ -16,6 +16,7 @@
 pub mod first_lock {}
 
 /// Which lock for what.
+#[doc = include_str!("which.md")]
 #[doc = include_str!("choosing.md")]
 pub mod choosing {}
 

@@ -35,13 +35,12 @@ use crate::stop::StopToken;
 /// What the other threads gain: 64 threads want one key for sections of 2 ms, four more threads
 /// want keys of their own, and the pool has 8 connections. A section of one of the four takes
 ///
-/// | pool | p50 | p99 |
+/// | pool | mean | p99 |
 /// | --- | --- | --- |
-/// | plain | 154 ms | 458 ms |
-/// | queued | 0.25 ms | 3.9 ms |
+/// | plain | 69 ms | 405 ms |
+/// | queued | 0.34 ms | 0.84 ms |
 ///
-/// (`scripts/with-postgres cargo bench --bench contended -- other-keys`, on two cores
-/// that other work kept busy.)
+/// (`scripts/with-postgres cargo bench --bench contended`; `docs/performance.md` has its last run.)
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
