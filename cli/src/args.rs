@@ -14,20 +14,22 @@ use crate::times::{lease, pause, time};
 
 const AFTER: &str = "\
 Connection:
-  --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT, PGUSER,
-  PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf. Others see the
-  session as PGAPPNAME, or else as pglock and the command that it runs.
+  --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT,
+  PGUSER, PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf.
+  Others see the session as PGAPPNAME, or else as pglock and the command that
+  it runs.
 
 Times:
   Seconds, or numbers with units: 5, 0.5, 300ms, 5m, \"1m 30s\".
 
 Keys:
-  A name is hashed as the library pglock hashes it; `pglock key NAME` shows the number, and
-  those of other libraries (--scheme). Locks in different databases are independent.
+  A name is hashed as the library pglock hashes it; `pglock key NAME` shows
+  the number, and those of other libraries (--scheme). Locks in different
+  databases are independent.
 
 Exit status:
     0  done
-    1  nobody holds the lock (who, kill); you said no (kill); not fit for locks (doctor)
+    1  nobody holds the lock (who, kill); you said no (kill); not fit (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error
@@ -55,51 +57,57 @@ pub(crate) enum Command {
     /// Run a command under a lock, as flock(1) does for one machine
     #[command(
         override_usage = "\
-pglock run [OPTIONS] <KEY> <COMMAND> [ARGUMENTS]...
-       pglock run [OPTIONS] <--int <NUMBER>|--pair <A,B>> -- <COMMAND> [ARGUMENTS]...",
+pglock run [OPTIONS] <KEY> <COMMAND> [ARGS]...
+       pglock run [OPTIONS] <--int <NUMBER>|--pair <A,B>> -- <COMMAND> [ARGS]...",
         after_long_help = "\
 Examples:
   pglock run --try --at-least 5m nightly-report ./report.sh
-                                           from cron: one machine of the fleet runs it
-  pglock run -w 5m deploy make deploy      one at a time; waits for at most five minutes
+                                      from cron: one machine of the fleet runs it
+  pglock run -w 5m deploy make deploy      one at a time; waits for five minutes
   pglock run --slots 3 mail ./send.sh      three at a time
-  pglock run --shared catalogue ./list.sh  beside other readers, not beside a writer
+  pglock run --shared catalogue ./list.sh  beside readers, not beside a writer
 
-Options stand before the name or behind it; from the command on, all is the command's. A --
-before the command is allowed, and needed behind --int and --pair.
+Options stand before the name or behind it; from the command on, all is the
+command's. A -- before the command is allowed, and needed behind --int and
+--pair.
 
-A wait of more than a second says on standard error what it waits for and who holds it, unless
---quiet; to find that out, pglock opens a second connection. On a terminal it keeps that
-current.
+A wait of more than a second says on standard error what it waits for and who
+holds it, unless --quiet; to find that out, pglock opens a second connection.
+On a terminal it keeps that current.
 
-The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
-else holds the lock, 127 if there is no such command, 126 if it cannot be run, 76 if the lock
-was lost while the command ran, and 77 if it was lost and the command could not be ended, since
-it has become another user, such as root. TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed
-on to the command; where there is no terminal, they go to its process group. As PID 1 of a
-container, pglock also does what an init does: it reaps the orphans that are left to it.
+The exit status is the command's own, or 128+n if signal n ended it. It is 75
+if somebody else holds the lock, 127 if there is no such command, 126 if it
+cannot be run, 76 if the lock was lost while the command ran, and 77 if it was
+lost and the command could not be ended, since it has become another user, such
+as root. TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed on to the
+command; where there is no terminal, they go to its process group. As PID 1 of
+a container, pglock also does what an init does: it reaps the orphans that are
+left to it.
 
-A server that goes away while pglock waits is waited for, until the timeout; one that is not up
-when pglock starts only with --wait-for-server. If the server is there but does not answer,
-pglock gives up (69) some 5 s after the timeout, or 15 s if it cannot even connect.
+A server that goes away while pglock waits is waited for, until the timeout;
+one that is not up when pglock starts only with --wait-for-server. If the
+server is there but does not answer, pglock gives up (69) some 5 s after the
+timeout, or 15 s if it cannot even connect.
 
---try alone prevents only runs that overlap: where the clocks of two machines differ, a short
-job can still run on one after the other. --at-least keeps the lock for that long, even if the
-command is done sooner: choose more than the clocks differ by. TERM, INT, HUP and QUIT end
-that time.
+--try alone prevents only runs that overlap: where the clocks of two machines
+differ, a short job can still run on one after the other. --at-least keeps the
+lock for that long, even if the command is done sooner: choose more than the
+clocks differ by. TERM, INT, HUP and QUIT end that time.
 
-If pglock, its host or the network freezes, the server frees the lock after the lease
-(--lease). pglock ends the command before that: by TERM when an answer is long overdue, and by
-KILL after the grace time. A pglock that is itself stopped cannot do so. If the connection
-breaks, the lock is free at once, and pglock ends the command then.
+If pglock, its host or the network freezes, the server frees the lock after the
+lease (--lease). pglock ends the command before that: by TERM when an answer is
+long overdue, and by KILL after the grace time. A pglock that is itself stopped
+cannot do so. If the connection breaks, the lock is free at once, and pglock
+ends the command then.
 
-However the command or pglock ends, the lock is free afterwards. On Linux, pglock ends all that
-has come of the command, too, such as workers in the background, and stays until all of it is
-gone. If pglock is killed, a second process of its own does that. What remains: if both are
-killed at once, the command gets a TERM, and what it has started goes on; so does a command
-that has become another user; and so does, without the lock, what a command leaves behind when
-it ends by itself. On other systems, pglock ends the command, and where there is no terminal its
-process group; if pglock is killed, they go on."
+However the command or pglock ends, the lock is free afterwards. On Linux,
+pglock ends all that has come of the command, too, such as workers in the
+background, and stays until all of it is gone. If pglock is killed, a second
+process of its own does that. What remains: if both are killed at once, the
+command gets a TERM, and what it has started goes on; so does a command that
+has become another user; and so does, without the lock, what a command leaves
+behind when it ends by itself. On other systems, pglock ends the command, and
+where there is no terminal its process group; if pglock is killed, they go on."
     )]
     Run(RunArgs),
     /// List all advisory locks of the database: who holds them, who waits
@@ -116,12 +124,13 @@ the role pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens three connections, then others one after the other, and checks what is between them and
-the server, whether reads go where locks are, timeouts, what happens to the lock of a client that
-vanishes, the room in the lock table, the rights of this user, PL/pgSQL, and the isolation of
-transactions. Behind a pooler, the server reports on the pooler's connection.
-Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
-'unfit' (some or all forms of locks do not work).")]
+It opens three connections, then others one after the other, and checks what is
+between them and the server, whether reads go where locks are, timeouts, what
+happens to the lock of a client that vanishes, the room in the lock table, the
+rights of this user, PL/pgSQL, and the isolation of transactions. Behind a
+pooler, the server reports on the pooler's connection. Each line is a finding:
+'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or 'unfit'
+(some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql
     Key(KeyNameArgs),

@@ -40,7 +40,7 @@ fn suggest(error: &mut clap::Error, arguments: &[OsString]) {
     };
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            let names = command.get_subcommands().map(|one| one.get_name());
+            let names = command.get_subcommands().map(clap::Command::get_name);
             let wrong = wrong(ContextKind::InvalidSubcommand).unwrap_or_default();
             if let Some(meant) = similar(&wrong, names) {
                 let meant = ContextValue::Strings(vec![meant]);
