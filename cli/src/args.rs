@@ -58,11 +58,11 @@ pub(crate) enum Command {
     #[command(
         override_usage = "\
 pglock run [OPTIONS] <KEY> <COMMAND> [ARGS]...
-       pglock run [OPTIONS] <--int <NUMBER>|--pair <A,B>> -- <COMMAND> [ARGS]...",
+       pglock run [OPTIONS] <--int <N>|--pair <A,B>> -- <COMMAND> [ARGS]...",
         after_long_help = "\
 Examples:
   pglock run --try --at-least 5m nightly-report ./report.sh
-                                      from cron: one machine of the fleet runs it
+                                     from cron: one machine of the fleet runs it
   pglock run -w 5m deploy make deploy      one at a time; waits for five minutes
   pglock run --slots 3 mail ./send.sh      three at a time
   pglock run --shared catalogue ./list.sh  beside readers, not beside a writer
@@ -116,11 +116,12 @@ where there is no terminal its process group; if pglock is killed, they go on."
     Who(WhoArgs),
     /// End the sessions that hold a lock (status 1: nobody holds it)
     #[command(after_long_help = "\
-pg_terminate_backend ends the session: its transaction is rolled back, and all its locks are
-free. --cancel only cancels its running statement: the client gets an error, and may then
-release the lock; an idle session stays as it is. A prepared transaction has no session:
-pglock prints what ends it (status 69). You must be the session's user or a superuser, or have
-the role pg_signal_backend.")]
+pg_terminate_backend ends the session: its transaction is rolled back, and all
+its locks are free. --cancel only cancels its running statement: the client
+gets an error, and may then release the lock; an idle session stays as it is. A
+prepared transaction has no session: pglock prints what ends it (status 69).
+You must be the session's user or a superuser, or have the role
+pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
@@ -128,9 +129,10 @@ It opens three connections, then others one after the other, and checks what is
 between them and the server, whether reads go where locks are, timeouts, what
 happens to the lock of a client that vanishes, the room in the lock table, the
 rights of this user, PL/pgSQL, and the isolation of transactions. Behind a
-pooler, the server reports on the pooler's connection. Each line is a finding:
-'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or 'unfit'
-(some or all forms of locks do not work).")]
+pooler, the server reports on the pooler's connection.
+
+Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work,
+with a drawback) or 'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql
     Key(KeyNameArgs),

@@ -44,7 +44,7 @@ fn so_many_run_at_a_time_and_the_next_one_waits() {
     assert_fails(&run(&name, &["--try"]), 75, "is held by pid ");
     assert_fails(&run(&name, &["--timeout", "50ms"]), 75, &name);
 
-    let mut fourth = Running::begin(&mut pglock(&run(&name, &[])));
+    let mut fourth = Running::begin(&mut pglock(&run(&name, &["-q"])));
     oracle.wait_for_holder(slots.queue());
     let (first, slot) = &mut runs[1];
     first.0.stdin.take();
