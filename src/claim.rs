@@ -12,9 +12,13 @@ const FIELD: char = '\x1f';
 
 /// A session's claim on a lock: it holds it, or waits for it.
 ///
-/// The server does not record when a lock was granted. A session has held a lock for no longer than
-/// it has been connected ([`connected_for`](Claim::connected_for)), and a transaction lock for no
-/// longer than its transaction ([`transaction_for`](Claim::transaction_for)).
+/// The server does not record when a lock was granted ([`pg_locks`] has the start of waits alone). A
+/// session has held a lock for no longer than it has been connected
+/// ([`connected_for`](Claim::connected_for)), and a transaction lock for no longer than its transaction
+/// ([`transaction_for`](Claim::transaction_for)). pglock's own sessions say more where they ask whether a
+/// lock with a label is held: [`held_for`](Claim::held_for).
+///
+/// [`pg_locks`]: https://www.postgresql.org/docs/current/view-pg-locks.html
 ///
 /// Its texts are [`escaped`](crate::inspect::escaped): others have chosen them. A role that was created in a
 /// database of another encoding shows bytes, as `caf\xe9`; so do all characters beyond ASCII in a database
@@ -61,7 +65,8 @@ pub struct Claim {
     pub client: Option<String>,
     /// What the session does: `active`, `idle`, `idle in transaction`, ….
     pub state: Option<String>,
-    /// For how long it has been in that state.
+    /// For how long it has been in that state. A session that is idle has sent its last statement so
+    /// long ago.
     pub state_for: Option<Duration>,
     /// For how long its transaction has been open, if one is.
     pub transaction_for: Option<Duration>,
@@ -70,6 +75,10 @@ pub struct Claim {
     /// For how long it has been waiting, if it is: the whole wait, even if it is sent in
     /// slices.
     pub waiting_for: Option<Duration>,
+    /// For how long it has held the lock, as far as it says so itself: its last statement was a question
+    /// of pglock's, [`is_held`](crate::LockGuard::is_held) with
+    /// [`Lock::labelled`](crate::Lock::labelled), as `pglock run` asks again and again.
+    pub held_for: Option<Duration>,
     /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
     /// prepared transaction. Empty for a holder.
     pub blocked_by: Vec<i32>,
@@ -100,6 +109,7 @@ impl Claim {
             transaction_for,
             connected_for,
             waiting_for,
+            held_for,
             blocked_by,
             label,
         ] = fields.as_slice()
@@ -133,6 +143,7 @@ impl Claim {
             transaction_for: seconds(transaction_for),
             connected_for: seconds(connected_for),
             waiting_for: seconds(waiting_for),
+            held_for: seconds(held_for).filter(|_| granted == "true"),
             blocked_by: blocked_by
                 .split_whitespace()
                 .filter_map(|pid| pid.parse().ok())
@@ -164,7 +175,48 @@ fn quoted(digits: &str) -> Option<String> {
     (!unquoted.is_empty()).then(|| escaped(unquoted))
 }
 
-/// `pid 4711 "mailer", idle in transaction for 00:03:12`: who it is, without the key.
+impl Claim {
+    /// What is known of how long it has held the lock, or waited for it.
+    fn since(&self) -> Vec<String> {
+        let say = |words: &str, time: Option<Duration>| Some(words.replace("{}", &short(time?)));
+        if !self.granted {
+            return say("waits for {}", self.waiting_for).into_iter().collect();
+        }
+        if self.held_for.is_some() {
+            return say("held for {}", self.held_for).into_iter().collect();
+        }
+        let state = self.state.as_deref().unwrap_or_default();
+        let (transaction, statement) = match state {
+            "active" => (None, "in a statement for {}"),
+            "idle" => (None, "its last statement {} ago"),
+            _ if state.starts_with("idle in transaction") => {
+                (self.transaction_for, "its last statement {} ago")
+            }
+            _ => (None, ""),
+        };
+        let parts = [
+            say("connected for {}", self.connected_for),
+            say("in a transaction for {}", transaction),
+            say(statement, self.state_for).filter(|text| !text.is_empty()),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+}
+
+/// `3m 12s`: the two largest units.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// `pid 4711 "mailer", connected for 40m 2s, in a transaction for 3m 12s, its last statement 1m 5s ago`: who
+/// it is, and what is known of how long it has held the lock; `held for 8m 2s` if it says so itself. Without
+/// the key.
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
@@ -177,13 +229,8 @@ impl fmt::Display for Claim {
         if let Some(client) = &self.client {
             write!(f, " from {client}")?;
         }
-        if let Some(state) = &self.state {
-            write!(f, ", {state}")?;
-        }
-        if let (Some(_), Some(duration)) = (&self.state, self.state_for) {
-            let seconds = duration.as_secs();
-            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-            write!(f, " for {hours:02}:{minutes:02}:{:02}", seconds % 60)?;
+        for part in self.since() {
+            write!(f, ", {part}")?;
         }
         Ok(())
     }
@@ -193,7 +240,7 @@ impl fmt::Display for Claim {
 mod tests {
     use super::*;
 
-    fn line(fields: [&str; 17]) -> String {
+    fn line(fields: [&str; 18]) -> String {
         fields.join("\x1f")
     }
 
@@ -231,13 +278,13 @@ mod tests {
 
         /// Also from a server that lies.
         #[test]
-        fn nothing_that_a_server_says_commands_a_terminal(any in ANY, fields in proptest::array::uniform17(ANY)) {
+        fn nothing_that_a_server_says_commands_a_terminal(any in ANY, fields in proptest::array::uniform18(ANY)) {
             proptest::prop_assert!(quoted(&any).is_none_or(|text| is_harmless(&text)));
             let mut fields = fields.map(|field| field.replace(FIELD, ""));
             for (place, number) in ["1", "2", "1"].into_iter().enumerate() {
                 fields[place] = number.to_owned();
             }
-            for place in [7, 8, 16] {
+            for place in [7, 8, 17] {
                 fields[place] = digits(fields[place].as_bytes());
             }
             let claim = Claim::read(&fields.join("\x1f"), &[]).unwrap();
@@ -268,6 +315,7 @@ mod tests {
             "",
             "",
             "",
+            "",
         ]);
         let claim = Claim::read(&line, &[]).unwrap();
         assert_eq!(claim.key, Key::from(-1));
@@ -276,8 +324,11 @@ mod tests {
         assert_eq!((claim.waiting_for, &*claim.blocked_by), (None, &[][..]));
         assert_eq!(
             claim.to_string(),
-            r#"pid 4711 "mailer\" from ::2" from ::1, idle in transaction for 00:03:12"#
+            r#"pid 4711 "mailer\" from ::2" from ::1, connected for 1h 0m, in a transaction for 3m 20s, its last statement 3m 12s ago"#
         );
+        let held_for = Some(Duration::from_secs(481));
+        let says_so = Claim { held_for, ..claim };
+        assert!(says_so.to_string().ends_with(", held for 8m 1s"));
     }
 
     #[test]
@@ -298,6 +349,7 @@ mod tests {
             "",
             "",
             "-0.5",
+            "",
             "3 0",
             "",
         ]);
@@ -310,6 +362,6 @@ mod tests {
             "clocks may step back"
         );
         assert_eq!(claim.blocked_by, [3, 0]);
-        assert_eq!(claim.to_string(), "a prepared transaction");
+        assert_eq!(claim.to_string(), "a prepared transaction, waits for 0s");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
 use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, while_canceled};
 use crate::error::Error;
@@ -10,7 +11,7 @@ use crate::prepared;
 use crate::request::{LockInfo, Mode, Request, Scope};
 use crate::sql;
 use crate::telemetry::{Hold, Outcome};
-use crate::wait::label;
+use crate::wait::label_of_holder;
 
 /// A lock that is held, and the connection that it is held on.
 ///
@@ -77,6 +78,7 @@ where
     pub(crate) scope: Scope,
     /// Whether questions about the lock carry its name.
     labelled: bool,
+    since: Instant,
     hold: Hold,
     released: bool,
 }
@@ -91,6 +93,7 @@ where
             lock: request.lock.clone(),
             scope,
             labelled: request.labelled,
+            since: Instant::now(),
             hold,
             released: false,
         }
@@ -125,7 +128,10 @@ where
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let label = label(guard.labelled.then_some(&guard.lock), None);
+        let label = match guard.labelled {
+            true => label_of_holder(&guard.lock, guard.since.elapsed()),
+            false => String::new(),
+        };
         let session = &mut *guard.handle;
         let reply = match guard.scope {
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),

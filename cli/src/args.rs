@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::RangedI64ValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Error, Parser, Subcommand, ValueEnum, value_parser};
 use pglock::Slots;
 
 use crate::key_args::{KeyArgs, name};
@@ -13,16 +14,22 @@ use crate::times::{lease, pause, time};
 
 const AFTER: &str = "\
 Connection:
-  --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT, PGUSER,
-  PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf.
+  --url, else DATABASE_URL, else what libpq reads by itself: PGHOST, PGPORT,
+  PGUSER, PGDATABASE, the other PG* variables, ~/.pgpass and pg_service.conf.
+  Others see the session as PGAPPNAME, or else as pglock and the command that
+  it runs.
+
+Times:
+  Seconds, or numbers with units: 5, 0.5, 300ms, 5m, \"1m 30s\".
 
 Keys:
-  A name is hashed as the library pglock hashes it; `pglock key NAME` shows the number, and
-  those of other libraries (--scheme). Locks in different databases are independent.
+  A name is hashed as the library pglock hashes it; `pglock key NAME` shows
+  the number, and those of other libraries (--scheme). Locks in different
+  databases are independent.
 
 Exit status:
     0  done
-    1  nobody holds the lock (who, kill); you said no (kill); not fit for locks (doctor)
+    1  nobody holds the lock (who, kill); you said no (kill); not fit (doctor)
    64  wrong usage
    69  no connection, or the server refused
    71  system error
@@ -48,45 +55,60 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a command under a lock, as flock(1) does for one machine
-    #[command(after_long_help = "\
+    #[command(
+        override_usage = "\
+pglock run [OPTIONS] <KEY> <COMMAND> [ARGS]...
+       pglock run [OPTIONS] <--int <N>|--pair <A,B>> -- <COMMAND> [ARGS]...",
+        after_long_help = "\
 Examples:
-  pglock run nightly-report --try --at-least 5m -- ./report.sh
-                                           from cron: one machine of the fleet runs it
-  pglock run deploy --timeout 5m -- make deploy
-                                           one at a time; waits for at most five minutes
-  pglock run mail --slots 3 -- ./send.sh
-                                           three at a time
-  pglock run catalogue --shared -- ./read-only.sh
-                                           beside other readers, not beside a writer
+  pglock run --try --at-least 5m nightly-report ./report.sh
+                                     from cron: one machine of the fleet runs it
+  pglock run -w 5m deploy make deploy      one at a time; waits for five minutes
+  pglock run --slots 3 mail ./send.sh      three at a time
+  pglock run --shared catalogue ./list.sh  beside readers, not beside a writer
 
-The exit status is the command's own, or 128+n if signal n ended it. It is 75 if somebody
-else holds the lock, 127 if there is no such command, 126 if it cannot be run, 76 if the lock
-was lost while the command ran, and 77 if it was lost and the command could not be ended, since
-it has become another user, such as root. TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed
-on to the command; where there is no terminal, they go to its process group. As PID 1 of a
-container, pglock also does what an init does: it reaps the orphans that are left to it.
+Options stand before the name or behind it; from the command on, all is the
+command's. A -- before the command is allowed, and needed behind --int and
+--pair.
 
-A server that goes away while pglock waits is waited for, until the timeout; one that is not up
-when pglock starts only with --wait-for-server. If the server is there but does not answer,
-pglock gives up (69) some 5 s after the timeout, or 15 s if it cannot even connect.
+A wait of more than a second says on standard error what it waits for and who
+holds it, unless --quiet; to find that out, pglock opens a second connection.
+On a terminal it keeps that current.
 
---try alone prevents only runs that overlap: where the clocks of two machines differ, a short
-job can still run on one after the other. --at-least keeps the lock for that long, even if the
-command is done sooner: choose more than the clocks differ by. TERM, INT, HUP and QUIT end
-that time.
+The exit status is the command's own, or 128+n if signal n ended it. It is 75
+if somebody else holds the lock, 127 if there is no such command, 126 if it
+cannot be run, 76 if the lock was lost while the command ran, and 77 if it was
+lost and the command could not be ended, since it has become another user, such
+as root. TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed on to the
+command; where there is no terminal, they go to its process group. As PID 1 of
+a container, pglock also does what an init does: it reaps the orphans that are
+left to it.
 
-If pglock, its host or the network freezes, the server frees the lock after the lease
-(--lease). pglock ends the command before that: by TERM when an answer is long overdue, and by
-KILL after the grace time. A pglock that is itself stopped cannot do so. If the connection
-breaks, the lock is free at once, and pglock ends the command then.
+A server that goes away while pglock waits is waited for, until the timeout;
+one that is not up when pglock starts only with --wait-for-server. If the
+server is there but does not answer, pglock gives up (69) some 5 s after the
+timeout, or 15 s if it cannot even connect.
 
-However the command or pglock ends, the lock is free afterwards. On Linux, pglock ends all that
-has come of the command, too, such as workers in the background, and stays until all of it is
-gone. If pglock is killed, a second process of its own does that. What remains: if both are
-killed at once, the command gets a TERM, and what it has started goes on; so does a command
-that has become another user; and so does, without the lock, what a command leaves behind when
-it ends by itself. On other systems, pglock ends the command, and where there is no terminal its
-process group; if pglock is killed, they go on.")]
+--try alone prevents only runs that overlap: where the clocks of two machines
+differ, a short job can still run on one after the other. --at-least keeps the
+lock for that long, even if the command is done sooner: choose more than the
+clocks differ by. TERM, INT, HUP and QUIT end that time.
+
+If pglock, its host or the network freezes, the server frees the lock after the
+lease (--lease). pglock ends the command before that: by TERM when an answer is
+long overdue, and by KILL after the grace time. A pglock that is itself stopped
+cannot do so. If the connection breaks, the lock is free at once, and pglock
+ends the command then.
+
+However the command or pglock ends, the lock is free afterwards. On Linux,
+pglock ends all that has come of the command, too, such as workers in the
+background, and stays until all of it is gone. If pglock is killed, a second
+process of its own does that. What remains: if both are killed at once, the
+command gets a TERM, and what it has started goes on; so does a command that
+has become another user; and so does, without the lock, what a command leaves
+behind when it ends by itself. On other systems, pglock ends the command, and
+where there is no terminal its process group; if pglock is killed, they go on."
+    )]
     Run(RunArgs),
     /// List all advisory locks of the database: who holds them, who waits
     Ls(LsArgs),
@@ -94,20 +116,23 @@ process group; if pglock is killed, they go on.")]
     Who(WhoArgs),
     /// End the sessions that hold a lock (status 1: nobody holds it)
     #[command(after_long_help = "\
-pg_terminate_backend ends the session: its transaction is rolled back, and all its locks are
-free. --cancel only cancels its running statement: the client gets an error, and may then
-release the lock; an idle session stays as it is. A prepared transaction has no session:
-pglock prints what ends it (status 69). You must be the session's user or a superuser, or have
-the role pg_signal_backend.")]
+pg_terminate_backend ends the session: its transaction is rolled back, and all
+its locks are free. --cancel only cancels its running statement: the client
+gets an error, and may then release the lock; an idle session stays as it is. A
+prepared transaction has no session: pglock prints what ends it (status 69).
+You must be the session's user or a superuser, or have the role
+pg_signal_backend.")]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\
-It opens three connections, then others one after the other, and checks what is between them and
-the server, whether reads go where locks are, timeouts, what happens to the lock of a client that
-vanishes, the room in the lock table, the rights of this user, PL/pgSQL, and the isolation of
-transactions. Behind a pooler, the server reports on the pooler's connection.
-Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work, with a drawback) or
-'unfit' (some or all forms of locks do not work).")]
+It opens three connections, then others one after the other, and checks what is
+between them and the server, whether reads go where locks are, timeouts, what
+happens to the lock of a client that vanishes, the room in the lock table, the
+rights of this user, PL/pgSQL, and the isolation of transactions. Behind a
+pooler, the server reports on the pooler's connection.
+
+Each line is a finding: 'ok', 'note' (good to know), 'warning' (locks work,
+with a drawback) or 'unfit' (some or all forms of locks do not work).")]
     Doctor(DoctorArgs),
     /// Show the number of a name in every scheme, with the SQL to type into psql
     Key(KeyNameArgs),
@@ -143,8 +168,9 @@ pub(crate) struct RunArgs {
     #[arg(short, long)]
     pub(crate) shared: bool,
 
-    /// Wait for the lock for at most this long, such as 5s, 300ms or "1m 30s"; for ever by default
-    #[arg(short, long, value_name = "TIME", value_parser = time)]
+    /// Wait for the lock for at most this long, such as 5 (seconds), 300ms or "1m 30s"; for ever by
+    /// default
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Option<Duration>,
 
     /// Do not wait at all
@@ -176,13 +202,66 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) at_least: Option<Duration>,
 
-    /// Say nothing if somebody else holds the lock
+    /// Do not say who holds the lock, neither while waiting for it nor at the end
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
     /// The command and its arguments
-    #[arg(last = true, required = true)]
+    #[arg(trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// Tells the name from the command. `behind` is how many words stand behind a `--`.
+    fn settle(mut self, behind: Option<usize>) -> Result<Self, Error> {
+        let all_are_behind = behind == Some(self.command.len() + 1);
+        match (self.key.is_number(), self.key.take_name_if_number()) {
+            (true, Some(first)) if all_are_behind => self.command.insert(0, first.into()),
+            (true, Some(_)) => {
+                let message =
+                    "a name cannot be used with --int or --pair; put -- before the command";
+                return Err(wrong(ErrorKind::ArgumentConflict, message));
+            }
+            (false, _) if all_are_behind => {
+                let message = "the name of the lock is required before the --";
+                return Err(wrong(ErrorKind::MissingRequiredArgument, message));
+            }
+            _ => {}
+        }
+        if self.command.is_empty() {
+            let message = "a command is required behind the name of the lock";
+            return Err(wrong(ErrorKind::MissingRequiredArgument, message));
+        }
+        Ok(self)
+    }
+}
+
+fn wrong(kind: ErrorKind, message: &str) -> Error {
+    let mut command = command();
+    command.build();
+    let run = command.find_subcommand_mut("run");
+    run.map_or_else(|| Error::raw(kind, message), |run| run.error(kind, message))
+}
+
+/// All that can be written.
+pub(crate) fn command() -> clap::Command {
+    // Behind a number, the first word of the command stands in the name's place.
+    Cli::command().mut_subcommand("run", |run| {
+        run.mut_group("Which", |which| which.multiple(true))
+    })
+}
+
+impl Cli {
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, Error> {
+        let matches = command().try_get_matches_from(arguments)?;
+        let mut cli = <Self as clap::FromArgMatches>::from_arg_matches(&matches)?;
+        if let Command::Run(args) = cli.command {
+            let dashes = arguments.iter().position(|word| word == "--");
+            let behind = dashes.map(|at| arguments.len() - at - 1);
+            cli.command = Command::Run(args.settle(behind)?);
+        }
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

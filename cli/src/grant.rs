@@ -18,6 +18,7 @@ use crate::lease::{Lease, Moment};
 use crate::output::say_aside;
 use crate::reach::{is_gone, may_come_back};
 use crate::signals::{Limit, Signals};
+use crate::waiting::Waiting;
 use crate::wanted::Wanted;
 
 /// From one attempt to reach a server to the next.
@@ -116,7 +117,12 @@ impl Reach {
             self.limit = Some(give_up_after(timeout + LATE, signals)?);
         }
         let reached = *self.reached.get_or_insert_with(Instant::now);
-        Ok(Some(timeout.saturating_sub(reached.elapsed())))
+        let left = timeout.saturating_sub(reached.elapsed());
+        // In whole milliseconds, as the server counts, and an error shows.
+        let millis = left.as_micros().div_ceil(1_000);
+        Ok(Some(
+            u64::try_from(millis).map_or(left, Duration::from_millis),
+        ))
     }
 }
 
@@ -144,7 +150,10 @@ fn attempt(
         begin(&mut connection, args).map_err(|failure| Miss::on(&mut connection, failure))?;
     let left = reach.left(args, signals).map_err(Miss::Failed)?;
     signals.waiting();
-    let mut guard = acquire(connection, args, left, signals).map_err(|error| match error {
+    let waiting = Waiting::begin(url, args);
+    let granted = acquire(connection, args, left, signals);
+    drop(waiting);
+    let mut guard = granted.map_err(|error| match error {
         error @ Error::ConnectionLost { .. } => Miss::Away(Failure::of(UNAVAILABLE, &error)),
         error => Miss::Failed(refused(url, args, error)),
     })?;

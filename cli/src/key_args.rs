@@ -1,6 +1,9 @@
 //! Which key, on the command line.
 
-use clap::Args;
+use std::ffi::OsStr;
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Args, Command, Error};
 use pglock::compat::Scheme;
 use pglock::{Key, Slots};
 
@@ -18,7 +21,7 @@ pub(crate) struct KeyArgs {
     namespace: Option<String>,
 
     /// The library whose key of that name to use; `pglock key NAME` lists them
-    #[arg(long, requires = "key", conflicts_with = "namespace")]
+    #[arg(long, requires = "key", conflicts_with = "namespace", value_parser = SchemeParser)]
     scheme: Option<Scheme>,
 }
 
@@ -30,12 +33,47 @@ struct Which {
     key: Option<String>,
 
     /// A number (bigint) in place of a name
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_hyphen_values = true,
+        conflicts_with = "pair"
+    )]
     int: Option<i64>,
 
     /// A pair of numbers (two integers) in place of a name
     #[arg(long, value_name = "A,B", allow_hyphen_values = true, value_parser = pair)]
     pair: Option<(i32, i32)>,
+}
+
+/// Tells all of them in help and completions, and the library's error for any other.
+#[derive(Clone)]
+struct SchemeParser;
+
+impl TypedValueParser for SchemeParser {
+    type Value = Scheme;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Scheme, Error> {
+        let parse = |name: &str| name.parse::<Scheme>();
+        parse.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let possible = Scheme::ALL.into_iter().map(|scheme| {
+            let value = PossibleValue::new(scheme.name());
+            match scheme {
+                Scheme::DjangoPglocks => value.help("django-pglocks up to 1.0.4"),
+                Scheme::DjangoPgware => value.help("django-pgware, and django-pglocks from 2 on"),
+                _ => value,
+            }
+        });
+        Some(Box::new(possible))
+    }
 }
 
 /// A script whose variable is not set would share one lock with all such scripts.
@@ -55,6 +93,18 @@ fn pair(text: &str) -> Result<(i32, i32), String> {
 }
 
 impl KeyArgs {
+    pub(crate) fn is_number(&self) -> bool {
+        self.which.int.is_some() || self.which.pair.is_some()
+    }
+
+    /// The word in the name's place, which is none beside a number.
+    pub(crate) fn take_name_if_number(&mut self) -> Option<String> {
+        match self.is_number() {
+            true => self.which.key.take(),
+            false => None,
+        }
+    }
+
     pub(crate) fn wanted(&self, slots: Option<u32>) -> Wanted {
         match (&self.which.key, slots) {
             (Some(name), Some(slots)) => Wanted::Slots(Slots::new(name, slots)),

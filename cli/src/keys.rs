@@ -2,12 +2,20 @@
 
 use pglock::Key;
 use pglock::compat::Scheme;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::args::KeyNameArgs;
-use crate::claims::{number, table, text};
+use crate::claims::{Number, number, text};
 use crate::exit::Failure;
 use crate::output::{print, print_json};
+use crate::table::table;
+
+#[derive(Serialize)]
+struct Row {
+    scheme: &'static str,
+    key: Number,
+    sql: String,
+}
 
 pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
     let own = match &args.namespace {
@@ -20,15 +28,16 @@ pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
         keys.extend(others);
     }
     if args.json {
-        let object = |(scheme, key): &(&str, Key)| json!({"scheme": scheme, "key": number(key), "sql": sql(key)});
-        let array: Vec<_> = keys.iter().map(object).collect();
-        print_json(&Value::from(array))?;
+        let row = |(scheme, key): &(&'static str, Key)| Row {
+            scheme,
+            key: number(key),
+            sql: sql(key),
+        };
+        print_json(&keys.iter().map(row).collect::<Vec<_>>())?;
     } else {
-        let mut table = table(&["SCHEME", "KEY", "SQL"]);
-        for (scheme, key) in &keys {
-            table.add_row([(*scheme).to_owned(), text(key), sql(key)]);
-        }
-        print(table.trim_fmt())?;
+        let row = |(scheme, key): &(&str, Key)| vec![(*scheme).to_owned(), text(key), sql(key)];
+        let rows = keys.iter().map(row).collect();
+        print(table(&["SCHEME", "KEY", "SQL"], rows, &[]))?;
     }
     Ok(0)
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod ending;
 mod exit;
 mod grant;
+mod groups;
 mod guard;
 mod keeper;
 mod key_args;
@@ -28,10 +29,12 @@ mod show;
 mod signals;
 mod spawn;
 mod supervise;
+mod table;
 mod times;
 mod tools;
 mod tree;
 mod usage;
+mod waiting;
 mod waits;
 mod wanted;
 mod warden;
@@ -40,7 +43,6 @@ mod wire;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
 use exit::Failure;
 
 fn main() -> ExitCode {
@@ -48,7 +50,7 @@ fn main() -> ExitCode {
         return end(done);
     }
     let arguments: Vec<_> = std::env::args_os().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage::explain(error, &arguments).into(),
     };
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
         Command::Key(args) => keys::show(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "pglock", &mut script);
+            clap_complete::generate(shell, &mut args::command(), "pglock", &mut script);
             output::print_raw(String::from_utf8_lossy(&script).trim_end()).map(|_| 0)
         }
         Command::Man { directory } => man::write(&directory),

@@ -3,16 +3,16 @@
 use std::io;
 use std::path::Path;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use crate::args::Cli;
+use crate::args;
 use crate::exit::{Failure, OS};
 
 /// Writes a page for the command and one for each of its subcommands.
 pub(crate) fn write(directory: &Path) -> Result<u8, Failure> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = args::command().disable_help_subcommand(true);
     command.build(); // names the subcommands as users type them
     let subcommands = command.get_subcommands().filter(|one| !one.is_hide_set());
     for command in subcommands.chain([&command]) {

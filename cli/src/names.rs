@@ -1,16 +1,18 @@
 //! What a number stands for: a name that the user suspects, in any scheme, or the lock of a tool.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
 use pglock::compat::Scheme;
 use pglock::inspect::Claim;
-use pglock::{Key, Slots};
+use pglock::{Key, KeyRange, Lock, Slots};
 
 use crate::args::LsArgs;
+use crate::claims::text;
 use crate::exit::{Failure, USAGE};
+use crate::groups::{election, queue};
 use crate::tools;
 
 /// Whose a key is.
@@ -22,6 +24,10 @@ pub(crate) enum Meaning {
     Other(String, Scheme),
     /// A slot of a semaphore; `None`: the queue for all of them.
     Slot(Slots, Option<u32>),
+    /// The lock of the election of that name.
+    Election(String),
+    /// A node of a range, as errors show it.
+    Range(String),
     Tool(&'static str),
 }
 
@@ -31,22 +37,23 @@ impl Meaning {
             Self::Own(key) => key.name(),
             Self::Other(name, _) => Some(name),
             Self::Slot(slots, _) => slots.key().name(),
-            Self::Tool(_) => None,
+            Self::Election(name) => Some(name),
+            Self::Range(_) | Self::Tool(_) => None,
         }
     }
 
     pub(crate) fn slot(&self) -> Option<u32> {
         match self {
             Self::Slot(_, slot) => *slot,
-            Self::Own(_) | Self::Other(..) | Self::Tool(_) => None,
+            _ => None,
         }
     }
 
     /// How many slots there are.
     pub(crate) fn slots(&self) -> Option<u32> {
         match self {
-            Self::Slot(slots, _) => Some(slots.count()),
-            Self::Own(_) | Self::Other(..) | Self::Tool(_) => None,
+            Self::Slot(slots, _) => Some(slots.count()).filter(|count| *count < Slots::MAX),
+            _ => None,
         }
     }
 
@@ -59,7 +66,7 @@ impl Meaning {
 
     pub(crate) fn scheme(&self) -> Option<&'static str> {
         match self {
-            Self::Own(_) | Self::Slot(..) => Some("pglock"),
+            Self::Own(_) | Self::Slot(..) | Self::Election(_) | Self::Range(_) => Some("pglock"),
             Self::Other(_, scheme) => Some(scheme.name()),
             Self::Tool(_) => None,
         }
@@ -68,7 +75,7 @@ impl Meaning {
     pub(crate) fn tool(&self) -> Option<&'static str> {
         match self {
             Self::Tool(tool) => Some(tool),
-            Self::Own(_) | Self::Other(..) | Self::Slot(..) => None,
+            _ => None,
         }
     }
 }
@@ -80,6 +87,8 @@ impl fmt::Display for Meaning {
             Self::Other(name, scheme) => write!(f, "{name:?} by {scheme}"),
             Self::Slot(slots, Some(slot)) => write!(f, "slot {slot} of {slots}"),
             Self::Slot(slots, None) => write!(f, "queue of {slots}"),
+            Self::Election(name) => write!(f, "election {name:?}"),
+            Self::Range(text) => f.write_str(text),
             Self::Tool(tool) => f.write_str(tool),
         }
     }
@@ -133,6 +142,9 @@ impl Names {
             };
             let own = Key::from(name);
             is(Meaning::Own(own.clone()), &own);
+            for key in election(name) {
+                is(Meaning::Election(name.clone()), &key);
+            }
             for namespace in &self.namespaces {
                 let own = Key::namespaced(namespace.clone(), name.clone());
                 is(Meaning::Own(own.clone()), &own);
@@ -148,15 +160,67 @@ impl Names {
     /// shows one name.
     pub(crate) fn read_labels(&mut self, claims: &[Claim]) {
         for claim in claims {
-            let meaning = claim.label.as_deref();
-            if let Some(meaning) = meaning.and_then(|label| labelled(label, &claim.key)) {
+            let Some(label) = claim.label.as_deref() else {
+                continue;
+            };
+            if let Some(meaning) = labelled(label, &claim.key) {
                 self.add(&claim.key, meaning);
+            }
+            for key in range(label) {
+                self.add(&key, Meaning::Range(label.to_owned()));
             }
         }
     }
 
+    /// The election of that name and its semaphore, however many slots that has.
+    pub(crate) fn add_name(&mut self, name: &str, slots: Option<u32>, claims: &[Claim]) {
+        for key in election(name) {
+            self.add(&key, Meaning::Election(name.to_owned()));
+        }
+        let counts = self.known.values().flatten();
+        let mut counts = counts.filter(|meaning| meaning.name() == Some(name));
+        let shown = counts.find_map(Meaning::slots);
+        let waited_for = || {
+            let keys: HashSet<_> = claims.iter().map(|claim| &claim.key).collect();
+            (1..=Slots::MAX).find(|slots| keys.contains(&queue(name, *slots)))
+        };
+        let count = slots.or(shown).or_else(waited_for).unwrap_or(Slots::MAX);
+        self.add_slots(&Slots::new(name, count), claims);
+    }
+
+    /// The keys that have a meaning.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        let known = self.known.iter();
+        known.filter_map(|(key, meanings)| (!meanings.is_empty()).then_some(key))
+    }
+
+    /// The name of an election, by its lock.
+    pub(crate) fn election(&self, key: &Key) -> Option<&str> {
+        let names = self
+            .meanings(key)
+            .iter()
+            .filter_map(|meaning| match meaning {
+                Meaning::Election(name) => Some(name),
+                _ => None,
+            });
+        let mut names = names.filter(|name| election(name)[0] == *key);
+        names.next().map(String::as_str)
+    }
+
+    /// What a key is called, or else its number.
+    pub(crate) fn shown(&self, key: &Key) -> String {
+        let mut names: Vec<_> = self.meanings(key).iter().map(ToString::to_string).collect();
+        if key.name().is_some() && names.is_empty() {
+            names.push(key.to_string());
+        }
+        match names.is_empty() {
+            true => text(key),
+            false => names.join(" = "),
+        }
+    }
+
     /// The slots of a semaphore.
-    pub(crate) fn add_slots(&mut self, slots: &Slots, claims: &[Claim]) {
+    fn add_slots(&mut self, slots: &Slots, claims: &[Claim]) {
         for claim in claims {
             if let Some(meaning) = Meaning::of_slots(slots, &claim.key) {
                 self.add(&claim.key, meaning);
@@ -184,6 +248,23 @@ fn labelled(label: &str, key: &Key) -> Option<Meaning> {
         return Meaning::of_slots(&slots, key);
     }
     named(label).filter(|named| named == key).map(Meaning::Own)
+}
+
+/// The keys of a range, `20..27 of "room:7"`.
+fn range(label: &str) -> Vec<Key> {
+    let read = || {
+        let (numbers, key) = label.split_once(" of ")?;
+        let (start, end) = numbers.split_once("..")?;
+        Some((named(key)?, start.parse().ok()?..end.parse().ok()?))
+    };
+    let Some((key, numbers)) = read() else {
+        return Vec::new();
+    };
+    let range = KeyRange::new(&key, numbers);
+    let exclusive = Lock::new((), &range);
+    let shared = Lock::new((), &range).shared();
+    let locks = [exclusive.lock_info(), shared.lock_info()];
+    locks.iter().flat_map(|lock| lock.keys().to_vec()).collect()
 }
 
 /// `"name"`, or `"name" in "namespace"`.

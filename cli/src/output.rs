@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use pglock::inspect::escaped;
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::exit::{Failure, OS};
 
@@ -25,8 +25,9 @@ pub(crate) fn print_alone(lines: impl Display) -> Result<bool, Failure> {
     print_raw(format_args!("{CLEAR}{}", harmless(&lines.to_string())))
 }
 
-pub(crate) fn print_json(value: &Value) -> Result<bool, Failure> {
-    print_raw(harmless_json(value))
+pub(crate) fn print_json(value: &impl Serialize) -> Result<bool, Failure> {
+    let json = serde_json::to_string(value).map_err(|error| Failure::of(OS, &error))?;
+    print_raw(harmless_json(&json))
 }
 
 /// Prints what pglock itself has written.
@@ -55,16 +56,16 @@ pub(crate) fn prompt(text: impl Display) {
 }
 
 /// With its lines.
-fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let lines: Vec<_> = text.split('\n').map(escaped).collect();
     lines.join("\n")
 }
 
 /// The same JSON: what could be a command is in strings only, and those have escapes for all characters.
-fn harmless_json(value: &Value) -> String {
+fn harmless_json(text: &str) -> String {
     let mut units = [0; 2];
     let mut json = String::new();
-    for character in value.to_string().chars() {
+    for character in text.chars() {
         if escaped(character.to_string()) == character.to_string() {
             json.push(character);
             continue;
@@ -101,7 +102,7 @@ fn unread() -> std::sync::MutexGuard<'static, Vec<JoinHandle<()>>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -128,7 +129,7 @@ mod tests {
         fn json_is_the_same_value_without_commands(text in text()) {
             let mut value = json!({"text": text});
             value[&text] = json!([text]);
-            let json = harmless_json(&value);
+            let json = harmless_json(&value.to_string());
             prop_assert!(is_harmless(&json) && !json.contains('\n'), "{}", json);
             prop_assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value);
         }

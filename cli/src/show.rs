@@ -9,9 +9,10 @@ use diesel::{QueryableByName, RunQueryDsl, sql_query};
 use pglock::inspect::{self, Claim};
 
 use crate::args::{LsArgs, WhoArgs};
-use crate::claims::{json_of, table_of};
+use crate::claims::{list_of, rows_of, sessions_of};
 use crate::connection::{connect, utf8};
 use crate::exit::{Failure, NOBODY, UNAVAILABLE};
+use crate::groups::{Group, groups};
 use crate::names::Names;
 use crate::output::{print, print_alone, print_json};
 use crate::waits::tree_of;
@@ -26,10 +27,11 @@ pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
         let claims = inspect::locks(&mut connection)?;
         names.look_up(claims.iter().map(|claim| &claim.key));
         names.read_labels(&claims);
+        let groups = groups(&claims, &names);
         let read = match args.watch.is_some() && io::stdout().is_terminal() {
-            _ if args.json => print_json(&json_of(&claims, &names))?,
-            true => print_alone(text_of(&mut connection, args, &claims, &names)?)?,
-            false => print(text_of(&mut connection, args, &claims, &names)?)?,
+            _ if args.json => print_json(&rows_of(&groups, &names))?,
+            true => print_alone(text_of(&mut connection, args, &groups, &names)?)?,
+            false => print(text_of(&mut connection, args, &groups, &names)?)?,
         };
         match args.watch {
             Some(interval) if read => thread::sleep(interval),
@@ -41,15 +43,15 @@ pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
 fn text_of(
     connection: &mut PgConnection,
     args: &LsArgs,
-    claims: &[Claim],
+    groups: &[Group<'_>],
     names: &Names,
 ) -> Result<String, Failure> {
-    Ok(if claims.is_empty() {
+    Ok(if groups.is_empty() {
         "no advisory locks in this database".to_owned()
     } else if args.tree {
-        tree_of(connection, claims, names)?
+        tree_of(connection, groups, names)?
     } else {
-        table_of(claims, names).trim_fmt()
+        list_of(groups, names)
     })
 }
 
@@ -73,21 +75,36 @@ fn place(connection: &mut PgConnection) -> Result<Place, Failure> {
 }
 
 pub(crate) fn who(url: &str, args: &WhoArgs) -> Result<u8, Failure> {
-    let (wanted, mut names) = (args.key.wanted(args.slots), Names::default());
+    let wanted = args.key.wanted(args.slots);
     let mut connection = connect(url, "pglock who")?;
-    let claims = wanted.claims(&mut connection)?;
-    if let Wanted::Slots(slots) = &wanted {
-        names.add_slots(slots, &claims);
-    }
-    let held = claims.iter().any(|claim| wanted.is_held_by(claim));
+    let (claims, names) = seen(&mut connection, &wanted)?;
+    let mut groups = groups(&claims, &names);
+    groups.retain(|group| wanted.is(&group.what));
+    let held = groups.iter().any(Group::is_held);
     if args.json {
-        print_json(&json_of(&claims, &names))?;
-    } else if !claims.is_empty() {
-        print(table_of(&claims, &names).trim_fmt())?;
+        print_json(&rows_of(&groups, &names))?;
+    } else if !groups.is_empty() {
+        let texts = groups.iter().map(|group| sessions_of(group, &names));
+        print(texts.collect::<Vec<_>>().join("\n\n"))?;
     }
     match held {
         true => Ok(0),
         false if args.json => Ok(NOBODY),
         false => Err(Failure::new(NOBODY, format_args!("nobody holds {wanted}"))),
     }
+}
+
+/// All claims, and what their keys stand for as far as it matters for a lock.
+pub(crate) fn seen(
+    connection: &mut PgConnection,
+    wanted: &Wanted,
+) -> Result<(Vec<Claim>, Names), Failure> {
+    let claims = inspect::locks(connection)?.into_iter();
+    let claims: Vec<_> = claims.map(|claim| wanted.naming(claim)).collect();
+    let mut names = Names::default();
+    names.read_labels(&claims);
+    if let Some(name) = wanted.bare_name() {
+        names.add_name(name, wanted.slots(), &claims);
+    }
+    Ok((claims, names))
 }

@@ -16,13 +16,15 @@ pub(crate) const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 /// The longest that the server can count.
 const LONGEST_LEASE: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// Seconds, or numbers with their units, such as `1m 30s`.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    if text.parse::<u64>().is_ok() {
-        return Err(format!(
-            "a time has a unit: {text}s for seconds, {text}m for minutes"
-        ));
-    }
-    let time = parse_duration(text).map_err(|error| error.to_string())?;
+    let is_number = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let time = match text.parse::<f64>() {
+        Ok(seconds) if is_number => Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST),
+        _ => parse_duration(text).map_err(|error| error.to_string())?,
+    };
     Ok(time.min(LONGEST))
 }
 

@@ -6,16 +6,13 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use pglock::inspect::escaped;
 
+use crate::args;
 use crate::exit::USAGE;
 use crate::output::prompt;
 
 /// Prints help, the version or an error, and returns the exit status.
 pub(crate) fn explain(mut error: clap::Error, arguments: &[OsString]) -> u8 {
-    if error.kind() == ErrorKind::UnknownArgument && lacks_dashes(arguments) {
-        let tip = "put -- before the command: pglock run KEY -- COMMAND";
-        let tip = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tip);
-    }
+    suggest(&mut error, arguments);
     if !error.use_stderr() {
         let _ = error.print();
         return 0;
@@ -30,9 +27,58 @@ pub(crate) fn explain(mut error: clap::Error, arguments: &[OsString]) -> u8 {
     USAGE
 }
 
-fn lacks_dashes(arguments: &[OsString]) -> bool {
-    let has = |word: &str| arguments.iter().any(|argument| argument == word);
-    has("run") && !has("--")
+/// What may have been meant, also where two letters changed places, which clap does not see in short words.
+fn suggest(error: &mut clap::Error, arguments: &[OsString]) {
+    let command = args::command();
+    let runs = arguments.iter().any(|argument| argument == "run");
+    let subcommand = command
+        .get_subcommands()
+        .find(|one| arguments.iter().any(|argument| argument == one.get_name()));
+    let wrong = |kind| match error.get(kind) {
+        Some(ContextValue::String(wrong)) => Some(wrong.clone()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let names = command.get_subcommands().map(clap::Command::get_name);
+            let wrong = wrong(ContextKind::InvalidSubcommand).unwrap_or_default();
+            if let Some(meant) = similar(&wrong, names) {
+                let meant = ContextValue::Strings(vec![meant]);
+                error.insert(ContextKind::SuggestedSubcommand, meant);
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            let options = subcommand.unwrap_or(&command).get_arguments();
+            let options: Vec<_> = options
+                .filter_map(|option| Some(format!("--{}", option.get_long()?)))
+                .collect();
+            let wrong = wrong(ContextKind::InvalidArg).unwrap_or_default();
+            let meant = similar(&wrong, options.iter().map(String::as_str));
+            let mut tips = Vec::new();
+            match (meant, error.get(ContextKind::SuggestedArg)) {
+                (Some(meant), _) => {
+                    let meant = ContextValue::String(meant);
+                    error.insert(ContextKind::SuggestedArg, meant);
+                }
+                (None, None) if runs => {
+                    let tip = "the command stands behind the name: pglock run KEY COMMAND";
+                    tips.push(tip.into());
+                }
+                _ => {}
+            }
+            // clap's own would put the option behind a --, where the command is.
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+        _ => {}
+    }
+}
+
+fn similar<'n>(wrong: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
+    let distance = |name: &&str| strsim::osa_distance(wrong, name);
+    names
+        .filter(|name| distance(name) <= 1)
+        .min_by_key(distance)
+        .map(str::to_owned)
 }
 
 fn without_secrets(text: &str, arguments: &[OsString]) -> String {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use diesel::pg::PgConnection;
 use diesel::sql_types::{Array, Double, Integer, Nullable, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
-use pglock::Key;
 use pglock::inspect::Claim;
 
-use crate::claims::{mode, short, shown};
+use crate::claims::{held_for, mode, short};
 use crate::exit::{Failure, UNAVAILABLE};
+use crate::groups::{self, Does, Group, What};
 use crate::names::Names;
 use crate::tree::{Node, draw};
 
@@ -38,20 +38,35 @@ struct Session {
     blocked_by: Vec<i32>,
 }
 
-/// Who holds which key.
-type Holders<'c> = HashSet<(i32, &'c Key)>;
+/// What a session holds or waits for.
+struct Own<'g> {
+    what: &'g What,
+    session: &'g groups::Session<'g>,
+}
+
+/// Who holds what.
+type Holders<'g> = HashSet<(i32, &'g What)>;
 
 pub(crate) fn tree_of(
     connection: &mut PgConnection,
-    claims: &[Claim],
+    groups: &[Group<'_>],
     names: &Names,
 ) -> Result<String, Failure> {
     let mut of = HashMap::<_, Vec<_>>::new();
-    for claim in claims {
-        of.entry(process(claim)).or_default().push(claim);
+    for group in groups {
+        for session in &group.sessions {
+            let own = Own {
+                what: &group.what,
+                session,
+            };
+            of.entry(process(session.claim)).or_default().push(own);
+        }
     }
-    let granted = claims.iter().filter(|claim| claim.granted);
-    let holders = granted.map(|claim| (process(claim), &claim.key)).collect();
+    let holders = of.iter().flat_map(|(pid, own)| {
+        let held = own.iter().filter(|own| own.session.does.holds());
+        held.map(|own| (*pid, own.what))
+    });
+    let holders = holders.collect();
     let sessions = sessions(connection, &of.keys().copied().collect::<Vec<_>>());
     let sessions = sessions.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     let node = |session: &Session| {
@@ -80,43 +95,56 @@ fn sessions(connection: &mut PgConnection, pids: &[i32]) -> QueryResult<Vec<Sess
     .load(connection)
 }
 
-fn node(session: &Session, own: &[&Claim], holders: &Holders<'_>, names: &Names) -> Node {
-    let (held, waited): (Vec<&Claim>, Vec<_>) = own.iter().partition(|claim| claim.granted);
-    let mut line = who(session);
-    if !held.is_empty() {
-        let keys = held.iter().take(FEW).map(|claim| key(claim, names));
-        line = format!("{line}, holds {}", keys.collect::<Vec<_>>().join(" and "));
+fn node(session: &Session, own: &[Own<'_>], holders: &Holders<'_>, names: &Names) -> Node {
+    let (held, others): (Vec<&Own<'_>>, Vec<_>) =
+        own.iter().partition(|own| own.session.does.holds());
+    let waited = others.iter().find(|own| own.session.does == Does::Waits);
+    let mut line = who(session, own.is_empty());
+    if let Some(first) = held.first() {
+        let shown = held.iter().take(FEW).map(|own| lock(own, names));
+        line = format!("{line}, holds {}", shown.collect::<Vec<_>>().join(" and "));
         if held.len() > FEW {
             line = format!("{line} and {} more", held.len() - FEW);
         }
+        line = format!("{line} for {}", held_for(first.session.claim));
     }
-    let waiting = waited.first().and_then(|claim| claim.waiting_for);
+    let waiting = waited.and_then(|own| own.session.claim.waiting_for);
     let time = waiting.map(|time| format!(" {}", short(time)));
     let time = time.unwrap_or_default();
-    match (waited.first(), &session.waits_for) {
-        (Some(claim), _) => line = format!("{line}, waits{time} for {}", key(claim, names)),
+    match (waited, &session.waits_for) {
+        (Some(own), _) => line = format!("{line}, waits{time} for {}", lock(own, names)),
         (None, Some(kind)) => line = format!("{line}, waits for another lock ({kind})"),
         (None, None) => {}
     }
     Node {
         line,
-        below: blockers(session, waited.first().copied(), holders),
+        below: blockers(session, waited.copied(), holders),
         waiting: waiting.unwrap_or_default().as_secs_f64(),
     }
 }
 
-/// Of the sessions that a session waits for, the holders of the key. If there are none, as for a shared
-/// lock behind an exclusive wait, those that came before it.
-fn blockers(session: &Session, waited: Option<&Claim>, holders: &Holders<'_>) -> Vec<i32> {
-    let holds = |pid: &&i32| waited.is_some_and(|claim| holders.contains(&(**pid, &claim.key)));
-    let of_key: Vec<_> = session.blocked_by.iter().filter(holds).copied().collect();
-    match of_key.is_empty() {
-        true => session.blocked_by.clone(),
-        false => of_key,
+/// Of the sessions that a session waits for, the holders of the lock, also where it stands in line behind
+/// others, or is between two slices of its wait. If there are none, as for a shared lock behind an exclusive
+/// wait, those that came before it.
+fn blockers(session: &Session, waited: Option<&Own<'_>>, holders: &Holders<'_>) -> Vec<i32> {
+    let Some(own) = waited else {
+        return session.blocked_by.clone();
+    };
+    let of_lock = holders.iter().filter(|(_, held)| *held == own.what);
+    let of_lock: Vec<_> = of_lock.map(|(pid, _)| *pid).collect();
+    let blocks = |pid: &&i32| session.blocked_by.contains(pid);
+    let blocking: Vec<_> = of_lock.iter().filter(blocks).copied().collect();
+    if !blocking.is_empty() {
+        return blocking;
+    }
+    match own.session.in_line(own.what) || session.blocked_by.is_empty() {
+        true => of_lock,
+        false => session.blocked_by.clone(),
     }
 }
 
-fn who(session: &Session) -> String {
+/// With what it does, if it holds nothing that says for how long.
+fn who(session: &Session, with_state: bool) -> String {
     if session.pid == PREPARED {
         return "a prepared transaction".to_owned();
     }
@@ -126,11 +154,15 @@ fn who(session: &Session) -> String {
     }
     let seconds = session.state_seconds.unwrap_or_default().max(0.0);
     match (&session.state, Duration::try_from_secs_f64(seconds)) {
-        (Some(state), Ok(time)) => format!("{line}, {state} {}", short(time)),
+        (Some(state), Ok(time)) if with_state => format!("{line}, {state} {}", short(time)),
         _ => line,
     }
 }
 
-fn key(claim: &Claim, names: &Names) -> String {
-    format!("{} ({})", shown(&claim.key, names), mode(claim))
+fn lock(own: &Own<'_>, names: &Names) -> String {
+    let shown = own.what.shown(names);
+    match (own.what, own.session.in_line(own.what)) {
+        (What::Key(_), false) => format!("{shown} ({})", mode(own.session.claim)),
+        _ => shown,
+    }
 }

@@ -6,12 +6,65 @@ use diesel::pg::PgConnection;
 use pglock::inspect::{self, Claim};
 use pglock::{Error, Key, Slots};
 
+use crate::groups::{What, election};
+
 pub(crate) enum Wanted {
     Key(Key),
     Slots(Slots),
 }
 
 impl Wanted {
+    /// A claim on the key by its name.
+    pub(crate) fn naming(&self, claim: Claim) -> Claim {
+        let mut claim = claim;
+        if let Self::Key(key) = self
+            && *key == claim.key
+        {
+            claim.key = key.clone();
+        }
+        claim
+    }
+
+    /// Whether it is meant: by the name of a lock also the election and the semaphore of that name.
+    pub(crate) fn is(&self, what: &What) -> bool {
+        match (self, what) {
+            (Self::Key(wanted), What::Key(key)) => wanted == key,
+            (Self::Key(wanted), What::Range(range)) => range.ends_with(&format!(" of {wanted}")),
+            (Self::Key(wanted), What::Election(lock)) => {
+                wanted == lock
+                    || self
+                        .bare_name()
+                        .is_some_and(|name| election(name)[0] == *lock)
+            }
+            (Self::Key(_), What::Semaphore(name)) => self.bare_name() == Some(name),
+            (Self::Slots(slots), What::Semaphore(name)) => slots.key().name() == Some(name),
+            (Self::Slots(_), _) => false,
+        }
+    }
+
+    /// Whether it is the lock, or the semaphore, itself.
+    pub(crate) fn is_itself(&self, what: &What) -> bool {
+        match self {
+            Self::Key(_) => matches!(what, What::Key(_)) && self.is(what),
+            Self::Slots(_) => self.is(what),
+        }
+    }
+
+    pub(crate) fn slots(&self) -> Option<u32> {
+        match self {
+            Self::Key(_) => None,
+            Self::Slots(slots) => Some(slots.count()),
+        }
+    }
+
+    /// Without a namespace, and in pglock's own scheme.
+    pub(crate) fn bare_name(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => key.name().filter(|name| Key::from(*name) == *key),
+            Self::Slots(slots) => slots.key().name(),
+        }
+    }
+
     /// Who holds it, and who waits for it.
     pub(crate) fn claims(&self, connection: &mut PgConnection) -> Result<Vec<Claim>, Error> {
         let slots = match self {

@@ -141,10 +141,23 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// No scheme has that name.
+/// No scheme has that name. Its text lists those that there are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no key scheme is called {0:?}")]
+#[error("no key scheme is called {0:?}: there are {list}{hint}", list = list(), hint = hint(.0))]
 pub struct UnknownScheme(String);
+
+fn list() -> String {
+    Scheme::ALL.map(Scheme::name).join(", ")
+}
+
+fn hint(name: &str) -> &'static str {
+    match name {
+        "django-pglocks" => {
+            "; django-pglocks is django-pglocks-1 up to 1.0.4, django-pgware from 2 on"
+        }
+        _ => "",
+    }
+}
 
 impl FromStr for Scheme {
     type Err = UnknownScheme;

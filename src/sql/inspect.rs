@@ -15,10 +15,14 @@ const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 const WAIT_START: &str = "(pg_catalog.to_jsonb(l) ->> 'waitstart')::timestamptz";
 
 /// Each slice of a wait says how long the wait has lasted, behind what must be first in a message.
-const WAITED_BEFORE: &str = "coalesce(substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock waited ([0-9]{1,9}) ms')::int, 0) * interval '1 ms'";
+const WAITED_BEFORE: &str = "coalesce(substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock waited ([0-9]{1,12}) ms')::bigint, 0) * interval '1 ms'";
+
+/// A question says for how long the lock was held by then; `l` is the lock's row.
+const HELD_BEFORE: &str = "substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock held ([0-9]{1,12}) ms on ' \
+    || pg_catalog.concat_ws('.', l.classid, l.objid, l.objsubid) || ' ')::bigint * interval '1 ms'";
 
 /// The name in a label: still escaped, and with its quotes doubled.
-const NAME: &str = "substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock (?:waited [0-9]+ ms )?key (.*?)[*]/')";
+const NAME: &str = "substring(q.label FROM '^E?''(?:[A-Za-z_ ]+; )*/[*]pglock (?:waited [0-9]+ ms |held [0-9]+ ms on [0-9.]+ )?key (.*?)[*]/')";
 
 /// The encodings of one byte a character that has every byte. Where one does not, the server may refuse.
 const WHOLE: &str = "'LATIN1', 'LATIN2', 'LATIN4', 'LATIN5', 'LATIN6', 'LATIN7', 'LATIN8', 'LATIN9', 'LATIN10', \
@@ -29,7 +33,7 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
     let seconds = |since: &str| format!("extract(epoch FROM clock_timestamp() - {since})::text");
     format!(
         "SELECT pg_catalog.array_to_string(ARRAY[l.classid::text, l.objid::text, l.objsubid::text, l.mode, l.granted::text, {OWN}::text, l.pid::text, \
-         {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, \
+         {application}, {user}, host(a.client_addr), a.state, {state}, {transaction}, {connected}, {waiting}, {held}, \
          CASE WHEN NOT l.granted THEN pg_catalog.array_to_string(pg_blocking_pids(l.pid), ' ') END, {label}], chr(31), '') AS line \
          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
          CROSS JOIN LATERAL (SELECT CASE WHEN {labelled} \
@@ -41,6 +45,7 @@ pub(crate) fn claims_of(keys: &[Key], condition: &str) -> String {
         transaction = seconds("a.xact_start"),
         connected = seconds("a.backend_start"),
         waiting = seconds(&format!("({WAIT_START} - {WAITED_BEFORE})")),
+        held = seconds(&format!("(a.query_start - {HELD_BEFORE})")),
         label = digits(&format!("('''' || {NAME} || '''')::bytea")),
         query = bytes("a.query"),
         labelled = labelled(),

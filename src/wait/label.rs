@@ -5,13 +5,27 @@ use std::time::Duration;
 use crate::request::LockInfo;
 
 /// A comment that says how long a wait has lasted before this slice, and for which lock: it shows in
-/// `pg_stat_activity`. It stands in front of a statement that is planned: of any other, `pg_stat_statements` up
+/// `pg_stat_activity`. A question says for how long the lock was held by then. It stands in front of a statement that is planned: of any other, `pg_stat_statements` up
 /// to PostgreSQL 15 would have an entry for each comment.
 pub(crate) fn label(lock: Option<&LockInfo>, waited: Option<Duration>) -> String {
-    let mut label = String::new();
-    if let Some(waited) = waited {
-        label = format!("waited {} ms ", waited.as_millis().min(999_999_999));
-    }
+    let waited = waited.map(|waited| format!("waited {} ms ", millis(waited)));
+    labelled(waited.unwrap_or_default(), lock)
+}
+
+/// The same for a session that holds the lock: its first key, since the session may hold others too.
+pub(crate) fn label_of_holder(lock: &LockInfo, held: Duration) -> String {
+    let held = lock.keys().first().map(|key| {
+        let (classid, objid, objsubid) = key.pg_locks();
+        format!("held {} ms on {classid}.{objid}.{objsubid} ", millis(held))
+    });
+    labelled(held.unwrap_or_default(), Some(lock))
+}
+
+fn millis(time: Duration) -> u128 {
+    time.as_millis().min(999_999_999_999)
+}
+
+fn labelled(mut label: String, lock: Option<&LockInfo>) -> String {
     if let Some(lock) = lock {
         label = format!("{label}key {}", comment(&lock.target().to_string()));
     }

@@ -28,7 +28,7 @@ pub(crate) mod transaction;
 
 #[cfg(feature = "diesel")]
 pub(crate) use self::label::LABEL;
-pub(crate) use self::label::label;
+pub(crate) use self::label::{label, label_of_holder};
 
 /// A slice, in milliseconds: less than `deadlock_timeout`, which is a second by default, so that a
 /// CREATE INDEX CONCURRENTLY that the lock's holder runs gets past the waiters before the server looks for

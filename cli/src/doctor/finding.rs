@@ -1,9 +1,11 @@
 //! What was found, and how it is shown.
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+
+use crate::table::prose;
 
 /// One thing that matters for locks.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) name: &'static str,
     pub(super) level: Level,
@@ -62,41 +64,48 @@ impl Finding {
 
 /// A line per finding, what to change below it, and the verdict.
 pub(super) fn text_of(findings: &[Finding]) -> String {
-    let mut lines = Vec::new();
+    let mut rows = Vec::new();
     for finding in findings {
         let (word, name) = (finding.level.word(), finding.name);
-        lines.push(format!("{word:<8} {name}: {}", finding.sentence));
-        lines.extend(
+        rows.push([word.to_owned(), format!("{name}: {}", finding.sentence)]);
+        rows.extend(
             finding
                 .advice
                 .iter()
-                .map(|advice| format!("{:9}{advice}", "")),
+                .map(|advice| [String::new(), advice.clone()]),
         );
     }
     let unfit: Vec<_> = unfit(findings).map(|finding| finding.name).collect();
-    lines.push(match unfit.as_slice() {
+    let verdict = match unfit.as_slice() {
         [] => "This connection is fit for all forms of locks.".to_owned(),
         names => format!(
             "This connection is not fit for all forms of locks: {}.",
             names.join(", ")
         ),
-    });
-    lines.join("\n")
+    };
+    format!("{}\n{verdict}", prose(rows))
 }
 
-pub(super) fn json_of(findings: &[Finding]) -> Value {
-    let object = |finding: &Finding| {
-        json!({
-            "name": finding.name,
-            "level": finding.level.word(),
-            "sentence": finding.sentence,
-            "advice": finding.advice,
-        })
-    };
-    json!({
-        "fit": unfit(findings).next().is_none(),
-        "findings": findings.iter().map(object).collect::<Vec<_>>(),
-    })
+/// All findings, for programs.
+#[derive(Serialize)]
+pub(super) struct Report<'f> {
+    fit: bool,
+    findings: &'f [Finding],
+}
+
+impl<'f> Report<'f> {
+    pub(super) fn of(findings: &'f [Finding]) -> Self {
+        Self {
+            fit: unfit(findings).next().is_none(),
+            findings,
+        }
+    }
+}
+
+impl Serialize for Level {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
 }
 
 fn unfit(findings: &[Finding]) -> impl Iterator<Item = &Finding> {

@@ -19,7 +19,7 @@ mod timeouts;
 mod vanished;
 
 use facts::Facts;
-use finding::{Finding, Level, json_of, text_of};
+use finding::{Finding, Level, Report, text_of};
 
 /// How many connections are open at a time: a pooler in session mode has few.
 const SESSIONS: usize = 3;
@@ -32,7 +32,7 @@ pub(crate) fn doctor(url: &str, args: &DoctorArgs) -> Result<u8, Failure> {
     let findings = examine(&mut sessions, || open(url).ok());
     let findings = findings.map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     match args.json {
-        true => print_json(&json_of(&findings))?,
+        true => print_json(&Report::of(&findings))?,
         false => print(text_of(&findings))?,
     };
     let fit = findings.iter().all(|finding| finding.level != Level::Unfit);

@@ -59,7 +59,7 @@ fn a_wait_outlasts_a_restart_of_the_server() {
         let mut looks = Client::connect(&url, NoTls).unwrap();
         wait_for_sessions(&mut looks, 1);
         let wait = [
-            &["--url", &url, "run", "x"],
+            &["--url", &url, "run", "-q", "x"],
             options,
             &["--", "echo", "ran"],
         ]
@@ -98,7 +98,17 @@ fn a_wait_for_a_server_that_stays_away_ends_with_its_timeout() {
     let lock = format!("SELECT pg_advisory_lock({number})");
     holder.batch_execute(&lock).unwrap();
     let url = server.url();
-    let mut waiting = start(&["--url", &url, "run", "x", "--timeout", "2s", "--", "true"]);
+    let mut waiting = start(&[
+        "--url",
+        &url,
+        "run",
+        "-q",
+        "x",
+        "--timeout",
+        "2s",
+        "--",
+        "true",
+    ]);
     wait_for_sessions(&mut holder, 2);
     server.stop();
     drop(said(&mut waiting));
@@ -109,7 +119,7 @@ fn a_wait_for_a_server_that_stays_away_ends_with_its_timeout() {
 fn a_server_that_is_not_up_yet_is_waited_for() {
     let server = Server::new("cli-not-yet");
     let url = server.url();
-    let run = ["--url", &url, "run", "x", "--wait-for-server"];
+    let run = ["--url", &url, "run", "-q", "x", "--wait-for-server"];
     let mut waiting = start(&[&run[..], &["1h", "--try", "--", "true"]].concat());
     let stderr = said(&mut waiting);
     server.start();

@@ -54,7 +54,7 @@ fn a_role_s_name_commands_no_terminal() {
         assert!(text.contains('5'), "{arguments:?}: {text}");
     }
     let table = printed(&["--url", &url, "who", "--int", "5"]);
-    assert_eq!(table.lines().count(), 2, "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
     assert!(table.contains(&escaped(NAME)), "{table}");
     let json = printed(&["--url", &url, "ls", "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();

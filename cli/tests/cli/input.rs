@@ -18,7 +18,10 @@ fn bad_input_is_told_in_its_place() {
         "cannot be used with",
     );
     assert_fails(&["run", "x", "--timeout", "5x", "--", "true"], 64, "5x");
-    assert_fails(&["run", "x", "--timeout", "5", "--", "true"], 64, "'5'");
+    for timeout in ["-5", "5 5", "1e9", ".", ""] {
+        let timeout = format!("--timeout={timeout}");
+        assert_fails(&["run", "x", &timeout, "true"], 64, "invalid value");
+    }
     assert_fails(&["run", "x", "--lease", "999ms", "--", "true"], 64, "1s");
     assert_fails(
         &["run", "--pair", "1", "--", "true"],
@@ -28,8 +31,10 @@ fn bad_input_is_told_in_its_place() {
     assert_fails(
         &["run", "x", "--scheme", "y", "--", "true"],
         64,
-        "no key scheme",
+        "there are django-concurrency-safe, postgresql-lock, django-pglocks-1, ",
     );
+    let both = "django-pglocks-1 up to 1.0.4, django-pgware from 2";
+    assert_fails(&["who", "x", "--scheme", "django-pglocks"], 64, both);
     assert_fails(&["--url", "dbname=nosuch", "ls"], 69, "nosuch");
     assert_fails(&["--url", "dbname='nosuch", "ls"], 64, "pglock: ");
     assert!(stdout(&["--help"]).contains("Exit status:"));
@@ -114,7 +119,7 @@ fn a_connection_string_in_a_wrong_place_is_not_shown() {
         &["who", "--int", url],
         &["who", &format!("--pair={url}")],
         &["who", "x", "--scheme", url],
-        &["run", "x", &format!("-t{url}"), "--", "true"],
+        &["run", "x", &format!("-w{url}"), "--", "true"],
     ] {
         let output = pglock(arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -141,12 +146,32 @@ fn an_empty_name_is_refused() {
 
 #[test]
 fn common_slips_get_a_hint() {
+    let behind = "the command stands behind the name";
+    assert_fails(&["run", "x", "-c", "echo"], 64, behind);
+    assert_fails(&["run", "x", "--tyr", "true"], 64, "exists: '--try'");
+    assert_fails(&["rnu", "x", "true"], 64, "exists: 'run'");
+    assert_fails(&["run", "x"], 64, "a command is required");
+    assert_fails(&["run", "--", "x", "true"], 64, "before the --");
     let dashes = "put -- before the command";
-    assert_fails(&["run", "x", "echo"], 64, dashes);
-    assert_fails(&["run", "x", "--try", "echo", "-n", "x"], 64, dashes);
-    assert_fails(&["run", "x", "-c", "echo"], 64, dashes);
-    let unit = "a time has a unit: 5s for seconds";
-    assert_fails(&["run", "x", "-t", "5", "--", "true"], 64, unit);
-    assert_fails(&["run", "x", "--lease", "5", "--", "true"], 64, unit);
-    assert_fails(&["ls", "--watch=5"], 64, unit);
+    for command in [&["true"][..], &["make", "-n"]] {
+        let run = [&["run", "--int", "5"], command].concat();
+        assert_fails(&run, 64, dashes);
+    }
+}
+
+#[test]
+fn what_is_behind_the_name_is_the_command() {
+    let (name, _) = unique();
+    for (run, said) in [
+        (&["-n", &name, "echo", "-n", "--try", "-w"][..], "--try -w"),
+        (&[&name, "-w", "5", "echo", "--", "-q"], "-- -q\n"),
+        (
+            &[&name, "--timeout", "0.5", "--", "echo", "--", "x"],
+            "-- x\n",
+        ),
+        (&["--int", "-7", "--", "echo", "a", "-E"], "a -E\n"),
+        (&["--pair", "-7,7", "--try", "--", "echo"], "\n"),
+    ] {
+        assert_eq!(stdout(&[&["run"], run].concat()), said, "{run:?}");
+    }
 }

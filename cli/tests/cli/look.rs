@@ -2,11 +2,16 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
 
-use pglock::Key;
+use diesel::Connection;
+use diesel::pg::PgConnection;
+use pglock::election::Election;
+use pglock::{Key, StopToken};
 use serde_json::{Value, json};
 
-use crate::oracle::{Oracle, connect, wait_until};
+use crate::oracle::{Oracle, connect, unique_name, url, wait_until};
 use crate::process::{Running, assert_fails, output, pglock, stdout};
 use crate::unique;
 
@@ -17,11 +22,20 @@ fn locks_are_shown_for_people_and_for_programs() {
     let pid = oracle.holder(&key);
     let number = key.as_i64().unwrap().to_string();
 
-    let table = stdout(&["who", &name]);
-    assert!(table.starts_with("KEY"), "{table}");
-    assert!(table.contains(&format!("\"{name}\" = {number}")), "{table}");
-    let named = format!("\n\"{name}\" = {number} ");
-    assert!(stdout(&["ls"]).contains(&named));
+    // The keeper asks at once, and from then on says for how long it has held the lock.
+    let table = wait_until("a question of the holder's", || {
+        Some(stdout(&["who", &name])).filter(|table| !table.contains("under"))
+    });
+    let title = format!("\"{name}\" ({number})\nPID ");
+    assert!(table.starts_with(&title), "{table}");
+    assert!(table.contains(&format!("\n{pid} ")), "{table}");
+    let table = stdout(&["ls"]);
+    let line = table.lines().find(|line| line.contains(&name)).unwrap();
+    assert!(line.contains(&pid.to_string()), "{line}");
+    assert!(
+        line.contains("pglock: sh") && !line.contains(&number),
+        "{line}"
+    );
 
     let json: Value = serde_json::from_str(&stdout(&["who", "--json", &name])).unwrap();
     assert_eq!(json[0]["pid"], pid);
@@ -29,6 +43,7 @@ fn locks_are_shown_for_people_and_for_programs() {
     assert_eq!(json[0]["name"], name);
     assert_eq!(json[0]["application"], "pglock: sh");
     assert_eq!(json[0]["granted"], true);
+    assert!(json[0]["held_seconds"].is_number(), "{json}");
     let json: Value = serde_json::from_str(&stdout(&["ls", "--json"])).unwrap();
     let claims = json.as_array().unwrap();
     assert!(
@@ -139,4 +154,102 @@ fn the_numbers_of_a_name_are_shown_in_every_scheme() {
     assert_eq!(json[0]["key"], "4328960076536664018");
     let json = stdout(&["key", "--json", "--namespace", "billing", "invoice:7"]);
     assert!(json.contains("4713738466874322346"), "{json}");
+}
+
+/// A line of waiters has places, a head and members, which are no locks of anybody's.
+#[test]
+fn all_that_belongs_to_a_lock_is_one_line() {
+    let ((name, key), mut holder) = (unique(), Oracle::new());
+    holder.lock(&key);
+    let number = key.as_i64().unwrap().to_string();
+    let member = Key::namespaced("pglock.member", number);
+    let mut waiting = [(); 2].map(|()| pglock(&["run", "-q", &name, "true"]).spawn().unwrap());
+    wait_until("two in line", || {
+        (holder.held(&member).len() == 2).then_some(())
+    });
+    let line = wait_until("the name of a waiter", || {
+        let table = stdout(&["ls"]);
+        let line = table.lines().find(|line| line.contains(&name));
+        line.map(str::to_owned)
+    });
+    assert!(line.contains("  2 for ") || line.ends_with("  2"), "{line}");
+    let table = stdout(&["who", &name]);
+    assert_eq!(table.matches(" waits ").count(), 2, "{table}");
+    let tree = stdout(&["ls", "--tree"]);
+    let waits = tree
+        .lines()
+        .filter(|line| line.contains(&name) && line.contains("waits"));
+    let starts: Vec<_> = waits.filter_map(|line| line.chars().next()).collect();
+    assert_eq!(starts, ['├', '└'], "{tree}");
+    holder.unlock(&key);
+    for waiting in &mut waiting {
+        assert!(waiting.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn an_election_and_a_semaphore_are_found_by_name() {
+    let name = unique_name("cli");
+    let (ends, end) = mpsc::channel::<()>();
+    let (leads, leading) = mpsc::channel();
+    let election = Election::new(|| PgConnection::establish(&url()), &name);
+    let leader = {
+        let election = election.clone();
+        thread::spawn(move || {
+            election.run(|_| {
+                leads.send(()).unwrap();
+                let _ = end.recv();
+                Ok::<_, pglock::Error>(())
+            })
+        })
+    };
+    leading.recv().unwrap();
+    let stop = StopToken::new();
+    let candidate = {
+        let election = election.stop_on(&stop);
+        thread::spawn(move || election.run(|_| Ok::<_, pglock::Error>(())))
+    };
+    let table = wait_until("a candidate", || {
+        Some(stdout(&["who", &name])).filter(|table| table.contains(" stands "))
+    });
+    assert!(
+        table.starts_with(&format!("election \"{name}\" (")),
+        "{table}"
+    );
+    assert_eq!(table.matches(" leads ").count(), 1, "{table}");
+    assert_eq!(table.matches(" stands ").count(), 1, "{table}");
+
+    // Nobody has told the name to `ls`.
+    let lock = Key::namespaced("pglock.election", name.clone());
+    let start = format!("election {} ", lock.as_i64().unwrap());
+    let list = stdout(&["ls"]);
+    let lines = list.lines().filter(|line| line.starts_with(&start));
+    let lines: Vec<_> = lines.collect();
+    assert!(
+        lines.len() == 1 && lines[0].ends_with("1 candidate"),
+        "{list}"
+    );
+
+    let run = [
+        "run",
+        &name,
+        "--slots",
+        "2",
+        "sh",
+        "-c",
+        "echo started; read -r _",
+    ];
+    let slot = Running::of(&mut pglock(&run));
+    let table = wait_until("a label", || {
+        Some(stdout(&["who", &name])).filter(|table| table.contains("1 of 2"))
+    });
+    assert!(
+        table.contains(&format!("\n\nsemaphore \"{name}\", 1 of 2\nPID ")),
+        "{table}"
+    );
+    drop(slot);
+    stop.stop();
+    let _ = candidate.join().unwrap();
+    drop(ends);
+    leader.join().unwrap().unwrap();
 }

@@ -48,8 +48,8 @@ fn candidates_are_shown_for_their_numbers_in_every_scheme() {
         assert_eq!(meaning(&json, key), expected, "{scheme}");
         assert_eq!(meaning(&bare, key), [None, None, None], "{scheme}");
     }
-    assert!(table.contains(&format!("\"{name}\" = ")), "{table}");
-    assert!(table.contains(&format!("\"{name}\" by sqlx = ")), "{table}");
+    assert!(table.contains(&format!("\"{name}\" ")), "{table}");
+    assert!(table.contains(&format!("\"{name}\" by sqlx ")), "{table}");
     std::fs::remove_file(&file).unwrap();
     assert_fails(&["ls", "--names", path], 64, path);
 }
@@ -98,7 +98,10 @@ fn the_numbers_of_tools_are_known() {
     for (tool, number) in TOOLS {
         let expected = [None, None, Some(tool.to_owned())];
         assert_eq!(meaning(&json, &Key::from(number)), expected, "{tool}");
-        assert!(table.contains(&format!("{tool} = {number} ")), "{table}");
+        assert!(
+            table.contains(&format!("\n{tool} ")) && !table.contains(&number.to_string()),
+            "{table}"
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! `pglock run`: the lock, the status, the signals.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -133,6 +133,31 @@ fn a_busy_lock_is_75_and_says_whose_it_is() {
     assert_fails(&["run", &name, "-n", "-E", "3", "--", "true"], 3, &name);
     let quiet = output(&["run", &name, "-n", "-q", "--", "true"]);
     assert_eq!((quiet.status.code(), quiet.stderr.len()), (Some(75), 0));
+}
+
+#[test]
+fn a_wait_of_a_second_says_for_what_and_who_holds_it() {
+    let ((name, key), mut oracle) = (unique(), Oracle::new());
+    let holder = Running::start(&name, &[], "");
+    let pid = oracle.holder(&key);
+    let [mut waiting, quiet] = [&["run", &name, "true"][..], &["run", "-q", &name, "true"]]
+        .map(|run| Running::begin(&mut pglock(run)));
+    let mut stderr = BufReader::new(waiting.0.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    let start = format!("pglock: waiting for \"{name}\"");
+    let held_by = format!(", held by pid {pid} \"pglock: sh\", ");
+    assert!(
+        said.starts_with(&start) && said.contains(&held_by),
+        "{said}"
+    );
+    drop(holder);
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for run in [waiting, quiet] {
+        let (status, stderr) = run.end();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    }
 }
 
 #[test]
