@@ -177,6 +177,16 @@ where
         guard.end()
     }
 
+    /// Leaves a session's lock to whoever keeps the session.
+    pub(crate) fn suspend(mut self) -> Suspended {
+        self.released = true;
+        Suspended {
+            lock: self.lock.clone(),
+            labelled: self.labelled,
+            hold: std::mem::replace(&mut self.hold, Hold::not_yet()),
+        }
+    }
+
     fn end(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
@@ -226,6 +236,36 @@ where
                 Err(Error::LockLost { lock, source })
             }
         }
+    }
+}
+
+/// A lock of a session's that is held without its guard.
+pub(crate) struct Suspended {
+    lock: LockInfo,
+    labelled: bool,
+    hold: Hold,
+}
+
+impl Suspended {
+    pub(crate) fn lock(&self) -> &LockInfo {
+        &self.lock
+    }
+
+    /// Releases it as its guard would. It must be on this session.
+    pub(crate) fn release<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        LockGuard::release(LockGuard {
+            handle: session,
+            lock: self.lock,
+            scope: Scope::Session,
+            labelled: self.labelled,
+            hold: self.hold,
+            released: false,
+        })
+    }
+
+    /// The lock, if questions about it carry its name.
+    pub(crate) fn label(&self) -> Option<&LockInfo> {
+        self.labelled.then_some(&self.lock)
     }
 }
 

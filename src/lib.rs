@@ -104,6 +104,7 @@ mod failure;
 mod first_free;
 mod guard;
 pub mod guide;
+pub mod held;
 pub mod inspect;
 mod key;
 mod lock;
