@@ -44,6 +44,7 @@
 //! | no lock, but a save that fails if somebody else has saved first | [`optimistic`] |
 //! | a timeout, shared mode, a conflict handler, several keys, a guard | [`Lock`] |
 //! | a limit on how many run at a time | [`Semaphore`] |
+//! | work elsewhere (files, an API, a child process) that must stop when the lock is lost | [`held`], by [`Lock::hold`] |
 //! | one leader among several processes | [`election`] |
 //! | to see who holds a lock, who waits, and since when | [`inspect`] |
 //! | a key that many threads of one process want | `QueuedPool` (feature `r2d2`) |
@@ -65,7 +66,8 @@
 //!
 //! pglock is synchronous, and blocks the thread that it runs on. In async code, run the section in
 //! `tokio::task::spawn_blocking`. A `postgres::Client` panics when it is connected, used or dropped
-//! inside a runtime, so keep the last clone of its pool outside the runtime too.
+//! inside a runtime, so keep the last clone of its pool outside the runtime too. For a lock that is held while tasks
+//! run, see [`held`].
 //!
 //! # Features
 //!

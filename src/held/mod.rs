@@ -87,7 +87,7 @@
 //! lease. All of them are as before when the session goes back to its pool; if that cannot be done, the session is ended.
 //!
 //! It needs a direct connection, or a pooler in session mode. If messages are seen to reach another server session, the
-//! hold is refused ([`Error::MovedSession`](crate::Error::MovedSession)); if that happens later, it is lost.
+//! hold is refused ([`Error::MovedSession`]); if that happens later, it is lost.
 //!
 //! # What it costs
 //!
