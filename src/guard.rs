@@ -183,6 +183,17 @@ where
         guard.end()
     }
 
+    /// Leaves a session's lock to whoever keeps the session.
+    pub(crate) fn suspend(mut self) -> Suspended {
+        self.released = true;
+        Suspended {
+            lock: self.lock.clone(),
+            labelled: self.labelled,
+            since: self.since,
+            hold: std::mem::replace(&mut self.hold, Hold::not_yet()),
+        }
+    }
+
     fn end(&mut self) -> Result<(), Error> {
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
@@ -261,6 +272,38 @@ impl<S: Session> LockGuard<Owned<S>> {
     pub fn into_inner(mut guard: Self) -> Result<S, Error> {
         guard.end()?;
         Ok(guard.handle.take())
+    }
+}
+
+/// A lock of a session's that is held without its guard.
+pub(crate) struct Suspended {
+    lock: LockInfo,
+    labelled: bool,
+    since: Instant,
+    hold: Hold,
+}
+
+impl Suspended {
+    pub(crate) fn lock(&self) -> &LockInfo {
+        &self.lock
+    }
+
+    /// Releases it as its guard would. It must be on this session.
+    pub(crate) fn release<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        LockGuard::release(LockGuard {
+            handle: session,
+            lock: self.lock,
+            scope: Scope::Session,
+            labelled: self.labelled,
+            since: self.since,
+            hold: self.hold,
+            released: false,
+        })
+    }
+
+    /// The lock, if questions about it carry its name.
+    pub(crate) fn label(&self) -> Option<&LockInfo> {
+        self.labelled.then_some(&self.lock)
     }
 }
 

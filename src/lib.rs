@@ -49,7 +49,8 @@
 //!
 //! pglock is synchronous, and blocks the thread that it runs on. In async code, run the section in
 //! `tokio::task::spawn_blocking`. A `postgres::Client` panics when it is connected, used or dropped
-//! inside a runtime, so keep the last clone of its pool outside the runtime too.
+//! inside a runtime, so keep the last clone of its pool outside the runtime too. For a lock that is held while tasks
+//! run, see [`held`].
 //!
 //! # Features
 //!
@@ -88,6 +89,7 @@ mod failure;
 mod first_free;
 mod guard;
 pub mod guide;
+pub mod held;
 pub mod inspect;
 mod key;
 mod lock;

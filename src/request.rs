@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::held;
 use crate::key::Key;
 use crate::nesting::Wait;
 use crate::stop::StopToken;
@@ -230,6 +231,9 @@ pub(crate) struct Request {
     pub(crate) keep_place: bool,
     pub(crate) labelled: bool,
     pub(crate) stop: Option<StopToken>,
+    /// Of a hold: how long the server waits for a sign of it, and how long it lasts at least.
+    pub(crate) lease: Duration,
+    pub(crate) at_least: Duration,
 }
 
 /// How one message waits for the lock.
@@ -269,6 +273,8 @@ impl Request {
             keep_place: false,
             labelled: false,
             stop: None,
+            lease: held::DEFAULT_LEASE,
+            at_least: Duration::ZERO,
         }
     }
 

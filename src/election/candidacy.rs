@@ -1,4 +1,4 @@
-//! What a candidate asks the server next, and when its term may begin. Pure, like `lease`: the time comes
+//! What a candidate asks the server next, and when its term may begin. Pure, as the clock is: the time comes
 //! from outside, and `model` runs this very code.
 //!
 //! A term begins only if its leader was head of the line when the last leader resigned, and has seen that
@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::lease::Moment;
+use crate::held::clock::Moment;
 
 /// What to ask the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

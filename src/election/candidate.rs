@@ -9,13 +9,14 @@ use super::Election;
 use super::candidacy::{Answer, Ask, Candidacy};
 use super::keeper::Outcome;
 use super::keys::random_number;
-use super::lease::{Lease, Moment};
 use super::line::{self, SLICE};
-use super::office::Office;
 use super::token::Token;
-use crate::driver::{BoxError, Failure, Session, insist};
+use crate::driver::{BoxError, Failure, Session};
 use crate::error::Error;
 use crate::guard::LockGuard;
+use crate::held::clock::{Moment, Silence};
+use crate::held::office::Office;
+use crate::held::session::{self, Unlock};
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::request::Scope;
@@ -28,7 +29,7 @@ const SOON: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) election: Election,
-    pub(super) lease: Lease,
+    pub(super) silence: Silence,
     /// It does not wait for another leader.
     pub(super) tries: bool,
     pub(super) office: Office,
@@ -37,7 +38,7 @@ pub(super) struct Candidate {
 /// A term that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Elected {
-    pub(super) lease: Lease,
+    pub(super) silence: Silence,
     pub(super) token: Token,
     pub(super) number: i32,
 }
@@ -61,8 +62,8 @@ pub(super) struct Stand<'c, S> {
     pub(super) candidate: &'c Candidate,
     pub(super) session: &'c mut S,
     /// What the session holds, and how it is let go.
-    pub(super) held: Vec<(Key, &'static str)>,
-    pub(super) lease: Lease,
+    pub(super) held: Vec<Unlock>,
+    pub(super) silence: Silence,
     pub(super) number: i32,
 }
 
@@ -85,11 +86,12 @@ impl Candidate {
             candidate: self,
             session: &mut *member,
             held: Vec::new(),
-            lease: self.lease,
+            silence: self.silence,
             number: random_number(),
         };
         let ended = stand.stand(news);
-        stand.leave(!matches!(ended, Err(Trouble::Failure(_))));
+        let is_known = !matches!(ended, Err(Trouble::Failure(_)));
+        session::leave(stand.session, &stand.held, is_known);
         let _ = LockGuard::release(member);
         ended.map_err(|trouble| match trouble {
             Trouble::Failure(failure) => self.failed(failure),
@@ -125,7 +127,7 @@ impl<S: Session> Stand<'_, S> {
             election, tries, ..
         } = self.candidate;
         let keys = &election.keys;
-        let own = self.lease.silence();
+        let own = self.silence.time();
         let (known, now) = (self.candidate.know(own), Moment::now());
         let mut candidacy = Candidacy::new(election.at_once, own, known, now);
         let [slice, mut soon] =
@@ -161,19 +163,17 @@ impl<S: Session> Stand<'_, S> {
         let (keys, lock) = (&self.candidate.election.keys, || {
             self.candidate.election.info.clone()
         });
-        let limit = self
-            .query(&sql::note())?
-            .and_then(|limit| limit.parse().ok());
-        let limit = limit
-            .filter(|limit| *limit > 0)
-            .map_or(Duration::MAX, Duration::from_millis);
-        let silence = limit.min(self.lease.silence());
-        self.lease = Lease::of_silence(silence).ok_or_else(|| {
+        let limit = session::note(self.session)?.limit.unwrap_or(Duration::MAX);
+        let silence = limit.min(self.silence.time());
+        self.silence = Silence::new(silence).ok_or_else(|| {
             let (lock, lease) = (lock(), silence * 2);
             Trouble::Error(Error::InvalidLease { lock, lease })
         })?;
+        let silence = self.silence.time();
+        session::settle(self.session, self.silence)?;
+        self.candidate.office.heard();
         let mark = keys.mark(silence);
-        self.send(&sql::join(silence, &mark))?;
+        self.send(&sql::join(&mark))?;
         self.held.push((mark, SHARED));
         let [longest, shortest] = line::look(self.session, keys)?.silences;
         self.candidate.know(longest);
@@ -244,16 +244,6 @@ impl<S: Session> Stand<'_, S> {
         match self.candidate.office.rest(time) {
             true => Err(Trouble::Error(Error::Stopped { lock })),
             false => Ok(()),
-        }
-    }
-
-    /// Leaves the connection as it was: it may belong to a pool. If that does not work, or if it is not known
-    /// what the session holds, ends the session.
-    fn leave(self, is_known: bool) {
-        let (leave, session) = (sql::leave(self.held.iter().rev()), self.session);
-        let left = is_known && (self.held.is_empty() || insist(|| session.send(&leave)).is_ok());
-        if !left && !session.is_broken() {
-            session.terminate();
         }
     }
 }

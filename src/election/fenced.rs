@@ -66,7 +66,7 @@ impl Term {
         let fence = Fence {
             lock: self.candidate().election.keys.fence.clone(),
             term: self.candidate().election.keys.term(self.elected.number),
-            idle: self.elected.lease.length(),
+            idle: self.lease(),
         };
         if session.in_transaction() {
             let fenced = fence.in_transaction().raising().text();

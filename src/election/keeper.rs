@@ -1,15 +1,13 @@
-//! The thread behind a candidacy and its term.
+//! The thread that stands for election and keeps the term, seen by those who wait for it.
 
-use std::panic::resume_unwind;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::candidate::{Candidate, Elected};
-use super::office::LOOK;
 use crate::driver::{BoxError, Failure, LockBackend};
 use crate::error::Error;
+use crate::held::thread::{Heard, Thread};
 
 /// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
 pub(super) type Outcome = Result<Option<Elected>, Error>;
@@ -24,7 +22,7 @@ pub(super) struct Keeper {
     pub(super) candidate: Arc<Candidate>,
     /// Gives the outcome, and is closed when the thread has left its connection.
     news: Mutex<Receiver<Outcome>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Thread,
 }
 
 /// Connects, stands for election, and serves the term.
@@ -55,8 +53,7 @@ impl Keeper {
     pub(super) fn start(candidate: Candidate) -> Result<Self, Error> {
         let candidate = Arc::new(candidate);
         let (sender, news) = mpsc::channel();
-        let thread = thread::Builder::new().name("pglock election".to_owned());
-        let thread = thread.spawn({
+        let thread = Thread::start({
             let candidate = Arc::clone(&candidate);
             move || (candidate.election.run)(&candidate, &sender)
         });
@@ -64,61 +61,37 @@ impl Keeper {
         Ok(Self {
             candidate,
             news: Mutex::new(news),
-            thread: Some(thread),
+            thread,
         })
     }
 
     /// Waits for the outcome, unless the server is silent for so long (or the campaign was stopped, and the server
     /// has been silent for a while): then the thread is left to itself. A panic of the thread comes out here.
     pub(super) fn outcome(&mut self, patience: Duration) -> Outcome {
-        loop {
-            let news = self.news().recv_timeout(LOOK);
-            let office = &self.candidate.office;
-            let patience = match office.is_stopped() {
-                true => STOPPED.min(patience),
-                false => patience,
-            };
-            match news {
-                Ok(Ok(Some(elected))) => return Ok(Some(elected)),
-                Ok(outcome) => {
-                    self.finish(patience);
-                    return outcome;
-                }
-                Err(RecvTimeoutError::Timeout) if office.silent() <= patience => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    let source = "nothing has come from the server for a lease".into();
-                    return Err(self.candidate.failed(Failure::Lost(source)));
-                }
-                Err(RecvTimeoutError::Disconnected) => match self.join() {
-                    Some(Err(panic)) => resume_unwind(panic),
-                    _ => return Ok(None),
-                },
+        let office = &self.candidate.office;
+        let patience = || match office.is_stopped() {
+            true => STOPPED.min(patience),
+            false => patience,
+        };
+        let news = self.news.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match self.thread.hear(news, || office.silent() > patience()) {
+            Heard::News(Ok(Some(elected))) => Ok(Some(elected)),
+            Heard::News(outcome) => {
+                self.thread.finish(news, patience());
+                outcome
             }
+            Heard::Nothing => {
+                let source = "nothing has come from the server for a lease".into();
+                Err(self.candidate.failed(Failure::Lost(source)))
+            }
+            Heard::Ended => Ok(None),
         }
     }
 
     /// Waits until the thread has left its connection. Returns `false` if it has not in that time.
     pub(super) fn finish(&mut self, patience: Duration) -> bool {
-        let start = Instant::now();
-        loop {
-            let left = patience.saturating_sub(start.elapsed());
-            match self.news().recv_timeout(left) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => {
-                    let _ = self.join();
-                    return true;
-                }
-            }
-        }
-    }
-
-    fn news(&mut self) -> &mut Receiver<Outcome> {
-        self.news.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn join(&mut self) -> Option<thread::Result<()>> {
-        self.thread.take().map(JoinHandle::join)
+        let news = self.news.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.thread.finish(news, patience)
     }
 }
 

@@ -41,11 +41,9 @@ mod fenced;
 mod keeper;
 mod keys;
 mod leader;
-mod lease;
 mod line;
 #[cfg(test)]
 mod model;
-mod office;
 mod tenure;
 mod term;
 mod token;
@@ -58,8 +56,6 @@ use std::time::{Duration, Instant};
 use candidate::Candidate;
 use keeper::{Keeper, Run};
 use keys::Keys;
-use lease::Lease;
-use office::Office;
 
 pub(crate) use keys::ELECTIONS;
 pub use leader::{Observe, leader, observe};
@@ -69,6 +65,9 @@ pub use token::Token;
 use crate::driver::LockBackend;
 use crate::error::Error;
 use crate::failure::BoxError;
+use crate::held;
+use crate::held::clock::Silence;
+use crate::held::office::Office;
 use crate::key::IntoKey;
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
@@ -131,7 +130,7 @@ impl Election {
             run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
             info: Request::new(keys.lock.clone().into()).lock,
             keys,
-            lease: Lease::DEFAULT,
+            lease: held::DEFAULT_LEASE,
             at_once: false,
             stop: None,
             known: Arc::default(),
@@ -282,17 +281,17 @@ impl Election {
 
     /// Stands, on one connection after the other, until a candidacy ends well or cannot.
     fn elect(&self, tries: bool) -> Result<Option<Term>, Error> {
-        let lease = Lease::new(self.lease).ok_or_else(|| Error::InvalidLease {
+        let silence = Silence::new(self.lease / 2).ok_or_else(|| Error::InvalidLease {
             lock: self.info.clone(),
             lease: self.lease,
         })?;
         let stop = self.stop.clone().unwrap_or_default();
-        let (mut pause, mut patience) = (PAUSES[0], lease.length());
+        let (mut pause, mut patience) = (PAUSES[0], silence.time() * 2);
         loop {
             let start = Instant::now();
             let mut keeper = Keeper::start(Candidate {
                 election: self.clone(),
-                lease,
+                silence,
                 tries,
                 office: Office::new(stop.clone()),
             })?;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::candidacy::{Answer, Candidacy};
 use super::candidate::{Candidate, EXCLUSIVE, Elected, Stand, Trouble};
 use super::keeper::Outcome;
-use super::lease::{Moment, TermClock};
 use super::line::SLICE;
-use super::office::Duty;
 use super::token::Token;
-use crate::driver::{BoxError, Failure, Session, insist};
-use crate::request::Mode;
+use crate::driver::{Failure, Session, insist};
+use crate::held::clock::{Clock, Moment};
+use crate::held::session::{self, reason};
+use crate::request::{Mode, Request};
 use crate::sql::election as sql;
 
 impl<S: Session> Stand<'_, S> {
@@ -22,7 +22,7 @@ impl<S: Session> Stand<'_, S> {
         news: &Sender<Outcome>,
     ) -> Result<bool, Trouble> {
         let (keys, office) = (&self.candidate.election.keys, &self.candidate.office);
-        let (number, lease) = (self.number, self.lease);
+        let (number, silence) = (self.number, self.silence);
         let term = keys.term(number);
         self.send(&sql::take_office(&keys.lock, &term))?;
         self.held.push((term.clone(), EXCLUSIVE));
@@ -32,18 +32,19 @@ impl<S: Session> Stand<'_, S> {
         let Some((asked, token)) = self.token()? else {
             return Ok(false);
         };
-        if !office.begin(TermClock::start(lease, asked)) {
+        if !office.begin(Clock::start(silence, asked)) {
             self.rest(Duration::ZERO)?;
             let late = "the server took longer than the lease to answer";
             return Err(Failure::Lost(late.into()).into());
         }
         let elected = Elected {
-            lease,
+            silence,
             token,
             number,
         };
         let _ = news.send(Ok(Some(elected)));
-        self.keep(&sql::question(&term));
+        let term = Request::new(term.into()).lock;
+        let _ = session::keep(self.session, office, Some(&term), "");
         if let Err(failure) = self.resign(candidacy) {
             office.lose(reason(failure));
             self.session.terminate(); // it may hold a sign
@@ -57,7 +58,7 @@ impl<S: Session> Stand<'_, S> {
         let keys = &self.candidate.election.keys;
         let others = sql::others_in_office(&keys.lock, &keys.member, keys.class);
         let start = Instant::now();
-        while self.query(&others)?.is_some() && start.elapsed() < self.lease.silence() {
+        while self.query(&others)?.is_some() && start.elapsed() < self.silence.time() {
             self.rest(Duration::from_millis(1))?;
         }
         Ok(())
@@ -82,31 +83,6 @@ impl<S: Session> Stand<'_, S> {
         }
     }
 
-    /// Keeps the term until it is left or lost.
-    fn keep(&mut self, question: &str) {
-        let office = &self.candidate.office;
-        loop {
-            let lost = match office.next_duty() {
-                Duty::Leave => return,
-                Duty::Look => self.session.hung_up(),
-                Duty::Ask => {
-                    let asked = Moment::now();
-                    match self.session.send(question) {
-                        Ok(()) => {
-                            office.answered(asked);
-                            None
-                        }
-                        Err(failure) if failure.is_canceled() => None, // not the session's end
-                        Err(failure) => Some(reason(failure)),
-                    }
-                }
-            };
-            if let Some(reason) = lost {
-                return office.lose(reason);
-            }
-        }
-    }
-
     /// Lets the key go. If it may give a sign, gives it first, and waits until the head has seen it.
     fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Failure> {
         let keys = &self.candidate.election.keys;
@@ -120,16 +96,11 @@ impl<S: Session> Stand<'_, S> {
         let Some(sign) = sign else { return Ok(()) };
         self.held.push((sign, EXCLUSIVE));
         let ear = keys.ear(self.number);
-        while Moment::now().since(since) < self.lease.silence() {
+        while Moment::now().since(since) < self.silence.time() {
             if self.wait(&ear, SLICE)? == Answer::Yes {
                 break;
             }
         }
         Ok(())
     }
-}
-
-fn reason(failure: Failure) -> BoxError {
-    let text = "the session no longer holds the lock";
-    failure.into_source().unwrap_or_else(|| text.into())
 }

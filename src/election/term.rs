@@ -76,7 +76,7 @@ impl Term {
     /// The lease: what was asked for, or twice the server's `idle_session_timeout` where that is shorter.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        self.elected.lease.length()
+        self.elected.silence.time() * 2
     }
 
     /// The election's lock, as errors name it.
@@ -96,15 +96,15 @@ impl Term {
     /// [`Error::LockLost`]: the term was already over, or the server did not confirm the release
     /// within a lease. In both cases the lock is free after half a lease at the latest.
     pub fn resign(mut self) -> Result<(), Error> {
-        self.end(self.elected.lease.length())
+        self.end(self.elected.silence.time() * 2)
     }
 
     fn end(&mut self, patience: Duration) -> Result<(), Error> {
         self.ended = true;
         let in_time = self.candidate().office.leave();
         let confirmed = self.keeper.finish(patience);
-        let source = match self.candidate().office.take_loss() {
-            Some(reason) => reason,
+        let source = match self.candidate().office.loss() {
+            Some(loss) => loss.into(),
             None if !in_time => "the server did not answer within the lease".into(),
             None if !confirmed => "the server did not confirm the release".into(),
             None => return Ok(()),
@@ -133,7 +133,7 @@ impl fmt::Debug for Term {
         f.debug_struct("Term")
             .field("lock", self.lock())
             .field("token", &self.elected.token)
-            .field("lease", &self.elected.lease.length())
+            .field("lease", &self.lease())
             .field("is_over", &self.is_over())
             .finish_non_exhaustive()
     }

@@ -288,15 +288,26 @@ pub enum Error {
         lock: LockInfo,
     },
 
-    /// The lease of an election is too short or too long.
+    /// The lease of an election or of a hold is too short or too long.
     #[error(
-        "cannot hold {lock} with a lease of {lease:?}: a lease must be from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
+        "cannot hold {lock} with a lease of {lease:?}: a hold's lease must be from 1 s to 24 days, an election's from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
     InvalidLease {
-        /// The election's lock.
+        /// The lock, or the election's.
         lock: LockInfo,
-        /// What was asked for, or twice the server's shorter `idle_session_timeout`.
+        /// What was asked for, or what the server's shorter `idle_session_timeout` makes of it.
         lease: Duration,
+    },
+
+    /// Two messages of a hold reached two server sessions: a pooler in transaction mode is in between, and nobody
+    /// could say which session holds the lock. See [`Lock::hold`](crate::Lock::hold).
+    #[error(
+        "refused to hold {lock}: two messages reached two server sessions, so a pooler in transaction mode is in between; connect to the server directly, or through a pooler in session mode, or use the transaction forms (with_transaction_lock), which work through a pooler"
+    )]
+    MovedSession {
+        /// The lock. If it was granted to one of the sessions, that lasts until the server ends it: for a lease of
+        /// silence at most.
+        lock: LockInfo,
     },
 
     /// Others stand in the election with another lease: see
@@ -523,6 +534,7 @@ impl Error {
             | Self::Stopped { lock }
             | Self::TermOver { lock }
             | Self::InvalidLease { lock, .. }
+            | Self::MovedSession { lock }
             | Self::OtherLease { lock, .. }
             | Self::SharedSession { lock }
             | Self::NotPostgres { lock }

@@ -8,6 +8,7 @@
 //! | [`transactions`] | the section writes to the database |
 //! | [`timeouts`] | somebody is waiting for an answer |
 //! | [`pools`] | many threads share connections |
+//! | [`held`] | the work is not in this database |
 //! | [`leaders`] | one of many processes has to do it |
 //! | [`operations`] | it runs, and you are on call |
 
@@ -35,6 +36,10 @@ pub mod timeouts {}
 /// Pools and threads.
 #[doc = include_str!("pools.md")]
 pub mod pools {}
+
+/// A lock for work elsewhere.
+#[doc = include_str!("held.md")]
+pub mod held {}
 
 /// One leader among several processes.
 #[doc = include_str!("leaders.md")]

@@ -17,7 +17,7 @@ use crate::targets::{Slots, Target};
 use crate::wait::{self, Attempt, SLICE, Within};
 
 /// Acquires a slot on the session that `find` returns.
-pub(super) fn permit<H: SessionHandle>(
+pub(crate) fn permit<H: SessionHandle>(
     request: &Request,
     slots: &Slots,
     find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,

@@ -7,6 +7,8 @@ mod acquire;
 mod held;
 mod permit;
 
+pub(crate) use acquire::permit;
+pub(crate) use permit::Kept;
 pub use permit::Permit;
 
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
@@ -86,9 +88,9 @@ use crate::targets::Slots;
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 #[must_use = "a semaphore does nothing until it is run or acquired"]
 pub struct Semaphore<B> {
-    backend: B,
-    slots: Slots,
-    request: Request,
+    pub(crate) backend: B,
+    pub(crate) slots: Slots,
+    pub(crate) request: Request,
 }
 
 /// What is acquired, and how.

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use super::held::Held;
 use crate::driver::{Owned, Session, SessionHandle};
 use crate::error::Error;
-use crate::guard::LockGuard;
+use crate::guard::{LockGuard, Suspended};
 use crate::request::LockInfo;
 
 /// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.
@@ -61,6 +61,12 @@ where
         LockGuard::run(&mut permit.guard, body)
     }
 
+    /// Leaves the slot to whoever keeps the session.
+    pub(crate) fn suspend(self) -> (Suspended, Kept) {
+        let Self { held, guard, slot } = self;
+        (guard.suspend(), Kept { _held: held, slot })
+    }
+
     /// Which slot it is: 0 or more, and less than the number of slots. No other permit of the
     /// semaphore has the same one at the same time, so it can number what each slot has one of: a
     /// port, a directory, an account.
@@ -102,6 +108,18 @@ impl<S: Session> Permit<Owned<S>> {
     pub fn into_inner(permit: Self) -> Result<S, Error> {
         drop(permit.held);
         LockGuard::into_inner(permit.guard)
+    }
+}
+
+/// A slot that is held without its permit. Dropped before the slot is free.
+pub(crate) struct Kept {
+    _held: Held,
+    slot: u32,
+}
+
+impl Kept {
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
     }
 }
 

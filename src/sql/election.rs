@@ -9,40 +9,9 @@ use super::statement::{Conditions, Statement};
 use crate::key::Key;
 use crate::request::Mode;
 
-/// The settings that an election changes.
-const SETTINGS: &str = "pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout', \
-    'transaction_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout')";
-
-/// Notes the settings in one of the session's own. Its row is the session's `idle_session_timeout` in
-/// milliseconds.
-pub(crate) fn note() -> String {
-    format!(
-        "SELECT max(setting) FILTER (WHERE name = 'idle_session_timeout') || left(pg_catalog.set_config('pglock.found', \
-         pg_catalog.json_object_agg(name, setting)::text, false), 0) AS line FROM {SETTINGS}"
-    )
-}
-
-/// Lets the server end the session after a silence, and for no other reason: nor must a network that is silent
-/// end it before. Marks the session with that silence.
-pub(crate) fn join(silence: Duration, mark: &Key) -> String {
-    format!(
-        "SELECT count(pg_catalog.set_config(name, CASE name WHEN 'idle_session_timeout' THEN '{}' \
-         WHEN 'tcp_keepalives_idle' THEN greatest(setting::int, {})::text ELSE '0' END, false)) FROM {SETTINGS}; \
-         SELECT {}",
-        silence.as_millis(),
-        silence.as_secs() + 1,
-        call("pg_advisory_lock_shared", mark)
-    )
-}
-
-/// Puts the settings back, and lets locks go: each is a key, and the function that does it.
-pub(crate) fn leave<'k>(held: impl Iterator<Item = &'k (Key, &'static str)>) -> String {
-    let unlock = held.map(|(key, unlock)| call(unlock, key));
-    format!(
-        "SELECT count(pg_catalog.set_config(key, value, false)) \
-         FROM pg_catalog.json_each_text(pg_catalog.current_setting('pglock.found')::json); SELECT {}",
-        unlock.collect::<Vec<_>>().join(", ")
-    )
+/// Marks a session.
+pub(crate) fn join(mark: &Key) -> String {
+    format!("SELECT {}", call("pg_advisory_lock_shared", mark))
 }
 
 /// A call of a lock function.

@@ -23,6 +23,7 @@ mod conditions;
 pub(crate) mod election;
 mod inspect;
 mod keys;
+pub(crate) mod lease;
 mod line;
 mod literal;
 mod one_message;

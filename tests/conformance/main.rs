@@ -16,6 +16,7 @@ mod backends;
 mod counts;
 mod gone;
 mod harness;
+mod held;
 mod inside;
 mod inspecting;
 mod labels;

@@ -16,6 +16,7 @@ mod backends;
 mod cancels;
 #[cfg(feature = "r2d2")]
 mod hand_over;
+mod held;
 #[cfg(feature = "postgres")]
 mod line;
 mod processes;

@@ -6,7 +6,7 @@ use super::chance::Chance;
 use super::server::{Lock, Op, Value};
 use super::world::{Act, Actor, Features};
 use crate::election::candidacy::{Answer, Ask, Candidacy};
-use crate::election::lease::{Lease, Moment, TermClock};
+use crate::held::clock::{Clock, Moment, Silence};
 
 /// How long a message waits for a lock.
 const SLICE: u64 = 300;
@@ -28,7 +28,7 @@ pub(super) enum Without {
 enum Stage {
     Joins,
     Stands(Candidacy),
-    Leads(Candidacy, TermClock),
+    Leads(Candidacy, Clock),
     /// It lets the key go.
     Resigns,
     /// It waits for its sign to be seen.
@@ -39,7 +39,7 @@ enum Stage {
 
 pub(super) struct Today {
     without: Without,
-    lease: Lease,
+    silence: Silence,
     tries: bool,
     at_once: bool,
     /// The longest silence that it has seen.
@@ -126,7 +126,7 @@ impl Today {
         let mut candidacy = candidacy.clone();
         let ask = candidacy.next(self.asked);
         if ask == Ask::Begin && values == [Value::Yes, Value::Yes] {
-            let clock = TermClock::start(self.lease, self.asked);
+            let clock = Clock::start(self.silence, self.asked);
             self.stage = Stage::Leads(candidacy, clock);
             return;
         }
@@ -171,7 +171,7 @@ impl Actor for Today {
         };
         Self {
             without,
-            lease: Lease::of_silence(silence).unwrap(),
+            silence: Silence::new(silence).unwrap(),
             tries: chance.per_mille(200),
             at_once: features.at_once && chance.per_mille(300),
             seen: Duration::ZERO,
@@ -183,7 +183,7 @@ impl Actor for Today {
     }
 
     fn act(&mut self, now: Moment, chance: &mut Chance) -> Act {
-        let silence = self.lease.silence();
+        let silence = self.silence.time();
         let number = self.number;
         let (term, sign) = (Lock::Term(number), Lock::Sign(number));
         self.asked = now;
@@ -227,7 +227,7 @@ impl Actor for Today {
                 };
                 let silence = match self.without {
                     Without::Silence => Duration::ZERO,
-                    _ => self.lease.silence(),
+                    _ => self.silence.time(),
                 };
                 let candidacy = Candidacy::new(self.at_once, silence, seen, now);
                 self.stage = Stage::Stands(candidacy);
@@ -238,7 +238,7 @@ impl Actor for Today {
             Stage::Resigns if !self.signs => self.stage = Stage::Leaves,
             Stage::Resigns => self.stage = Stage::Lingers(now),
             Stage::Lingers(since) => {
-                let over = now.since(*since) >= self.lease.silence();
+                let over = now.since(*since) >= self.silence.time();
                 if over || values == [Value::Yes] {
                     self.stage = Stage::Leaves;
                 }
@@ -254,7 +254,7 @@ impl Actor for Today {
     }
 
     fn gives_up(&mut self, silent: u64) -> bool {
-        Duration::from_millis(silent) > 2 * self.lease.silence()
+        Duration::from_millis(silent) > 2 * self.silence.time()
     }
 
     fn is_on(&mut self, now: Moment) -> bool {
@@ -269,6 +269,6 @@ impl Actor for Today {
     }
 
     fn could_know(&self, other: &Self) -> bool {
-        other.lease.silence() <= self.lease.silence().max(self.seen)
+        other.silence.time() <= self.silence.time().max(self.seen)
     }
 }

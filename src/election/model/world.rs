@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::chance::Chance;
 use super::server::{Message, Server, Value};
-use crate::election::lease::Moment;
+use crate::held::clock::Moment;
 
 /// One step, in milliseconds.
 pub(super) const STEP: u64 = 10;

@@ -1,0 +1,86 @@
+//! Where a hold finds its session.
+
+use std::sync::Arc;
+
+use super::hold::{Desk, Order, Refused, Reply, Serve, serve, start};
+use super::{Held, Keeper};
+use crate::driver::{BoxError, LockBackend};
+use crate::error::Error;
+
+/// Where a hold finds its session: a connection, a pooled one or a pool that it can own; a function that connects,
+/// as `|| Client::connect(…)` or `|| pool.get()`; or a [`Keeper`], on which many holds share a session.
+///
+/// The type parameter only tells these apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot hold a lock for work elsewhere",
+    note = "give a connection or a pool that the hold can own (`pool.clone()`), a function that connects (`|| Client::connect(…)`), or a `pglock::held::Keeper`"
+)]
+pub trait HoldBackend<Via> {
+    #[doc(hidden)]
+    fn hold(self, order: Order) -> Result<Held, Error>;
+}
+
+/// By a backend that the hold owns.
+#[derive(Debug)]
+pub struct ByBackend;
+
+/// By a function that connects.
+#[derive(Debug)]
+pub struct ByConnecting<C, E>(std::marker::PhantomData<(C, E)>);
+
+/// By a keeper.
+#[derive(Debug)]
+pub struct ByKeeper;
+
+impl<B: LockBackend + Send + 'static> HoldBackend<ByBackend> for B {
+    fn hold(mut self, order: Order) -> Result<Held, Error> {
+        let serve: Box<Serve> =
+            Box::new(move |desk, order, reply| serve(&mut self, desk, order, reply));
+        start(serve, &order).map(|(held, _)| held)
+    }
+}
+
+impl<F, C, E> HoldBackend<ByConnecting<C, E>> for F
+where
+    F: FnOnce() -> Result<C, E> + Send + 'static,
+    C: LockBackend,
+    E: Into<BoxError>,
+{
+    fn hold(self, order: Order) -> Result<Held, Error> {
+        let serve: Box<Serve> =
+            Box::new(move |desk, order, reply| by_connecting(self, desk, order, reply));
+        start(serve, &order).map(|(held, _)| held)
+    }
+}
+
+impl HoldBackend<ByKeeper> for Keeper {
+    fn hold(self, order: Order) -> Result<Held, Error> {
+        self.serve(&order)
+    }
+}
+
+impl HoldBackend<ByKeeper> for &Keeper {
+    fn hold(self, order: Order) -> Result<Held, Error> {
+        self.serve(&order)
+    }
+}
+
+pub(super) fn by_connecting<C: LockBackend, E: Into<BoxError>>(
+    connect: impl FnOnce() -> Result<C, E>,
+    desk: &Arc<Desk>,
+    order: &Order,
+    reply: &Reply,
+) {
+    match connect() {
+        Ok(mut backend) => serve(&mut backend, desk, order, reply),
+        Err(error) => {
+            let (lock, source) = (order.request.lock.clone(), error.into());
+            let refused = Refused::Failed(Error::Checkout {
+                lock,
+                source,
+                in_use: false,
+            });
+            let _ = reply.send(Err(refused));
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The thread that takes locks on a session, and keeps them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
+
+use super::Held;
+use super::clock::{Clock, Moment, Silence};
+use super::office::Office;
+use super::session::{self, keep};
+use super::thread::{Heard, Thread};
+use crate::acquire;
+use crate::driver::{Acquire, Failure, LockBackend, Session, SessionHandle, insist};
+use crate::error::Error;
+use crate::guard::Suspended;
+use crate::nesting;
+use crate::request::{LockInfo, Request};
+use crate::semaphore::{self, Kept};
+use crate::sql;
+use crate::stop::StopToken;
+use crate::targets::Slots;
+use crate::wait::label;
+
+/// What is to be held.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub(crate) request: Request,
+    /// Of a semaphore.
+    pub(crate) slots: Option<Slots>,
+}
+
+/// Why an order is not served.
+#[derive(Debug)]
+pub enum Refused {
+    /// On this session it would be granted beside one that is held there already.
+    Elsewhere,
+    Failed(Error),
+}
+
+pub(super) type Reply = Sender<Result<Held, Refused>>;
+
+/// What the thread of a session is asked to do.
+pub(super) enum Job {
+    Hold(Order, Reply),
+    Release(u64, Option<Sender<Result<(), Error>>>),
+}
+
+pub(super) type Desk = Office<Job>;
+
+/// Finds a session, and serves an order on it.
+pub(super) type Serve = dyn FnOnce(&Arc<Desk>, &Order, &Reply) + Send;
+
+/// How long a wait that was stopped may take to end: a slice, and some.
+const STOPPED: Duration = Duration::from_secs(3);
+
+impl Order {
+    /// The time after which a caller waits no longer for a server that is silent.
+    pub(super) fn patience(&self) -> impl FnMut() -> bool + use<> {
+        let (start, stop) = (Instant::now(), self.request.stop.clone());
+        let lease = self.request.lease;
+        let limit = self.request.timeout.map(|time| time.saturating_add(lease));
+        let mut stopped = None;
+        move || {
+            if stop.as_ref().is_some_and(StopToken::is_stopped) {
+                stopped.get_or_insert_with(Instant::now);
+            }
+            stopped.is_some_and(|since: Instant| since.elapsed() > STOPPED)
+                || limit.is_some_and(|limit| start.elapsed() > limit)
+        }
+    }
+
+    pub(super) fn given_up(&self) -> Error {
+        let lock = self.request.lock.clone();
+        match self
+            .request
+            .stop
+            .as_ref()
+            .is_some_and(StopToken::is_stopped)
+        {
+            true => Error::Stopped { lock },
+            false => self.lost("the server does not answer"),
+        }
+    }
+
+    fn lost(&self, reason: &str) -> Error {
+        let failure = Failure::Lost(reason.into());
+        Error::acquire(self.request.lock.clone(), None, failure)
+    }
+}
+
+/// Serves an order on a session of its own.
+pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>), Error> {
+    let desk = Arc::new(Office::new(StopToken::new()));
+    let (reply, news) = mpsc::channel();
+    let started = Thread::start({
+        let (desk, order) = (Arc::clone(&desk), order.clone());
+        move || serve(&desk, &order, &reply)
+    });
+    let lock = order.request.lock.clone();
+    let mut thread = started.map_err(|error| Error::Checkout {
+        lock,
+        source: error.into(),
+        in_use: false,
+    })?;
+    match thread.hear(&news, order.patience()) {
+        Heard::News(Ok(held)) => Ok((held, desk)),
+        Heard::News(Err(Refused::Failed(error))) => Err(error),
+        Heard::News(Err(Refused::Elsewhere)) | Heard::Nothing | Heard::Ended => {
+            desk.leave();
+            Err(order.given_up())
+        }
+    }
+}
+
+/// A lock that is held, or a slot.
+struct Tenant {
+    lock: Suspended,
+    slot: Option<Kept>,
+}
+
+impl Tenant {
+    fn acquire<H: SessionHandle>(
+        order: &Order,
+        find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+    ) -> Result<Self, Error> {
+        let request = &order.request;
+        match &order.slots {
+            None => acquire::guard(request, find).map(|guard| Self {
+                lock: guard.suspend(),
+                slot: None,
+            }),
+            Some(slots) => semaphore::permit(request, slots, find).map(|permit| {
+                let (lock, slot) = permit.suspend();
+                let slot = Some(slot);
+                Self { lock, slot }
+            }),
+        }
+    }
+
+    fn release<S: Session>(self, session: &mut S) -> Result<(), Error> {
+        drop(self.slot);
+        self.lock.release(session)
+    }
+}
+
+/// Takes the first lock on a session of the backend, and keeps it, and those that come after it.
+pub(super) fn serve<B: LockBackend>(
+    backend: &mut B,
+    desk: &Arc<Desk>,
+    order: &Order,
+    reply: &Reply,
+) {
+    let mut found = None;
+    let acquired = Tenant::acquire(order, {
+        let (found, request) = (&mut found, &order.request);
+        // Threads of this process have no order among those that hold a lock by a session of its own.
+        move |acquire| {
+            let handle = backend.session_for(&Acquire {
+                one_message: true,
+                ..*acquire
+            })?;
+            let (handle, kept) = found.insert((handle, None));
+            *kept = Some(settle(&mut **handle, request)?);
+            Ok(&mut **handle)
+        }
+    });
+    let outcome = match (acquired, &mut found) {
+        (Ok(tenant), Some((handle, Some(kept)))) => {
+            let session = &mut **handle;
+            let mut keeper = Keeper {
+                session,
+                desk,
+                silence: kept.0,
+                tenants: BTreeMap::new(),
+            };
+            keeper.serve(tenant, kept.1, order.request.at_least, reply)
+        }
+        (Err(error), Some((handle, Some(_)))) => {
+            let is_known = !matches!(error, Error::ConnectionLost { .. });
+            session::leave(&mut **handle, &[], is_known);
+            Outcome::Refused(error)
+        }
+        (Err(error), _) => Outcome::Refused(error),
+        (Ok(_), _) => return, // a lock is on a session
+    };
+    drop(found); // a connection is in its pool before anybody is told
+    match outcome {
+        Outcome::Refused(error) => drop(reply.send(Err(Refused::Failed(error)))),
+        Outcome::Released(Some(told), released) => drop(told.send(released)),
+        Outcome::Released(None, _) | Outcome::Ended => {}
+    }
+    for job in desk.abandoned() {
+        if let Job::Hold(_, reply) = job {
+            let _ = reply.send(Err(Refused::Elsewhere));
+        }
+    }
+}
+
+/// What is told once the session is left.
+enum Outcome {
+    Refused(Error),
+    Released(Option<Sender<Result<(), Error>>>, Result<(), Error>),
+    Ended,
+}
+
+/// Lets the server end the session after a silence. Returns that, and the server process.
+fn settle<S: Session>(session: &mut S, request: &Request) -> Result<(Silence, Option<i32>), Error> {
+    let lock = || request.lock.clone();
+    let failed = |failure| Error::acquire(lock(), None, failure);
+    if session.in_transaction() {
+        return Err(Error::InTransaction { lock: lock() });
+    }
+    let found = session::note(session).map_err(failed)?;
+    let lease = found
+        .limit
+        .map_or(request.lease, |limit| limit.min(request.lease));
+    let refused = || Error::InvalidLease {
+        lock: lock(),
+        lease,
+    };
+    let silence = Silence::new(lease).ok_or_else(refused)?;
+    let pid = session::settle(session, silence).map_err(failed)?;
+    match pid == found.pid {
+        true => Ok((silence, pid)),
+        false => Err(Error::MovedSession { lock: lock() }),
+    }
+}
+
+/// Keeps a session, and what is held on it.
+struct Keeper<'s, S> {
+    session: &'s mut S,
+    desk: &'s Arc<Desk>,
+    silence: Silence,
+    tenants: BTreeMap<u64, Tenant>,
+}
+
+impl<S: Session> Keeper<'_, S> {
+    fn serve(
+        &mut self,
+        first: Tenant,
+        pid: Option<i32>,
+        at_least: Duration,
+        reply: &Reply,
+    ) -> Outcome {
+        if let Err(error) = self.begin(&first, pid) {
+            // Of another session there is nothing to put back.
+            if !matches!(error, Error::MovedSession { .. }) {
+                let released = first.release(self.session);
+                session::leave(self.session, &[], released.is_ok());
+            }
+            return Outcome::Refused(error);
+        }
+        self.give(first, at_least, reply);
+        let mut last = (None, Ok(()));
+        let mut closed = self.is_closed();
+        while !closed {
+            let Some(job) = self.keep() else { break };
+            match job {
+                Job::Hold(order, reply) => self.hold(&order, &reply),
+                Job::Release(id, told) => {
+                    let tenant = self.tenants.remove(&id);
+                    let released = tenant.map_or(Ok(()), |held| held.release(self.session));
+                    closed = self.is_closed();
+                    match told {
+                        Some(told) if closed => last = (Some(told), released),
+                        Some(told) => drop(told.send(released)),
+                        None => {}
+                    }
+                }
+            }
+            closed = closed || self.is_closed();
+        }
+        if closed {
+            session::leave(self.session, &[], true);
+            return Outcome::Released(last.0, last.1);
+        }
+        self.tenants.clear();
+        if !self.session.is_broken() {
+            self.session.terminate(); // the locks are free from now on, whatever became of the session
+        }
+        Outcome::Ended
+    }
+
+    /// Asks for the first time, and begins to count.
+    fn begin(&mut self, first: &Tenant, pid: Option<i32>) -> Result<(), Error> {
+        let lock = || first.lock.lock().clone();
+        let asked = Moment::now();
+        let answer = insist(|| self.session.query(sql::lease::PID));
+        let answer = answer.map_err(|failure| Error::acquire(lock(), None, failure))?;
+        let here = answer.first().and_then(|line| line.parse().ok());
+        if here != pid {
+            return Err(Error::MovedSession { lock: lock() });
+        }
+        match self.desk.begin(Clock::start(self.silence, asked)) {
+            true => Ok(()),
+            false => {
+                let late = "the server took longer than the lease to answer";
+                let failure = Failure::Lost(late.into());
+                Err(Error::acquire(lock(), None, failure))
+            }
+        }
+    }
+
+    /// Keeps what is held until something is to be done. The question is about one lock, since nobody else lets
+    /// one go on this session: what ends one ends all.
+    fn keep(&mut self) -> Option<Job> {
+        let lock = self.tenants.values().next().map(|tenant| &tenant.lock);
+        let label = lock.map(|lock| label(lock.label(), None));
+        let label = label.unwrap_or_default();
+        keep(self.session, self.desk, lock.map(Suspended::lock), &label)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.tenants.is_empty() && self.desk.close()
+    }
+
+    /// Tries to take a lock beside those that are held.
+    fn hold(&mut self, order: &Order, reply: &Reply) {
+        let lock = &order.request.lock;
+        let beside = |tenant: &Tenant| lock.may_wait_for(tenant.lock.lock());
+        if self.tenants.values().any(beside) {
+            let _ = reply.send(Err(Refused::Elsewhere));
+            return;
+        }
+        match Tenant::acquire(order, |_| Ok(&mut *self.session)) {
+            Ok(tenant) => self.give(tenant, order.request.at_least, reply),
+            Err(error) => drop(reply.send(Err(Refused::Failed(error)))),
+        }
+    }
+
+    /// Gives what is held to whoever wanted it, if he still does.
+    fn give(&mut self, tenant: Tenant, at_least: Duration, reply: &Reply) {
+        let id = nesting::number();
+        let held = Held {
+            desk: Arc::clone(self.desk),
+            id,
+            lock: tenant.lock.lock().clone(),
+            slot: tenant.slot.as_ref().map(Kept::slot),
+            lease: self.silence.time(),
+            until: Instant::now().checked_add(at_least),
+            ended: false,
+        };
+        if let Err(mpsc::SendError(unwanted)) = reply.send(Ok(held)) {
+            if let Ok(mut held) = unwanted {
+                held.ended = true; // this thread would wait for itself
+            }
+            let _ = tenant.release(self.session);
+        } else {
+            self.tenants.insert(id, tenant);
+        }
+    }
+}
+
+/// Says that a lock is lost, and why.
+pub(super) fn lost(lock: &LockInfo, desk: &Desk, otherwise: &str) -> Error {
+    let source = desk.loss().map_or_else(|| otherwise.into(), Into::into);
+    Error::LockLost {
+        lock: lock.clone(),
+        source: Some(source),
+    }
+}

@@ -1,0 +1,94 @@
+//! A session that is kept: the server ends it after a silence, and is asked before.
+
+use super::clock::{Moment, Silence};
+use super::office::{Duty, Office};
+use crate::driver::{BoxError, Failure, Session, insist};
+use crate::failure::answer;
+use crate::key::Key;
+use crate::request::LockInfo;
+use crate::sql;
+
+/// How a lock is let go.
+pub(crate) type Unlock = (Key, &'static str);
+
+/// What the server says of a session before it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// The server's own limit, where it has one.
+    pub(crate) limit: Option<std::time::Duration>,
+    /// The server process.
+    pub(crate) pid: Option<i32>,
+}
+
+/// Notes the session's settings in the session.
+pub(crate) fn note<S: Session>(session: &mut S) -> Result<Found, Failure> {
+    let line = session.query(&sql::lease::note())?.pop();
+    let line = line.unwrap_or_default();
+    let mut words = line.split(' ').map(str::parse::<u64>);
+    let mut next = || words.next().and_then(Result::ok);
+    let pid = next().and_then(|pid| i32::try_from(pid).ok());
+    let limit = next().filter(|limit| *limit > 0);
+    let limit = limit.map(std::time::Duration::from_millis);
+    Ok(Found { limit, pid })
+}
+
+/// Lets the server end the session after a silence. Returns the server process that does.
+pub(crate) fn settle<S: Session>(
+    session: &mut S,
+    silence: Silence,
+) -> Result<Option<i32>, Failure> {
+    let line = session.query(&sql::lease::settle(silence.time()))?.pop();
+    Ok(line.and_then(|line| line.parse().ok()))
+}
+
+/// Leaves the session as it was: it may belong to a pool. If that does not work, or if it is not known what the
+/// session holds, ends it.
+pub(crate) fn leave<S: Session>(session: &mut S, held: &[Unlock], is_known: bool) {
+    let leave = sql::lease::leave(held.iter().rev());
+    let left = is_known && insist(|| session.send(&leave)).is_ok();
+    if !left && !session.is_broken() {
+        session.terminate();
+    }
+}
+
+/// Keeps the session until something else is to be done on it. `None`: it is left, or lost, or its time is over.
+/// The lock is what the server is asked for.
+pub(crate) fn keep<S: Session, J>(
+    session: &mut S,
+    office: &Office<J>,
+    lock: Option<&LockInfo>,
+    label: &str,
+) -> Option<J> {
+    let question = lock.map(sql::held_by_session);
+    loop {
+        let lost = match office.next_duty() {
+            Duty::Leave => return None,
+            Duty::Do(job) => return Some(job),
+            Duty::Look => session.hung_up(),
+            Duty::Ask => {
+                let asked = Moment::now();
+                let answer = match &question {
+                    Some(question) => answer(session.prepared(label, question)),
+                    None => session.send("SELECT"),
+                };
+                match answer {
+                    Ok(()) => {
+                        office.answered(asked);
+                        None
+                    }
+                    Err(failure) if failure.is_canceled() => None, // not the session's end
+                    Err(failure) => Some(reason(failure)),
+                }
+            }
+        };
+        if let Some(reason) = lost {
+            office.lose(reason);
+            return None;
+        }
+    }
+}
+
+pub(crate) fn reason(failure: Failure) -> BoxError {
+    let text = "the session no longer holds the lock";
+    failure.into_source().unwrap_or_else(|| text.into())
+}

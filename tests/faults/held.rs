@@ -1,0 +1,93 @@
+//! A lock that is held for work elsewhere, and what becomes of it.
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use pglock::driver::Session;
+use pglock::held::Held;
+use pglock::{Error, Key, Lock, LockBackend};
+
+use crate::backends::{Wire, on_every_backend, terminate};
+use crate::oracle::{Oracle, PATIENCE, unique_key};
+
+const LEASE: Duration = Duration::from_secs(1);
+
+on_every_backend!(a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in);
+on_every_backend!(a_holder_whose_session_is_ended_is_told);
+on_every_backend!(a_holders_connection_is_left_as_it_was);
+
+fn hold<B: LockBackend + Send + 'static>(backend: B, key: &Key) -> Held {
+    let held = Lock::new(backend, key).lease(LEASE).hold().unwrap();
+    assert!(!held.is_lost());
+    Oracle::new().holder(key);
+    held
+}
+
+fn a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in<B>(
+    wire: &Wire,
+    make: impl Fn() -> B,
+) where
+    B: LockBackend + Send + 'static,
+{
+    let key = unique_key();
+    let held = hold(make(), &key);
+    let (lost, is_told) = channel();
+    held.on_loss(move |why| lost.send(why.to_string()).unwrap());
+    assert!(!held.wait(LEASE * 2), "it is kept while it is not cut off");
+    wire.proxy.freeze(true, true);
+    let mut next = Oracle::new();
+    next.lock(&key);
+    assert!(held.is_lost(), "two hold it");
+    assert!(held.wait(PATIENCE));
+    let why = is_told.recv_timeout(PATIENCE).unwrap();
+    assert!(why.contains("was lost before its release"), "{why}");
+    let lost = held.release();
+    assert!(matches!(lost, Err(Error::LockLost { .. })), "{lost:?}");
+    wire.proxy.freeze(false, false);
+    next.unlock(&key);
+}
+
+fn a_holder_whose_session_is_ended_is_told<B>(wire: &Wire, make: impl Fn() -> B)
+where
+    B: LockBackend + Send + 'static,
+{
+    let key = unique_key();
+    let lock = Lock::new(make(), &key).lease(LEASE * 1_000);
+    let (lost, is_told) = channel();
+    let outcome = lock.hold_while(|held| {
+        held.on_loss(move |_| lost.send(()).unwrap());
+        terminate(&wire.application);
+        assert!(held.wait(PATIENCE) && held.is_lost());
+        is_told.recv_timeout(PATIENCE).unwrap();
+        Ok::<_, Error>(())
+    });
+    let Err(Error::LockLost { source, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(source.is_some());
+}
+
+fn a_holders_connection_is_left_as_it_was<B>(_: &Wire, make: impl Fn() -> B)
+where
+    B: LockBackend + Send + 'static,
+{
+    const SETTINGS: &str = "SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) AS line FROM pg_settings \
+        WHERE name LIKE '%timeout' OR name LIKE 'tcp%'";
+    const SESSION: &str = "SELECT pg_backend_pid() || ' ' || count(*) AS line FROM pg_locks \
+        WHERE locktype = 'advisory' AND pid = pg_backend_pid()";
+    let key = unique_key();
+    let look = || {
+        let mut backend = make();
+        let mut session = backend.session().unwrap();
+        [SETTINGS, SESSION].map(|question| session.query(question).unwrap())
+    };
+    let before = look();
+    hold(make(), &key).release().unwrap();
+    drop(hold(make(), &key));
+    let after = look();
+    assert_eq!(after[0], before[0]);
+    // A pool still has the very same session.
+    if std::any::type_name::<B>().contains("Pool") {
+        assert_eq!(after[1], before[1]);
+    }
+}
