@@ -3,6 +3,7 @@
 //! The name is a setting that ends with the transaction. `RESET ALL` wipes it out: it is empty then, as it
 //! is in another transaction. What the transaction has locked tells the two apart.
 
+use super::statement::{Conditions, Parameter, Statement};
 use super::{advisory_rows, literal, raise};
 use crate::key::Key;
 use crate::request::LockInfo;
@@ -34,8 +35,7 @@ pub(crate) fn was_committed(name: &str) -> String {
 /// Fails with `not held` where the transaction does not have the name. `trace` is a condition that shows
 /// what it has locked.
 ///
-/// The statement is planned each time: a prepared one may be gone, and that must not abort the transaction.
-/// So all but the comparison of names is a text that runs only if it is needed. It has no row unless it fails,
+/// The statement is planned each time. So all but the comparison of names is a text that runs only if it is needed. It has no row unless it fails,
 /// so that a server without libxml can run it.
 pub(super) fn still_ours(setting: &str, name: &str, trace: &str) -> String {
     let reset = format!("current_setting('{setting}', true) = '' AND {trace}");
@@ -44,6 +44,23 @@ pub(super) fn still_ours(setting: &str, name: &str, trace: &str) -> String {
         "SELECT CASE current_setting('{setting}', true) WHEN '{name}' THEN NULL \
          ELSE pg_catalog.query_to_xml({look}, false, true, '') END"
     )
+}
+
+/// Whether the transaction has the name.
+pub(super) fn bears(name: &str) -> Statement {
+    let write = || {
+        let mut conditions = Conditions::new();
+        let name = conditions.text_parameter(name);
+        conditions.and(&[
+            "pg_catalog.current_setting('",
+            TRANSACTION,
+            "', true) = ",
+            &name,
+        ]);
+        Statement::new(conditions, "'not held'")
+    };
+    let parameters = vec![Parameter::Text(name.to_owned())];
+    Statement::known(b"commit".to_vec(), parameters, write)
 }
 
 /// Whether `pg_locks` shows what a transaction holds since it has acquired this lock.
