@@ -13,7 +13,7 @@ use crate::nesting;
 use crate::prepared::{self, Sent};
 use crate::process;
 use crate::request::{Request, Scope, WaitTime};
-use crate::sql::{self, Client, Inside, Named, Statement, Wait};
+use crate::sql::{self, Client, Commit, Inside, Named, Statement, Wait};
 use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
@@ -110,7 +110,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         ((result, finish), finish)
     };
     let ended = if inside {
-        let opening = Opening::new(String::new(), String::new());
+        let opening = Opening::new(String::new(), None);
         let done = session.transact(&opening, run);
         done.map_err(|failure| Error::acquire(lock.clone(), None, failure))
     } else {
@@ -150,7 +150,7 @@ struct Entry<'a> {
     /// Waits quietly, in front of a BEGIN or behind it.
     wait: Option<&'a str>,
     acquire: &'a Statement,
-    commit: &'a str,
+    commit: &'a dyn Fn() -> Commit,
 }
 
 /// Begins a transaction with the lock, anew with each slice.
@@ -162,7 +162,7 @@ fn in_own_transaction<S: Session, R>(
     let lock = &attempt.request.lock;
     let name = process::unique_word();
     let named = Some(Named::Transaction(&name));
-    let commit = sql::commit(&name);
+    let commit = || sql::commit(&name);
     let (mut client, mut brief) = (Client::Own, true);
     let (mut slice, mut blocks) = (None, true);
     let wait = Wait::new(lock);
@@ -191,7 +191,7 @@ fn in_own_transaction<S: Session, R>(
         );
         let done = if let Some(block) = block {
             let before = [attempt.first(), &label, &*block].concat();
-            targeted(session, before, &commit, run, || {
+            targeted(session, before, commit(), run, || {
                 let named = named.map(Named::text);
                 let text =
                     sql::acquire_target(lock, time, named.as_deref(), false, S::HAS_SQLSTATE);
@@ -271,7 +271,7 @@ fn begin_with<S: Session, R>(
         Some(wait) => [entry.before, wait.trim_end_matches("; ")].concat(),
         None => [entry.before, &sent.text].concat(),
     };
-    let opening = Opening::new(front, entry.commit.to_owned());
+    let opening = Opening::new(front, Some((entry.commit)()));
     let here = prepared::address(session);
     let again = Cell::new(false);
     let done = session.transact(&opening, |transaction| {
@@ -341,12 +341,14 @@ fn inside<S: Session>(
 fn targeted<S: Session, R>(
     session: &mut S,
     in_front: String,
-    commit: &str,
+    commit: Commit,
     run: &mut impl FnMut(&mut S::Transaction<'_>) -> (R, Finish),
     behind: impl FnOnce() -> String,
 ) -> Result<Transacted<R>, Failure> {
-    let opening = Opening::new(in_front, commit.to_owned());
+    let opening = Opening::new(in_front, Some(commit));
+    let here = prepared::address(session);
     let done = session.transact(&opening, |transaction| {
+        prepared::in_transaction(here, transaction);
         let acquired = match opening.was_sent() {
             true => Ok(()),
             false => transaction.send(&behind()),

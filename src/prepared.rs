@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::driver::{Failure, Refusal, Session, SessionHandle};
-use crate::sql::{PREPARE_ONCE, Statement, name, prepare_once};
+use crate::sql::{BEFORE_COMMIT, Commit, NOT_YET, PREPARE_ONCE, Statement, name, prepare_once};
 
 /// What a session is known to have prepared.
 #[derive(Debug, Default, Clone)]
@@ -173,6 +173,38 @@ pub(crate) fn after_abort(failure: Failure) -> Failure {
     match failure.may_be_aborted_transaction() {
         true => Failure::Refused(Refusal::InTransaction),
         false => failure,
+    }
+}
+
+/// Commits. The check in front of it may be gone, as after a body's DEALLOCATE ALL: so it stands behind a
+/// savepoint. Where it is gone, or does not find the name, the text looks.
+pub(crate) fn commit<S: Session>(session: &mut S, commit: &Commit) -> Result<(), Failure> {
+    // A driver without SQLSTATEs knows by itself that the body has ended the transaction.
+    let here = address(session);
+    if !MEMORY.with_borrow(|memory| memory.at.contains(&here)) || !session.in_transaction() {
+        return session.send(&commit.text);
+    }
+    let sent = Sent::new(session, &commit.check);
+    if sent.form == Form::Text {
+        let done = session.send(&commit.text);
+        sent.is_gone(&done);
+        return done;
+    }
+    let done = session.send(&[BEFORE_COMMIT, &sent.text, "; COMMIT"].concat());
+    let gone = sent.is_gone(&done);
+    match done {
+        Err(failure) if failure.may_be_without_transaction() => session.send(&commit.text),
+        Err(failure) if gone || matches!(failure, Failure::Refused(_)) => {
+            match session.in_transaction() {
+                true => match session.send(&[NOT_YET, &commit.text].concat()) {
+                    // It was the COMMIT that failed.
+                    Err(ended) if ended.may_be_without_transaction() => Err(failure),
+                    again => again,
+                },
+                false => Err(failure),
+            }
+        }
+        done => done,
     }
 }
 

@@ -121,7 +121,7 @@ impl Session for PgConnection {
         let ended = match finish {
             Finish::Rollback | Finish::Leave => Ok(()),
             // diesel notices by itself that the COMMIT in the batch has ended its transaction.
-            Finish::Commit if outer == 0 => open.connection.send(opening.commit()),
+            Finish::Commit if outer == 0 => opening.commit(open.connection),
             Finish::Commit => Manager::commit_transaction(open.connection)
                 .map_err(|error| failure(open.connection, error)),
         };

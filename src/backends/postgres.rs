@@ -70,7 +70,7 @@ impl Session for Client {
         let mut transaction = self.transaction().map_err(failure)?;
         let (result, finish) = body(&mut transaction);
         let committed = match finish {
-            Finish::Commit => transaction.send(opening.commit()),
+            Finish::Commit => opening.commit(&mut transaction),
             Finish::Rollback | Finish::Leave => Ok(()),
         };
         if finish == Finish::Leave || finish == Finish::Commit && committed.is_ok() {

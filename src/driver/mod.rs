@@ -387,7 +387,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///   and send nothing, because the caller may have a transaction open by a raw `BEGIN`.
     /// - by the driver's own `BEGIN`.
     ///
-    /// After `body`, [`Finish::Commit`] means: send [`Opening::commit`], which contains the COMMIT, and
+    /// After `body`, [`Finish::Commit`] means: call [`Opening::commit`], which sends the COMMIT, and
     /// ROLLBACK if it fails. [`Finish::Rollback`] means ROLLBACK, and so does a panic. [`Finish::Leave`]
     /// means nothing: it comes only after the driver's own `BEGIN`. A savepoint needs nothing from the
     /// opening: RELEASE it, or roll back to it and RELEASE it, also if the first RELEASE fails. A cancel can

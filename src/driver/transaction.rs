@@ -2,18 +2,22 @@
 
 use std::cell::Cell;
 
+use super::Session;
 use crate::failure::Failure;
+use crate::prepared;
+use crate::sql::Commit;
 
 /// What to send at the beginning and at the end of a transaction that pglock opens.
 #[derive(Debug)]
 pub struct Opening {
     front: String,
-    commit: String,
+    /// `None`: in a transaction of the caller's, which pglock does not commit.
+    commit: Option<Commit>,
     sent: Cell<bool>,
 }
 
 impl Opening {
-    pub(crate) fn new(front: String, commit: String) -> Self {
+    pub(crate) fn new(front: String, commit: Option<Commit>) -> Self {
         Self {
             front,
             commit,
@@ -29,10 +33,17 @@ impl Opening {
         [&self.front, "; BEGIN"].concat()
     }
 
-    /// Returns what commits. It fails if the transaction has been aborted, or is no longer pglock's.
-    #[must_use]
-    pub fn commit(&self) -> &str {
-        &self.commit
+    /// Commits the transaction, in one message. It fails if the transaction has been aborted, or is no longer
+    /// pglock's: then it is still open.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Session::send).
+    pub fn commit<S: Session>(&self, transaction: &mut S) -> Result<(), Failure> {
+        match &self.commit {
+            Some(commit) => prepared::commit(transaction, commit),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn was_sent(&self) -> bool {

@@ -78,7 +78,7 @@ impl Term {
         }
         let name = process::unique_word();
         let front = fence.at_begin(&name, true).raising().text();
-        let opening = Opening::new(front, sql::commit(&name));
+        let opening = Opening::new(front, Some(sql::commit(&name)));
         let inside = session.in_transaction();
         let transacted = session.transact(&opening, |transaction| {
             if !inside && !opening.was_sent() {

@@ -72,10 +72,29 @@ pub(crate) fn first(bounded: bool) -> &'static str {
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
 /// lock with it, and perhaps begun another.
-pub(crate) fn commit(name: &str) -> String {
-    let ours = ours::still_ours(ours::TRANSACTION, name);
-    format!("{ours}; COMMIT")
+#[derive(Debug)]
+pub(crate) struct Commit {
+    /// Looks for the name alone, and is [`prepared`](crate::prepared::commit).
+    pub(crate) check: Statement,
+    /// The same as text, with the COMMIT. Without a name it looks for the lock on its hash.
+    pub(crate) text: String,
 }
+
+/// Of the transaction with this name.
+pub(crate) fn commit(name: &str) -> Commit {
+    let ours = ours::still_ours(ours::TRANSACTION, name);
+    Commit {
+        check: ours::bears(name).raising(),
+        text: format!("{ours}; COMMIT"),
+    }
+}
+
+/// Stands in front of a check that the session may not have any more, so that the transaction outlives that.
+/// Nothing is written behind it, so the server gives it no transaction number of its own.
+pub(crate) const BEFORE_COMMIT: &str = "SAVEPOINT pglock_before_commit; ";
+
+/// Goes back to [`BEFORE_COMMIT`].
+pub(crate) const NOT_YET: &str = "ROLLBACK TO SAVEPOINT pglock_before_commit; ";
 
 /// Stands in front of an acquire in the caller's transaction. The name is the same everywhere, for
 /// `pg_stat_statements` would have each of them. None of the caller's may have it: in a transaction that was

@@ -5,6 +5,7 @@
 //! two apart, and nothing else does. (The session may hold the same keys beside it, and another transaction
 //! can have locked the same table.)
 
+use super::statement::{Conditions, Parameter, Statement};
 use super::{quote_literal, raise};
 
 /// Where a transaction that pglock opens has its name.
@@ -38,9 +39,8 @@ pub(crate) fn was_committed(name: &str) -> String {
 
 /// Fails with `not held` where the transaction does not have the name.
 ///
-/// The statement is planned each time: a prepared one may be gone, and that must not abort the transaction.
-/// So all but the comparison of names is a text that runs only if it is needed. It has no row unless it fails,
-/// so that a server without libxml can run it.
+/// The statement is planned each time. So all but the comparison of names is a text that runs only if it is
+/// needed. It has no row unless it fails, so that a server without libxml can run it.
 pub(super) fn still_ours(setting: &str, name: &str) -> String {
     let reset = format!(
         "current_setting('{setting}', true) = '' AND EXISTS (SELECT FROM pg_catalog.pg_locks \
@@ -52,4 +52,21 @@ pub(super) fn still_ours(setting: &str, name: &str) -> String {
         "SELECT CASE current_setting('{setting}', true) WHEN '{name}' THEN NULL \
          ELSE pg_catalog.query_to_xml({look}, false, true, '') END"
     )
+}
+
+/// Whether the transaction has the name.
+pub(super) fn bears(name: &str) -> Statement {
+    let write = || {
+        let mut conditions = Conditions::new();
+        let name = conditions.text_parameter(name);
+        conditions.and(&[
+            "pg_catalog.current_setting('",
+            TRANSACTION,
+            "', true) = ",
+            &name,
+        ]);
+        Statement::new(conditions, "'not held'")
+    };
+    let parameters = vec![Parameter::Text(name.to_owned())];
+    Statement::known(b"commit".to_vec(), parameters, write)
 }

@@ -154,6 +154,7 @@ pub fn a_body_that_puts_another_transaction_in_place_is_told<H: Harness>() {
     ] {
         let (mut oracle, key) = (Oracle::new(), unique_key());
         H::with(|backend| {
+            prepared(backend, &key);
             let told = with_transaction_lock(backend, &key, |tx| {
                 sql(tx, ends)?;
                 sql(tx, &table.insert())
@@ -174,6 +175,13 @@ pub fn a_body_that_puts_another_transaction_in_place_is_told<H: Harness>() {
     }
 }
 
+/// From the third use on, the statements are prepared.
+pub fn prepared<B: LockBackend>(backend: &mut B, key: &Key) {
+    for _ in 0..3 {
+        with_transaction_lock(backend, key, |_| Ok::<_, Error>(())).unwrap();
+    }
+}
+
 /// A deferred trigger fails at COMMIT with a text of its own, which decides nothing.
 pub fn the_words_of_an_error_decide_nothing<H: Harness>() {
     let table = Table::new();
@@ -185,8 +193,10 @@ pub fn the_words_of_an_error_decide_nothing<H: Harness>() {
          FOR EACH ROW EXECUTE FUNCTION {name}()"
     ));
     H::with(|backend| {
+        prepared(backend, &unique_key());
         for words in [
             "a newline\n",
+            "SAVEPOINT can only be used in transaction blocks",
             "pglock:08006 x",
             "pglock:busy",
             "pglock:not held",

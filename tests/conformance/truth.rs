@@ -5,12 +5,16 @@ use pglock::{
     with_transaction_lock,
 };
 
+use crate::attacks::prepared;
 use crate::harness::{Harness, InTransaction, holds, on, sql};
 use crate::oracle::{Oracle, Table, unique_key, unique_name};
 
 /// Runs a text in the body of a transaction that locks the target.
 fn in_body<H: Harness>(target: impl IntoTarget, text: &str) -> Result<(), Error> {
-    H::with(|backend| Lock::new(backend, target).run_in_transaction(|tx| sql(tx, text)))
+    H::with(|backend| {
+        prepared(backend, &unique_key());
+        Lock::new(backend, target).run_in_transaction(|tx| sql(tx, text))
+    })
 }
 
 /// Whatever is locked: a key, a row, a table.
@@ -37,7 +41,12 @@ fn connect_and(text: &str) {
 
 pub fn a_reset_in_the_body_loses_nothing<H: Harness>() {
     on_every_target::<H>(|table, target, run| {
-        for reset in ["RESET ALL", "RESET ALL; RESET ALL"] {
+        for reset in [
+            "RESET ALL",
+            "RESET ALL; RESET ALL",
+            "DEALLOCATE ALL",
+            "DEALLOCATE ALL; RESET ALL",
+        ] {
             let rows = table.rows();
             let done = run(&format!("{0}; {reset}; {0}", table.insert()));
             assert!(done.is_ok(), "{target}: {reset}: {done:?}");

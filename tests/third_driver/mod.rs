@@ -86,12 +86,12 @@ impl<'c> Transaction<'c> {
     /// Runs the body, and ends with COMMIT or RELEASE, or rolls back.
     fn run<R>(
         mut self,
-        commit: &str,
+        commit: impl FnOnce(&mut Self) -> Result<(), Failure>,
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Transacted<R> {
         let (result, finish) = body(&mut self);
         let committed = match finish {
-            Finish::Commit => self.send(commit),
+            Finish::Commit => commit(&mut self),
             Finish::Rollback | Finish::Leave => Ok(()),
         };
         let ended = match (finish, committed) {
@@ -181,7 +181,7 @@ impl Session for Connection {
         body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
     ) -> Result<Transacted<R>, Failure> {
         self.send(&opening.begin())?;
-        Ok(Transaction::new(self, "ROLLBACK").run(opening.commit(), body))
+        Ok(Transaction::new(self, "ROLLBACK").run(|transaction| opening.commit(transaction), body))
     }
 }
 
@@ -203,6 +203,9 @@ impl Session for Transaction<'_> {
     ) -> Result<Transacted<R>, Failure> {
         self.send("SAVEPOINT third_driver")?;
         let savepoint = Transaction::new(self.connection, ROLL_BACK_TO);
-        Ok(savepoint.run("RELEASE SAVEPOINT third_driver", body))
+        Ok(savepoint.run(
+            |savepoint| savepoint.send("RELEASE SAVEPOINT third_driver"),
+            body,
+        ))
     }
 }
