@@ -9,6 +9,7 @@
 
 mod bank;
 mod faults;
+mod held;
 mod leader;
 mod permit;
 mod process;
@@ -46,7 +47,7 @@ struct Options {
     /// Repeats the random choices of a run, but not their timing
     #[arg(long)]
     seed: Option<u64>,
-    /// Processes of fifteen threads each
+    /// Processes of sixteen threads each
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     processes: u64,
     /// Makes this one of the processes: its number, and its run

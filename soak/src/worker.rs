@@ -1,6 +1,6 @@
 //! The threads of a process: one on a connection of each driver, two on a pool of each, and four on a
 //! queued pool of each, with a favourite account, so that they hand it over. And a candidate in the
-//! election.
+//! election, and one that holds locks for work elsewhere.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use r2d2::event::CheckoutEvent;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::bank::{application, schema};
+use crate::held;
 use crate::leader;
 use crate::permit;
 use crate::proxy::Proxy;
@@ -69,9 +70,10 @@ pub fn start_all(
         QueuedPool::new(diesel_pool()),
     );
     let favourites = (Some(an_account(random)), Some(an_account(random)));
-    let seed = Random::new(random.number());
+    let mut seed = || Random::new(random.number());
     let mut workers = vec![
-        leader::start(config.clone(), run, seed, resign, tally),
+        leader::start(config.clone(), run, seed(), resign, tally),
+        held::start(config.clone(), run, seed(), resign, tally),
         spawn("postgres", None, random, &shared, move || {
             config.connect(NoTls).ok()
         }),
