@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::conditions::setting_millis;
 use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
+use super::line::Wait;
 use super::statement::{Conditions, Statement};
 use crate::key::Key;
-use crate::request::Mode;
+use crate::request::{LockInfo, Mode, millis};
+use crate::targets::Target;
 
 /// Marks a session.
 pub(crate) fn join(mark: &Key) -> String {
@@ -30,22 +32,16 @@ pub(crate) fn wait(key: &Key, slice: Duration) -> String {
     );
     match slice.is_zero() {
         true => had,
-        false => format!(
-            "{}; {had}",
-            quietly(&call("pg_advisory_xact_lock", key), slice)
-        ),
+        false => quietly(key, Mode::Exclusive, slice) + &had,
     }
 }
 
 pub(crate) const HAD: &str = "SELECT pg_catalog.current_setting('pglock.had', true) AS line";
 
-/// A call that may wait, and that gives up without an error.
-fn quietly(call: &str, slice: Duration) -> String {
-    let millis = slice.as_millis();
-    format!(
-        "DO $pglock$ BEGIN PERFORM pg_catalog.set_config('lock_timeout', '{millis}', true); PERFORM {call}; \
-         EXCEPTION WHEN lock_not_available THEN NULL; END $pglock$"
-    )
+/// Waits for a lock of the message, and gives up without an error.
+fn quietly(key: &Key, mode: Mode, slice: Duration) -> String {
+    let lock = LockInfo::new(Target::from(key.clone()), mode);
+    Wait::new(&lock).in_queue(millis(slice).unwrap_or(1))
 }
 
 /// Whether this session holds a lock, exclusively: with the message's hold on it, the session lets it go and
@@ -216,11 +212,7 @@ pub(crate) fn resign(sign: Option<&Key>, term: &Key, lock: &Key) -> String {
 
 /// Waits until nobody holds a lock any more that could be in the way of one for the message, in this mode.
 pub(crate) fn wait_for_end(key: &Key, mode: Mode, slice: Duration) -> String {
-    let function = match mode {
-        Mode::Exclusive => "pg_advisory_xact_lock",
-        Mode::Shared => "pg_advisory_xact_lock_shared",
-    };
-    quietly(&call(function, key), slice)
+    quietly(key, mode, slice)
 }
 
 pub(crate) fn is_free(key: &Key) -> String {

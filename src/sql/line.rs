@@ -28,6 +28,8 @@ use crate::request::{LockInfo, Mode, WaitTime};
 pub(crate) struct Wait {
     token: String,
     keys: String,
+    /// The class of each key's places, and its head's mutex.
+    lines: Vec<(i32, i64)>,
 }
 
 /// How long a member of a line may be silent before the server ends its session.
@@ -35,9 +37,10 @@ const IDLE_MILLIS: i32 = 2_400;
 
 impl Wait {
     pub(crate) fn new(lock: &LockInfo) -> Self {
-        let mut keys = String::new();
+        let (mut keys, mut lines) = (String::new(), Vec::new());
         for (key, mode) in lock.keys_and_modes() {
             let (classid, objid, objsubid) = key.pg_locks();
+            lines.push((key.class(), key.head()));
             let _ = write!(
                 keys,
                 " {} {} {} {} {} {classid}.{objid}.{objsubid}",
@@ -54,6 +57,7 @@ impl Wait {
         Self {
             token: process::unique_word(),
             keys,
+            lines,
         }
     }
 
@@ -79,6 +83,24 @@ impl Wait {
         let new = format!("{} new 0 0 f 0 f f f 0 0", self.token);
         let asks = self.asks(millis, most, first.then_some(&new));
         [&asks, IN_LINE].concat()
+    }
+
+    /// One slice for a member that stands behind another. It is little for the server to read, and most of a
+    /// line does nothing else. [`PLACE`] asks what has become of it; whatever is to be done then,
+    /// [`in_line`](Self::in_line) does.
+    pub(crate) fn in_place(&self, millis: i32, behind: Behind) -> String {
+        let (class, head) = self.lines.get(behind.key).copied().unwrap_or_default();
+        format!(
+            "SELECT pg_catalog.set_config('pglock.wait', '{} {millis} {} {class} {} {head}', true); {IN_PLACE}",
+            self.token,
+            process::word(),
+            behind.place,
+        )
+    }
+
+    /// Whether the one ahead is still there, and somebody is the head.
+    pub(crate) fn stands(&self, line: &str) -> bool {
+        line.split_once(' ') == Some((&self.token, "wait"))
     }
 
     /// Waits at most so long for locks of the transaction, in the server's queue. It takes all of them or
@@ -126,13 +148,35 @@ impl Wait {
         let mut words = line.split(' ');
         let mine = words.next()? == self.token;
         let word = words.next()?;
-        let mut settings = words.skip(7).map(|millis| millis.parse().unwrap_or(0));
+        let words: Vec<_> = words.collect();
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
+        let is = |at: usize| words.get(at).is_some_and(|word| word.starts_with('t'));
+        let mut settings = (7..9).map(|at| number(at).unwrap_or(0));
+        // How many keys are had, the place, whether it is the head's, the place ahead, whether the session holds
+        // anything else, whether it suspects a deadlock, and whether a slice went by without a head.
+        let behind = match (number(0), number(1), number(3)) {
+            (Some(key), Some(1..), Some(place @ 1..)) if ![2, 4, 5, 6].into_iter().any(is) => {
+                Some(Behind {
+                    key: usize::try_from(key).unwrap_or_default(),
+                    place,
+                })
+            }
+            _ => None,
+        };
         mine.then(|| Outcome {
             word,
+            behind,
             lock_timeout: settings.next().unwrap_or(0),
             statement_timeout: settings.next().unwrap_or(0),
         })
     }
+}
+
+/// The place that a member waits for, and of which of the keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behind {
+    key: usize,
+    place: u64,
 }
 
 /// What a slice in line has come to.
@@ -140,6 +184,8 @@ pub(crate) struct Outcome<'l> {
     /// `had`, `wait`, `direct` (the session holds one of the keys: it does not stand in line), or why the
     /// lock is refused.
     pub(crate) word: &'l str,
+    /// Where nothing is to be done but to wait for the place ahead.
+    pub(crate) behind: Option<Behind>,
     /// The session's own, in milliseconds; 0 is none.
     pub(crate) lock_timeout: u64,
     /// The session's own, in milliseconds; 0 is none.
@@ -152,6 +198,20 @@ impl Outcome<'_> {
         Refusal::read(&self.word.replace('_', " ")).unwrap_or(Refusal::SharedSession)
     }
 }
+
+/// Asks what has become of a slice in a place.
+pub(crate) const PLACE: &str = "SELECT pg_catalog.current_setting('pglock.place') AS line";
+
+const IN_PLACE: &str = "DO $pglock$ DECLARE ask text[] := pg_catalog.string_to_array(pg_catalog.current_setting('pglock.wait'), ' '); \
+    BEGIN IF pg_catalog.split_part(pg_catalog.current_setting('pglock.line', true), ' ', 1) IS DISTINCT FROM ask[1] THEN \
+    RAISE EXCEPTION USING ERRCODE = 'PL000', MESSAGE = 'pglock-' || ask[3] || ':shared session'; END IF; \
+    PERFORM pg_catalog.set_config('lock_timeout', ask[2], true), pg_catalog.pg_advisory_xact_lock_shared(ask[4]::int, ask[5]::int); \
+    PERFORM pg_catalog.pg_sleep(0), pg_catalog.set_config('pglock.place', ask[1] || ' passed', true); \
+    EXCEPTION WHEN lock_not_available THEN PERFORM pg_catalog.set_config('pglock.place', ask[1] || \
+    CASE WHEN pg_catalog.pg_try_advisory_lock_shared(ask[6]::bigint) AND pg_catalog.pg_advisory_unlock_shared(ask[6]::bigint) \
+    THEN ' alone' ELSE ' wait' END, true); \
+    WHEN SQLSTATE 'PL000' THEN RAISE; \
+    WHEN OTHERS OR query_canceled THEN RAISE EXCEPTION 'pglock-%:% %', ask[3], SQLSTATE, SQLERRM; END $pglock$; ";
 
 /// Asks what has become of a slice in line.
 pub(crate) const OUTCOME: &str = "SELECT pg_catalog.current_setting('pglock.line') AS line";

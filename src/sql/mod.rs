@@ -44,7 +44,7 @@ pub(crate) use keys::{
     Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
     held_by_session, release,
 };
-pub(crate) use line::{KEEP, OUTCOME, Wait};
+pub(crate) use line::{KEEP, OUTCOME, PLACE, Wait};
 pub use literal::quote_literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::was_committed;

@@ -5,7 +5,7 @@ use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::inspect;
 use crate::request::LockInfo;
-use crate::sql::{OUTCOME, Wait};
+use crate::sql::{OUTCOME, PLACE, Wait};
 
 /// Waits for a lock of the session's, slice after slice. Several keys are acquired one after the other,
 /// and kept.
@@ -15,7 +15,7 @@ pub(super) fn wait<S: Session>(
     lock: &LockInfo,
 ) -> Result<(), Error> {
     let wait = Wait::new(lock);
-    let mut joined = false;
+    let (mut joined, mut behind, mut own) = (false, None, (0, 0));
     let ended = loop {
         if let Err(stopped) = attempt.go_on() {
             if joined {
@@ -26,6 +26,20 @@ pub(super) fn wait<S: Session>(
         let Some(slice) = attempt.later_wait(SLICE) else {
             break Failure::Refused(Refusal::Busy);
         };
+        if let Some(place) = behind.take() {
+            let text = attempt.before() + &wait.in_place(slice, place);
+            match session.message(&text, PLACE) {
+                Ok(lines) if lines.last().is_some_and(|line| wait.stands(line)) => {
+                    behind = Some(place);
+                }
+                Ok(_) => continue,
+                Err(failure) => break failure,
+            }
+            if let Err(failure) = attempt.within(own.0, own.1) {
+                break failure;
+            }
+            continue;
+        }
         let most = attempt.left().flatten().unwrap_or(i32::MAX);
         let text = attempt.before() + &wait.in_line(slice, most, !joined);
         let lines = match session.message(&text, OUTCOME) {
@@ -43,9 +57,9 @@ pub(super) fn wait<S: Session>(
             }
             Some(outcome) if outcome.word == "wait" => {
                 joined = true;
-                let (lock_timeout, statement_timeout) =
-                    (outcome.lock_timeout, outcome.statement_timeout);
-                if let Err(failure) = attempt.within(lock_timeout, statement_timeout) {
+                behind = outcome.behind;
+                own = (outcome.lock_timeout, outcome.statement_timeout);
+                if let Err(failure) = attempt.within(own.0, own.1) {
                     break failure;
                 }
                 if attempt.is_over() {
