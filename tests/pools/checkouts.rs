@@ -39,7 +39,7 @@ where
         };
         assert!(error.to_string().contains("\"no connection\""), "{error}");
         assert!(std::error::Error::source(&error).is_some());
-        assert!(!error.is_retryable());
+        assert!(error.is_busy() && error.is_retryable());
     }
     assert_eq!(held_by(application), 0);
 }
