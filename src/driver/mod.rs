@@ -109,15 +109,11 @@ pub trait LockBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Checkout`] if there is none, and where threads wait, [`Error::Timeout`],
-    /// [`Error::Stopped`] and [`Error::AlreadyHeld`].
+    /// [`Acquire::no_session`] if there is none. Where threads wait, also [`Error::Timeout`], [`Error::Stopped`] and
+    /// [`Error::AlreadyHeld`].
     fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        let lock = acquire.lock.clone();
-        self.session().map_err(|source| Error::Checkout {
-            lock,
-            in_use: false,
-            source,
-        })
+        self.session()
+            .map_err(|source| acquire.no_session(false, source))
     }
 }
 
@@ -222,8 +218,18 @@ pub struct Acquire<'a> {
     pub one_message: bool,
 }
 
-#[cfg(feature = "r2d2")]
 impl Acquire<'_> {
+    /// [`Error::Checkout`]: there is no session. `in_use` says that all connections of the pool are in use, so that
+    /// another moment may do better.
+    pub fn no_session(&self, in_use: bool, source: impl Into<BoxError>) -> Error {
+        Error::Checkout {
+            lock: self.lock.clone(),
+            in_use,
+            source: source.into(),
+        }
+    }
+
+    #[cfg(feature = "r2d2")]
     pub(crate) fn patience(&self) -> Wait {
         Wait::of(self.timeout)
     }
