@@ -27,7 +27,11 @@ pub(crate) fn guard<H: SessionHandle>(
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
     prepared::recall(&mut handle);
-    let (scope, hold) = if handle.place().is_some_and(QueuePlace::takes_over) {
+    let (scope, hold) = if handle
+        .pooled()
+        .and_then(|pooled| pooled.place())
+        .is_some_and(QueuePlace::takes_over)
+    {
         (Scope::Session, waiting.acquired())
     } else {
         let acquired = on_session(&mut *handle, &mut attempt, waiting);
@@ -73,7 +77,10 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         begin(request, Scope::Transaction, false, |acquire| {
             backend.session_for(acquire)
         })?;
-    let (note, queue) = (attempt.note.take(), handle.queue());
+    let (note, queue) = (
+        attempt.note.take(),
+        handle.pooled().and_then(|pooled| pooled.queue()),
+    );
     prepared::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
@@ -393,7 +400,10 @@ pub(crate) fn begin<'r, H: SessionHandle>(
     // A message holds nothing that its thread could wait for.
     let noted = lock.is_on_keys() && !(one_message && nesting::is_idle());
     let found = found.and_then(|mut handle| {
-        if noted && let Some(database) = handle.database() {
+        if noted
+            && let Some(pooled) = handle.pooled()
+            && let Some(database) = pooled.database()
+        {
             attempt.note = Some(nesting::enter(database, lock, request.patience())?);
         }
         Ok(handle)

@@ -43,7 +43,28 @@ const FIELD: char = '\x1f';
 /// # Ok(())
 /// # }
 /// ```
+/// With the feature `serde`, it is written with its fields. Those that end in `_for` are seconds, and are called so:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(all(feature = "postgres", feature = "serde"))] {
+/// # use postgres::{Client, NoTls};
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// use pglock::{inspect, with_lock};
+///
+/// let holders = with_lock(&mut client, "doc:json", |conn| inspect::holders(conn, "doc:json"))?;
+/// let json = serde_json::to_value(&holders[0])?;
+/// assert_eq!(json["key"], "doc:json");
+/// assert_eq!(json["mode"], "exclusive");
+/// assert!(json["connected_seconds"].is_f64());
+/// assert!(json["waiting_seconds"].is_null());
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Claim {
     /// The key: by its name if the caller asked for it by name, otherwise as the number or pair
@@ -67,17 +88,37 @@ pub struct Claim {
     pub state: Option<String>,
     /// For how long it has been in that state. A session that is idle has sent its last statement so
     /// long ago.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "state_seconds", serialize_with = "as_seconds")
+    )]
     pub state_for: Option<Duration>,
     /// For how long its transaction has been open, if one is.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "transaction_seconds", serialize_with = "as_seconds")
+    )]
     pub transaction_for: Option<Duration>,
     /// For how long it has been connected.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "connected_seconds", serialize_with = "as_seconds")
+    )]
     pub connected_for: Option<Duration>,
     /// For how long it has been waiting, if it is: the whole wait, even if it is sent in
     /// slices.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "waiting_seconds", serialize_with = "as_seconds")
+    )]
     pub waiting_for: Option<Duration>,
     /// For how long it has held the lock, as far as it says so itself: its last statement was a question
     /// of pglock's, [`is_held`](crate::LockGuard::is_held) with
     /// [`Lock::labelled`](crate::Lock::labelled), as `pglock run` asks again and again.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "held_seconds", serialize_with = "as_seconds")
+    )]
     pub held_for: Option<Duration>,
     /// The processes it waits for, holders and earlier waiters (`pg_blocking_pids`); 0 stands for a
     /// prepared transaction. Empty for a holder.
@@ -85,6 +126,14 @@ pub struct Claim {
     /// The name in its statement's label: see [`Lock::labelled`](crate::Lock::labelled). For an
     /// idle holder, the name in its last statement.
     pub label: Option<String>,
+}
+
+#[cfg(feature = "serde")]
+fn as_seconds<S: serde::Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&time.map(|time| time.as_secs_f64()), serializer)
 }
 
 impl Claim {

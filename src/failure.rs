@@ -111,6 +111,7 @@ pub enum Failure {
     /// One of pglock's own statements refused.
     Refused(Refusal),
     /// The server reported an error.
+    #[non_exhaustive]
     Sql {
         /// Its SQLSTATE, if the driver or the text gives it.
         sqlstate: Option<String>,

@@ -174,7 +174,7 @@ where
     pub fn release(mut guard: Self) -> Result<(), Error> {
         if guard.scope == Scope::Session
             && guard.lock.mode() == Mode::Exclusive // a downgraded one cannot be handed over
-            && let Some(place) = guard.handle.place()
+            && let Some(place) = guard.handle.pooled().and_then(|pooled| pooled.place())
             && place.hand_over(&guard.lock)
         {
             guard.released = true;

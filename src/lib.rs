@@ -58,16 +58,17 @@
 //!
 //! | feature | backends |
 //! | --- | --- |
-//! | `postgres` | `postgres::Client`, `postgres::Transaction` |
-//! | `diesel` | `diesel::PgConnection` |
-//! | `r2d2` | `r2d2::Pool` and `r2d2::PooledConnection` of any of these, and `QueuedPool` in front of a pool |
+//! | `postgres` | [`Client`](https://docs.rs/postgres/latest/postgres/struct.Client.html) and [`Transaction`](https://docs.rs/postgres/latest/postgres/struct.Transaction.html) of [postgres](https://docs.rs/postgres) |
+//! | `diesel` | [`PgConnection`](https://docs.rs/diesel/latest/diesel/pg/struct.PgConnection.html) of [diesel](https://docs.rs/diesel) |
+//! | `r2d2` | [`Pool`](https://docs.rs/r2d2/latest/r2d2/struct.Pool.html) and [`PooledConnection`](https://docs.rs/r2d2/latest/r2d2/struct.PooledConnection.html) of [r2d2](https://docs.rs/r2d2), of any of these, and [`QueuedPool`](struct.QueuedPool.html) in front of a pool |
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | `macros` | the attribute `#[pglock::locked]`, for a function that is a critical section |
-//! | `tracing` | spans `pglock.wait` and `pglock.hold`, with key, mode, scope and outcome |
-//! | `metrics` | histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
-//! | `compat` | `compat::Scheme`: the keys of libraries for Python, Ruby and async Rust |
+//! | `macros` | the attribute [`#[pglock::locked]`](attr.locked.html), for a function that is a critical section |
+//! | `serde` | [`Key`] from a file of settings; [`Key`], [`LockInfo`] and [`Claim`](inspect::Claim) as JSON and the like, by [serde](https://docs.rs/serde) |
+//! | `tracing` | spans `pglock.wait` and `pglock.hold` of [tracing](https://docs.rs/tracing), with key, mode, scope and outcome |
+//! | `metrics` | for [metrics](https://docs.rs/metrics): histograms `pglock_wait_seconds` and `pglock_hold_seconds`, counters `pglock_acquired_total`, `pglock_timed_out_total`, `pglock_deadlock_total` and `pglock_lost_total`, by mode and scope, never by key |
+//! | `compat` | [`compat::Scheme`](compat/enum.Scheme.html): the keys of libraries for Python, Ruby and async Rust |
 //!
 //! [advisory lock]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 

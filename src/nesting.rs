@@ -16,7 +16,6 @@ use crate::request::LockInfo;
 
 /// Where locks are taken. Only locks of one place wait for each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum Place {
     /// A database, by its oid and the moment at which its server started.
     Database(Arc<str>),

@@ -254,7 +254,7 @@ pub(crate) fn in_transaction<T>(session: usize, transaction: &T) {
 /// Takes what is kept beside a session. What this thread remembers of it may be newer.
 pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
     let here = address(&**handle);
-    let Some(kept) = handle.known() else {
+    let Some(kept) = handle.pooled().and_then(|pooled| pooled.known()) else {
         return;
     };
     if kept.connection == 0 {
@@ -277,7 +277,7 @@ pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
 /// goes on to somebody else.
 pub(crate) fn keep<H: SessionHandle>(handle: &mut H, forget: bool) {
     let here = address(&**handle);
-    let Some(kept) = handle.known() else {
+    let Some(kept) = handle.pooled().and_then(|pooled| pooled.known()) else {
         return;
     };
     MEMORY.with_borrow_mut(|memory| {

@@ -23,6 +23,8 @@ use crate::targets::{Table, TableMode, Target};
 /// assert_eq!(lock.lock_info().to_string(), "\"catalogue\" (shared)");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Mode {
     /// One holder at a time. The default.
     #[default]
@@ -87,10 +89,40 @@ impl fmt::Display for Scope {
 ///     format!("{} keys, {}: {lock}", lock.keys().len(), lock.mode())
 /// }
 /// ```
+///
+/// With the feature `serde`, it is written as its text, its keys and its mode:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// let lock = pglock::Lock::new((), ["seat:12B", "seat:12A"]).shared();
+/// assert_eq!(
+///     serde_json::to_value(lock.lock_info())?,
+///     serde_json::json!({
+///         "lock": "\"seat:12A\", \"seat:12B\" (shared)",
+///         "keys": ["seat:12A", "seat:12B"],
+///         "mode": "shared",
+///     }),
+/// );
+/// # }
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LockInfo {
     target: Target,
     mode: Mode,
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for LockInfo {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut fields = serializer.serialize_struct("LockInfo", 3)?;
+        fields.serialize_field("lock", &self.to_string())?;
+        fields.serialize_field("keys", self.keys())?;
+        fields.serialize_field("mode", &self.mode)?;
+        fields.end()
+    }
 }
 
 impl LockInfo {

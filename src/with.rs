@@ -46,7 +46,7 @@ use crate::targets::{IntoTarget, SessionTarget};
 /// Those of [`Lock::run`].
 pub fn with_lock<B, T, E>(
     backend: &mut B,
-    target: impl IntoTarget<Target: SessionTarget>,
+    target: impl IntoTarget<Target = impl SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<T, E>
 where
@@ -84,7 +84,7 @@ where
 /// Those of [`Lock::try_run`].
 pub fn try_with_lock<B, T, E>(
     backend: &mut B,
-    target: impl IntoTarget<Target: SessionTarget>,
+    target: impl IntoTarget<Target = impl SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
 ) -> Result<Option<T>, E>
 where

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, Known, LockBackend, OwnedBackend, Place, Session, SessionHandle,
+    Acquire, BoxError, Kept, LockBackend, OwnedBackend, Pooled, Session, SessionHandle,
     TransactionBackend,
 };
 use crate::error::Error;
+use crate::nesting::Place;
+use crate::prepared::Known;
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -89,6 +91,15 @@ where
 }
 
 impl<M> SessionHandle for PooledConnection<M>
+where
+    M: ManageConnection<Connection: Session>,
+{
+    fn pooled(&mut self) -> Option<&mut dyn Pooled> {
+        Some(self)
+    }
+}
+
+impl<M> Kept for PooledConnection<M>
 where
     M: ManageConnection<Connection: Session>,
 {

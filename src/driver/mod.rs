@@ -30,16 +30,17 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+pub use self::pooled::Pooled;
 pub use self::transaction::{Finish, Opening, Transacted};
 pub use crate::failure::{BoxError, Failure, Refusal};
-pub use crate::prepared::Known;
 pub use crate::sql::{Parameter, Statement};
 
 pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
+#[cfg(feature = "r2d2")]
+pub(crate) use self::pooled::Kept;
+pub(crate) use self::pooled::QueuePlace;
 use crate::error::Error;
 use crate::failure::answer;
-#[doc(hidden)]
-pub use crate::nesting::Place;
 #[cfg(feature = "r2d2")]
 use crate::nesting::Wait;
 use crate::prepared;
@@ -47,6 +48,7 @@ use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
 
 mod persist;
+mod pooled;
 mod transaction;
 
 /// Where a lock finds the session that holds it. A connection is its own session; a pool checks one
@@ -107,15 +109,11 @@ pub trait LockBackend {
     ///
     /// # Errors
     ///
-    /// [`Error::Checkout`] if there is none, and where threads wait, [`Error::Timeout`],
-    /// [`Error::Stopped`] and [`Error::AlreadyHeld`].
+    /// [`Acquire::no_session`] if there is none. Where threads wait, also [`Error::Timeout`], [`Error::Stopped`] and
+    /// [`Error::AlreadyHeld`].
     fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        let lock = acquire.lock.clone();
-        self.session().map_err(|source| Error::Checkout {
-            lock,
-            in_use: false,
-            source,
-        })
+        self.session()
+            .map_err(|source| acquire.no_session(false, source))
     }
 }
 
@@ -220,8 +218,18 @@ pub struct Acquire<'a> {
     pub one_message: bool,
 }
 
-#[cfg(feature = "r2d2")]
 impl Acquire<'_> {
+    /// [`Error::Checkout`]: there is no session. `in_use` says that all connections of the pool are in use, so that
+    /// another moment may do better.
+    pub fn no_session(&self, in_use: bool, source: impl Into<BoxError>) -> Error {
+        Error::Checkout {
+            lock: self.lock.clone(),
+            in_use,
+            source: source.into(),
+        }
+    }
+
+    #[cfg(feature = "r2d2")]
     pub(crate) fn patience(&self) -> Wait {
         Wait::of(self.timeout)
     }
@@ -246,44 +254,40 @@ impl<B: LockBackend + ?Sized> LockBackend for &mut B {
 /// What keeps a session for as long as a lock is held on it: a borrow, or a connection checked out
 /// of a pool. For one of your own: `impl SessionHandle for MyHandle {}`.
 pub trait SessionHandle: DerefMut<Target: Session> {
-    /// The place in a queue of this process that the session came with.
-    #[doc(hidden)]
-    fn place(&mut self) -> Option<&mut dyn QueuePlace> {
-        None
-    }
-
-    /// Where a pool keeps what the session has prepared.
-    #[doc(hidden)]
-    fn known(&mut self) -> Option<&mut Known> {
-        None
-    }
-
-    /// The database behind a session that came out of a pool.
-    #[doc(hidden)]
-    fn database(&mut self) -> Option<Place> {
-        None
-    }
-
-    /// The queue in front of the pool.
-    #[doc(hidden)]
-    fn queue(&self) -> Option<Place> {
+    /// What pglock keeps beside a session from a pool. A handle around another passes on the other's, so that the
+    /// session stays as fast, and a lock on a second connection is still refused before it waits for itself. Defaults
+    /// to `None`.
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "postgres", feature = "r2d2"))] {
+    /// use std::ops::{Deref, DerefMut};
+    ///
+    /// use pglock::driver::{Pooled, SessionHandle};
+    /// use r2d2::{ManageConnection, PooledConnection};
+    ///
+    /// struct Traced<M: ManageConnection<Connection = postgres::Client>>(PooledConnection<M>);
+    ///
+    /// impl<M: ManageConnection<Connection = postgres::Client>> SessionHandle for Traced<M> {
+    ///     fn pooled(&mut self) -> Option<&mut dyn Pooled> {
+    ///         self.0.pooled()
+    ///     }
+    /// }
+    /// #
+    /// # impl<M: ManageConnection<Connection = postgres::Client>> Deref for Traced<M> {
+    /// #     type Target = postgres::Client;
+    /// #     fn deref(&self) -> &postgres::Client { &self.0 }
+    /// # }
+    /// # impl<M: ManageConnection<Connection = postgres::Client>> DerefMut for Traced<M> {
+    /// #     fn deref_mut(&mut self) -> &mut postgres::Client { &mut self.0 }
+    /// # }
+    /// # }
+    /// ```
+    fn pooled(&mut self) -> Option<&mut dyn Pooled> {
         None
     }
 }
 
 impl<S: Session> SessionHandle for &mut S {}
-
-/// Where threads hand locks to each other: the queued pool's own.
-#[doc(hidden)]
-pub trait QueuePlace {
-    /// Whether the session came with the lock, which another thread handed over. If so, the caller
-    /// must release it from then on.
-    fn takes_over(&mut self) -> bool;
-
-    /// Offers the session lock to the next thread, at the end of a section that went well. `true`:
-    /// that thread has the lock now, and the caller must not release it.
-    fn hand_over(&mut self, lock: &LockInfo) -> bool;
-}
 
 /// A backend that can be in a transaction which the caller opened, so that
 /// [`transaction_lock`](crate::transaction_lock) works on it.

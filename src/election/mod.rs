@@ -1,39 +1,9 @@
 //! Terms: who leads, for how long, and what that is worth.
+#![doc = ""]
+#![doc = include_str!("../guide/leaders.md")]
 //!
-//! One scheduler, one consumer, one leader in the fleet: all candidates run the same program, and at
-//! any time one of them is in a [`Term`]. `docs/elections.md` in the repository says what each part
-//! is worth, what it rests on, and what happens at a kill, a freeze, a crash and a failover.
-//!
-//! ```
-//! # fn main() -> anyhow::Result<()> {
-//! # #[cfg(feature = "postgres")] {
-//! # use postgres::{Client, NoTls};
-//! use std::time::Duration;
-//! use pglock::election::{Election, Term};
-//!
-//! # let url = std::env::var("DATABASE_URL")?;
-//! # let mut conn = Client::connect(&url, NoTls)?;
-//! # conn.batch_execute("CREATE TEMP TABLE tick (at timestamptz)")?;
-//! let election = Election::new(move || Client::connect(&url, NoTls), "doc:scheduler")
-//!     .lease(Duration::from_secs(5));
-//! election.run(|term: &Term| {
-//!     while !term.is_over() {
-//!         // Commits only within the term.
-//!         term.fenced(&mut conn, |tx| {
-//!             tx.batch_execute("INSERT INTO tick VALUES (now())")?;
-//!             anyhow::Ok(())
-//!         })?;
-//!         # break;
-//!         if term.wait(Duration::from_secs(1)) {
-//!             break; // at once when the term is over
-//!         }
-//!     }
-//!     anyhow::Ok(())
-//! })?;
-//! # }
-//! # Ok(())
-//! # }
-//! ```
+//! `docs/elections.md` in the repository says what each part is worth, what it rests on, and what happens at a kill, a
+//! freeze, a crash and a failover.
 
 mod candidacy;
 mod candidate;

@@ -44,6 +44,7 @@ pub(crate) use find::causes;
 pub enum Error {
     /// Another session held the lock for as long as the wait was allowed to take (SQLSTATE 55P03).
     #[error("{}", timeout_text(.lock, *.timeout, .holders))]
+    #[non_exhaustive]
     Timeout {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -61,6 +62,7 @@ pub enum Error {
     #[error(
         "deadlock while waiting for {lock}: the holder waits for this session too; take several keys with one Lock, or always in the same order"
     )]
+    #[non_exhaustive]
     Deadlock {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -75,6 +77,7 @@ pub enum Error {
     #[error(
         "canceled while waiting for {lock}: by statement_timeout, or at somebody's request; to bound the wait for a lock, set its timeout"
     )]
+    #[non_exhaustive]
     Canceled {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -84,6 +87,7 @@ pub enum Error {
 
     /// The connection was lost while the lock was being acquired, or at COMMIT.
     #[error("{}", connection_lost_text(.lock, *.committing))]
+    #[non_exhaustive]
     ConnectionLost {
         /// The lock; it is not held, for the server frees what a lost connection held.
         lock: LockInfo,
@@ -101,6 +105,7 @@ pub enum Error {
     #[error(
         "the lock {lock} was lost before its release: the section may have run unprotected; check its work (the connection broke, the body released the lock, or a pooler in transaction mode moved the session)"
     )]
+    #[non_exhaustive]
     LockLost {
         /// The lock that was lost.
         lock: LockInfo,
@@ -111,6 +116,7 @@ pub enum Error {
     /// A transaction of the caller's is open, and pglock would release the lock before its COMMIT. A
     /// raw `BEGIN`, which the driver has not seen, counts too.
     #[error("{}", in_transaction_text(.lock))]
+    #[non_exhaustive]
     InTransaction {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -121,6 +127,7 @@ pub enum Error {
     #[error(
         "cannot downgrade {lock} while a transaction is open: others would be let in before its COMMIT; end the transaction first"
     )]
+    #[non_exhaustive]
     CannotDowngrade {
         /// The lock, which is held as it was.
         lock: LockInfo,
@@ -130,6 +137,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock} for the transaction: none is open, and the lock would be released at once; use run_in_transaction, or begin the transaction first"
     )]
+    #[non_exhaustive]
     NotInTransaction {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -139,6 +147,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock} for the session by a method that runs in a transaction: do not set the scope, or use run"
     )]
+    #[non_exhaustive]
     WrongScope {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -149,6 +158,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock}: an earlier error has aborted the transaction; roll it back first"
     )]
+    #[non_exhaustive]
     TransactionAborted {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -161,6 +171,7 @@ pub enum Error {
     #[error(
         "refused to acquire {lock} in a REPEATABLE READ or SERIALIZABLE transaction: its snapshot is older than the lock, so it would read what the previous holder has since changed; lock a key first (with_lock), then begin the transaction, or use READ COMMITTED"
     )]
+    #[non_exhaustive]
     StaleSnapshot {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -168,6 +179,7 @@ pub enum Error {
 
     /// No row matches, or the one that did was deleted during the wait.
     #[error("cannot acquire {lock}: there is no such row")]
+    #[non_exhaustive]
     NoSuchRow {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -178,6 +190,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock}: it has changed since this transaction's snapshot; run the whole transaction again"
     )]
+    #[non_exhaustive]
     Changed {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -188,6 +201,7 @@ pub enum Error {
     /// A name, a value or a text of statements has a NUL byte, which no text in PostgreSQL can hold.
     /// Nothing was sent.
     #[error("cannot acquire {lock}: a name, a value or a text contains a NUL byte")]
+    #[non_exhaustive]
     NulByte {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -197,6 +211,7 @@ pub enum Error {
     #[error(
         "refused to acquire {lock}: this server is in recovery, and its locks exclude nobody on the primary; connect to the primary"
     )]
+    #[non_exhaustive]
     InRecovery {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -206,6 +221,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock}: the server's lock table is full; hold fewer locks at once, or raise max_locks_per_transaction"
     )]
+    #[non_exhaustive]
     LockTableFull {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -218,6 +234,7 @@ pub enum Error {
     #[error(
         "the section of {lock} returned Ok with a transaction still open: its work was rolled back before the release; commit before the section ends"
     )]
+    #[non_exhaustive]
     TransactionLeftOpen {
         /// The lock; it has been released.
         lock: LockInfo,
@@ -228,6 +245,7 @@ pub enum Error {
     /// The body returned Ok, but its work was not committed: the body had swallowed an SQL error, or
     /// the COMMIT itself failed.
     #[error("the work under {lock} was not committed but rolled back")]
+    #[non_exhaustive]
     NotCommitted {
         /// The lock; it was released with the transaction.
         lock: LockInfo,
@@ -243,6 +261,7 @@ pub enum Error {
     #[error(
         "the statements under {lock} copy from or to the client, which is not possible in one message: all of them were rolled back; use run_in_transaction, and the driver's own COPY in it"
     )]
+    #[non_exhaustive]
     ClientCopy {
         /// The lock; it was released with the transaction.
         lock: LockInfo,
@@ -253,6 +272,7 @@ pub enum Error {
     #[error(
         "whether the work under {lock} was committed is not known: the server did not answer; look before doing it again"
     )]
+    #[non_exhaustive]
     CommitUnknown {
         /// The lock; it was released with the transaction.
         lock: LockInfo,
@@ -264,6 +284,7 @@ pub enum Error {
     /// `pg_advisory_unlock`. pglock ended the session, which frees the lock. The section was protected
     /// to its end.
     #[error("cannot release {lock}: its session was ended instead, so it is free")]
+    #[non_exhaustive]
     ReleaseFailed {
         /// The lock; it is free.
         lock: LockInfo,
@@ -273,6 +294,7 @@ pub enum Error {
 
     /// The wait was ended by its [`StopToken`](crate::StopToken).
     #[error("stopped waiting for {lock}: its token was stopped")]
+    #[non_exhaustive]
     Stopped {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -283,6 +305,7 @@ pub enum Error {
     #[error(
         "the term of {lock} is over: its transaction was rolled back; stop working as the leader, and campaign again"
     )]
+    #[non_exhaustive]
     TermOver {
         /// The election's lock.
         lock: LockInfo,
@@ -292,6 +315,7 @@ pub enum Error {
     #[error(
         "cannot hold {lock} with a lease of {lease:?}: a hold's lease must be from 1 s to 24 days, an election's from 2 s to 49 days, and the server's idle_session_timeout, which shortens it, at least 1 s"
     )]
+    #[non_exhaustive]
     InvalidLease {
         /// The lock, or the election's.
         lock: LockInfo,
@@ -304,6 +328,7 @@ pub enum Error {
     #[error(
         "refused to hold {lock}: two messages reached two server sessions, so a pooler in transaction mode is in between; connect to the server directly, or through a pooler in session mode, or use the transaction forms (with_transaction_lock), which work through a pooler"
     )]
+    #[non_exhaustive]
     MovedSession {
         /// The lock. If it was granted to one of the sessions, that lasts until the server ends it: for a lease of
         /// silence at most.
@@ -315,6 +340,7 @@ pub enum Error {
     #[error(
         "cannot hold {lock} with a lease of {lease:?}: others stand with {other:?}; give all the same (a longer one process by process, a shorter one once all have stopped)"
     )]
+    #[non_exhaustive]
     OtherLease {
         /// The election's lock.
         lock: LockInfo,
@@ -329,6 +355,7 @@ pub enum Error {
     #[error(
         "refused to acquire {lock}: another process holds it on this very server session, so a pooler in transaction mode is in between; use the transaction forms (with_transaction_lock), which work through a pooler, or connect to the server directly"
     )]
+    #[non_exhaustive]
     SharedSession {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -338,6 +365,7 @@ pub enum Error {
     #[error(
         "refused to acquire {lock}: this server is CockroachDB, which grants advisory locks to everybody; lock a Row instead"
     )]
+    #[non_exhaustive]
     NotPostgres {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -346,6 +374,7 @@ pub enum Error {
     /// The pool had no connection to give, within its own timeout and that of the lock. Whether the
     /// lock is free is not known, so an attempt (`try_…`) returns this error, not `None`.
     #[error("no connection to acquire {lock} on")]
+    #[non_exhaustive]
     Checkout {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -362,6 +391,7 @@ pub enum Error {
     #[error(
         "this thread could end up waiting for itself: it holds {lock}, or a part of it, on another connection; inside the section, use the connection that it was given"
     )]
+    #[non_exhaustive]
     AlreadyHeld {
         /// The lock that was not acquired. What the thread holds, it still holds.
         lock: LockInfo,
@@ -377,6 +407,7 @@ pub enum Error {
         "cannot acquire {lock}: it must have 1 to {} slots, not {count}",
         crate::targets::Slots::MAX
     )]
+    #[non_exhaustive]
     InvalidPermits {
         /// The semaphore.
         lock: LockInfo,
@@ -386,6 +417,7 @@ pub enum Error {
 
     /// The range that was given to a [`KeyRange`](crate::KeyRange) has no number in it.
     #[error("cannot acquire {lock}: there is no number in this range, so it would protect nothing")]
+    #[non_exhaustive]
     EmptyRange {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -395,6 +427,7 @@ pub enum Error {
     #[error(
         "cannot acquire {lock}: a shared range has 366 numbers at most; take it exclusively, or count in larger units"
     )]
+    #[non_exhaustive]
     SharedRangeTooLong {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -402,6 +435,7 @@ pub enum Error {
 
     /// A range keeps the mode in which it was acquired: in another it has other keys.
     #[error("cannot change the mode of {lock}: a range keeps the mode in which it was acquired")]
+    #[non_exhaustive]
     FixedMode {
         /// The lock, which is held as it was.
         lock: LockInfo,
@@ -410,6 +444,7 @@ pub enum Error {
     /// The id of the row that [`FirstFree`](crate::FirstFree) has found is not of the type that the body
     /// names. The body did not run.
     #[error("cannot read the id {id:?} of {lock} as the type that the body names")]
+    #[non_exhaustive]
     UnreadableId {
         /// The lock; it was released with the transaction.
         lock: LockInfo,
@@ -421,6 +456,7 @@ pub enum Error {
 
     /// Any other error of the server or the driver in an acquire.
     #[error("cannot acquire {lock}")]
+    #[non_exhaustive]
     Database {
         /// The lock that was not acquired.
         lock: LockInfo,
@@ -431,6 +467,7 @@ pub enum Error {
     /// A look at the locks, or the attempt to end a session that holds one, failed: see
     /// [`inspect`](crate::inspect).
     #[error("cannot inspect the locks of the database")]
+    #[non_exhaustive]
     Inspect {
         /// The driver's or the pool's error.
         source: BoxError,

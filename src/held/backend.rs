@@ -15,9 +15,17 @@ use crate::error::Error;
     message = "`{Self}` cannot hold a lock for work elsewhere",
     note = "give a connection or a pool that the hold can own (`pool.clone()`), a function that connects (`|| Client::connect(…)`), or a `pglock::held::Keeper`"
 )]
-pub trait HoldBackend<Via> {
-    #[doc(hidden)]
-    fn hold(self, order: Order) -> Result<Held, Error>;
+pub trait HoldBackend<Via>: sealed::Hold<Via> {}
+
+#[diagnostic::do_not_recommend]
+impl<Via, B: sealed::Hold<Via>> HoldBackend<Via> for B {}
+
+mod sealed {
+    use super::{Error, Held, Order};
+
+    pub trait Hold<Via> {
+        fn hold(self, order: Order) -> Result<Held, Error>;
+    }
 }
 
 /// By a backend that the hold owns.
@@ -32,7 +40,7 @@ pub struct ByConnecting<C, E>(std::marker::PhantomData<(C, E)>);
 #[derive(Debug)]
 pub struct ByKeeper;
 
-impl<B: LockBackend + Send + 'static> HoldBackend<ByBackend> for B {
+impl<B: LockBackend + Send + 'static> sealed::Hold<ByBackend> for B {
     fn hold(mut self, order: Order) -> Result<Held, Error> {
         let serve: Box<Serve> =
             Box::new(move |desk, order, reply| serve(&mut self, desk, order, reply));
@@ -40,7 +48,7 @@ impl<B: LockBackend + Send + 'static> HoldBackend<ByBackend> for B {
     }
 }
 
-impl<F, C, E> HoldBackend<ByConnecting<C, E>> for F
+impl<F, C, E> sealed::Hold<ByConnecting<C, E>> for F
 where
     F: FnOnce() -> Result<C, E> + Send + 'static,
     C: LockBackend,
@@ -53,13 +61,13 @@ where
     }
 }
 
-impl HoldBackend<ByKeeper> for Keeper {
+impl sealed::Hold<ByKeeper> for Keeper {
     fn hold(self, order: Order) -> Result<Held, Error> {
         self.serve(&order)
     }
 }
 
-impl HoldBackend<ByKeeper> for &Keeper {
+impl sealed::Hold<ByKeeper> for &Keeper {
     fn hold(self, order: Order) -> Result<Held, Error> {
         self.serve(&order)
     }

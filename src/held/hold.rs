@@ -42,7 +42,7 @@ pub(super) type Reply = Sender<Result<Held, Refused>>;
 
 /// What the thread of a session is asked to do.
 pub(super) enum Job {
-    Hold(Order, Reply),
+    Hold(Box<Order>, Reply),
     Release(u64, Option<Sender<Result<(), Error>>>),
 }
 

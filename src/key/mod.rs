@@ -7,6 +7,8 @@ use std::hash::{Hash, Hasher};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 mod convert;
+#[cfg(feature = "serde")]
+mod serialize;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,32 @@ pub use convert::IntoKey;
 /// assert_eq!(Key::from(42).as_i64(), Some(42));
 /// assert_ne!(Key::from((0, 42)), Key::from(42)); // the two key spaces never meet
 /// assert_ne!(Key::namespaced("billing", "7"), Key::namespaced("mail", "7"));
+/// ```
+///
+/// With the feature `serde`, a key is read from a file of settings, and written, as you write it here:
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// use pglock::Key;
+///
+/// let keys: Vec<Key> = serde_json::from_str(
+///     r#"["seat:12A", 42, [7, 42], {"namespace": "billing", "name": "7"}]"#,
+/// )?;
+/// assert_eq!(keys[0], Key::from("seat:12A"));
+/// assert_eq!(keys[1], Key::from(42));
+/// assert_eq!(keys[2], Key::from((7, 42)));
+/// assert_eq!(keys[3], Key::namespaced("billing", "7"));
+/// # let text = serde_json::to_string(&keys)?;
+/// # assert_eq!(text, r#"["seat:12A",42,[7,42],{"namespace":"billing","name":"7"}]"#);
+/// # let wrong = serde_json::from_str::<Key>("1.5").unwrap_err().to_string();
+/// # assert!(wrong.starts_with("a key is a name, a number"), "{wrong}");
+/// # assert!(serde_json::from_str::<Key>(r#"{"name": "7"}"#).is_err());
+/// # #[cfg(feature = "compat")] {
+/// # let other = pglock::compat::Scheme::Sqlx.key("seat:12A");
+/// # assert_eq!(serde_json::to_string(&other)?, other.as_i64().unwrap().to_string());
+/// # }
+/// # }
+/// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// [Advisory Lock Functions]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS

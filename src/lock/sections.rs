@@ -273,11 +273,9 @@ where
     H: SessionHandle,
     E: From<Error>,
 {
-    let places = guard
-        .handle
-        .database()
-        .into_iter()
-        .chain(guard.handle.queue());
+    let pooled = guard.handle.pooled();
+    let places = pooled.map(|pooled| [pooled.database(), pooled.queue()]);
+    let places = places.into_iter().flatten().flatten();
     let _held = nesting::hold(places, &guard.lock);
     let value = LockGuard::run(&mut guard, body)?;
     LockGuard::release(guard)?;

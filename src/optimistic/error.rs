@@ -19,9 +19,6 @@ use crate::failure::BoxError;
 ///         _ => "sorry, that did not work",
 ///     }
 /// }
-///
-/// let deleted = Error::NotFound { table: "seat".to_owned(), expected: 7 };
-/// assert_eq!(answer(&deleted), "somebody else has deleted it");
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,6 +27,7 @@ pub enum Error {
     #[error(
         "a row of {table} was read at version {expected}, and is at version {actual} now: somebody else has saved it; read it again"
     )]
+    #[non_exhaustive]
     Conflict {
         /// The table, as SQL names it.
         table: String,
@@ -46,6 +44,7 @@ pub enum Error {
     #[error(
         "a row of {table} was not saved, although it is still at version {version}: a trigger that returns NULL, or a row security policy, suppressed the save; \\d in psql lists both"
     )]
+    #[non_exhaustive]
     Suppressed {
         /// The table, as SQL names it.
         table: String,
@@ -62,6 +61,7 @@ pub enum Error {
 
     /// There is no such row: it was deleted, or never inserted, or a policy hides it.
     #[error("there is no such row of {table} to save at version {expected}")]
+    #[non_exhaustive]
     NotFound {
         /// The table, as SQL names it.
         table: String,
@@ -73,6 +73,7 @@ pub enum Error {
     #[error(
         "a row of {table} was not saved, because its version is NULL; give it one, and declare the column NOT NULL"
     )]
+    #[non_exhaustive]
     NullVersion {
         /// The table, as SQL names it.
         table: String,
@@ -81,6 +82,7 @@ pub enum Error {
     /// The row was saved, but no further save can name its new version: a trigger has set it to NULL,
     /// or to a number that is too large for the type of the version that was read.
     #[error("a row of {table} was saved, but {}", unusable(*.version))]
+    #[non_exhaustive]
     UnusableVersion {
         /// The table, as SQL names it.
         table: String,
@@ -90,6 +92,7 @@ pub enum Error {
 
     /// The version column is neither `integer` nor `bigint`.
     #[error("the version column of {table} is of type {found}; it must be integer or bigint")]
+    #[non_exhaustive]
     VersionType {
         /// The table, as SQL names it.
         table: String,
@@ -100,6 +103,7 @@ pub enum Error {
     /// The row was not saved, because there is no next version: the type of the column, or of the
     /// version that was read, holds none.
     #[error("version {version} of {table} is the last that its type can hold; use bigint and i64")]
+    #[non_exhaustive]
     LastVersion {
         /// The table, as SQL names it.
         table: String,
@@ -109,6 +113,7 @@ pub enum Error {
 
     /// The save names no column to change.
     #[error("the save of {table} changes nothing: name at least one column to change")]
+    #[non_exhaustive]
     NoChanges {
         /// The table, as SQL names it.
         table: String,
@@ -116,6 +121,7 @@ pub enum Error {
 
     /// The save names no row, and would change them all: it has no key, or no filter.
     #[error("the save of {table} names no row: give it a key or a filter that identifies one")]
+    #[non_exhaustive]
     NoKey {
         /// The table, as SQL names it.
         table: String,
@@ -125,6 +131,7 @@ pub enum Error {
     #[error(
         "the save of {table} matches more than one row, and has changed none: give it a key or a filter that identifies one"
     )]
+    #[non_exhaustive]
     SeveralRows {
         /// The table, as SQL names it.
         table: String,
@@ -132,6 +139,7 @@ pub enum Error {
 
     /// A name contains a NUL byte, which PostgreSQL does not allow. Nothing was sent.
     #[error("a name in the save of {table} contains a NUL byte")]
+    #[non_exhaustive]
     NulByte {
         /// The table, as SQL names it.
         table: String,

@@ -10,9 +10,10 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use super::QueuedPool;
 use super::queue::Turn;
-use crate::driver::{self, Failure, Known, QueuePlace, Refusal, Session, SessionHandle};
+use crate::driver::{Failure, Kept, Pooled, QueuePlace, Refusal, Session, SessionHandle};
 use crate::failure::answer;
-use crate::nesting::Note;
+use crate::nesting::{self, Note};
+use crate::prepared::Known;
 use crate::request::LockInfo;
 use crate::sql;
 
@@ -49,7 +50,7 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     connection: Option<PooledConnection<M>>,
     /// `None` for a lock that does not queue.
     place: Option<Place<M>>,
-    queue: driver::Place,
+    queue: nesting::Place,
     _owner: Option<Note>,
 }
 
@@ -100,6 +101,12 @@ impl<M: ManageConnection<Connection: Session>> QueuedConnection<M> {
 }
 
 impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnection<M> {
+    fn pooled(&mut self) -> Option<&mut dyn Pooled> {
+        Some(self)
+    }
+}
+
+impl<M: ManageConnection<Connection: Session>> Kept for QueuedConnection<M> {
     fn place(&mut self) -> Option<&mut dyn QueuePlace> {
         Some(self)
     }
@@ -108,11 +115,11 @@ impl<M: ManageConnection<Connection: Session>> SessionHandle for QueuedConnectio
         self.connection.as_mut()?.known()
     }
 
-    fn database(&mut self) -> Option<driver::Place> {
+    fn database(&mut self) -> Option<nesting::Place> {
         self.connection.as_mut()?.database()
     }
 
-    fn queue(&self) -> Option<driver::Place> {
+    fn queue(&self) -> Option<nesting::Place> {
         Some(self.queue.clone())
     }
 }

@@ -19,9 +19,9 @@ pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
 use self::queue::{Patience, Queues};
 use crate::backends::r2d2::check_out;
-use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Place, Session};
+use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Session};
 use crate::error::Error;
-use crate::nesting;
+use crate::nesting::{self, Place};
 use crate::request::{LockInfo, Scope};
 use crate::stop::StopToken;
 

@@ -109,7 +109,7 @@ pub trait IntoTarget {
     message = "a `{Self}` is locked for a transaction, not for a session",
     note = "use `run_in_transaction`, `with_transaction_lock` or `transaction_lock`"
 )]
-pub trait SessionTarget: sealed::Sealed {}
+pub trait SessionTarget: Into<Target> + sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}

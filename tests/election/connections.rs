@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pglock::driver::{BoxError, Session};
 use pglock::election::Election;
-use pglock::{Error, LockBackend};
+use pglock::{Error, LockBackend, StopToken};
 
 use crate::harness::*;
 use crate::oracle::{Oracle, unique_name, url};
@@ -15,6 +15,7 @@ use crate::proxy::{Point, Proxy, Then};
 use crate::server::Server;
 
 on_every_driver!(
+    a_loop_stands_again_when_its_term_is_lost,
     a_connection_that_cannot_be_made_is_tried_again,
     a_session_that_dies_before_its_first_answer_is_replaced,
     a_silent_connection_is_abandoned,
@@ -22,6 +23,42 @@ on_every_driver!(
     a_connection_in_a_transaction_is_refused,
     a_cancel_leaves_nothing_on_the_connection,
 );
+
+/// As the guide has it (`src/guide/leaders.md`), with shorter pauses.
+fn a_loop_stands_again_when_its_term_is_lost<D: Driver>() {
+    let case = Case::new();
+    let pause = Duration::from_millis(10);
+    let (shutdown, mut tokens) = (StopToken::new(), Vec::new());
+    let election = case.election::<D>().lease(LEASE).stop_on(&shutdown);
+    let mut ends = Vec::new();
+    loop {
+        let led = election.run(|term| {
+            let mut conn = D::connect(&url());
+            tokens.push(term.token());
+            while !term.wait(pause) {
+                term.fenced(&mut conn, |_| Ok::<_, Error>(()))?;
+                match tokens.len() {
+                    1 => {
+                        let leader = case.leader();
+                        case.oracle().terminate(leader);
+                        assert!(term.wait(LEASE));
+                    }
+                    _ => shutdown.stop(),
+                }
+            }
+            Ok::<_, Error>(())
+        });
+        ends.push(led);
+        if shutdown.wait_timeout(pause) {
+            break;
+        }
+    }
+    assert!(tokens[0] < tokens[1]);
+    let [Err(error), Ok(())] = &ends[..] else {
+        panic!("{ends:?}")
+    };
+    assert!(error.is_lock_lost(), "{error:?}");
+}
 
 fn a_connection_that_cannot_be_made_is_tried_again<D: Driver>() {
     let case = Case::new();
