@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, while_canceled};
@@ -199,7 +200,12 @@ where
             return Ok(());
         }
         prepared::recall(&mut self.handle);
-        let ended = self.unlock();
+        let ended = catch_unwind(AssertUnwindSafe(|| self.unlock()));
+        let ended = ended.unwrap_or_else(|panic| {
+            let pooled = self.handle.pooled();
+            let released = pooled.and_then(|pooled| pooled.release_apart(&self.lock));
+            released.unwrap_or_else(|| resume_unwind(panic))
+        });
         prepared::keep(&mut self.handle, true);
         self.hold.end(match &ended {
             Ok(()) if self.scope == Scope::Transaction => Outcome::Kept,
@@ -214,34 +220,39 @@ where
         if self.scope == Scope::Transaction {
             return Ok(());
         }
-        let (session, lock) = (&mut *self.handle, self.lock.clone());
-        let release = sql::release(&lock);
-        let failure = match insist(|| answer(session.prepared("", &release))) {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
-        if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
-            let source = failure.into_source();
-            return Err(Error::LockLost { lock, source });
+        unlock(&mut *self.handle, &self.lock)
+    }
+}
+
+/// Releases a lock of the session's.
+pub(crate) fn unlock<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Error> {
+    let lock = lock.clone();
+    let release = sql::release(&lock);
+    let failure = match insist(|| answer(session.prepared("", &release))) {
+        Ok(()) => return Ok(()),
+        Err(failure) => failure,
+    };
+    if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
+        let source = failure.into_source();
+        return Err(Error::LockLost { lock, source });
+    }
+    let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
+        || failure.may_be_aborted_transaction();
+    let rolled_back = insist(|| session.send("ROLLBACK"));
+    let released = rolled_back.and_then(|()| insist(|| answer(session.prepared("", &release))));
+    match released {
+        Ok(()) if was_open => Err(Error::TransactionLeftOpen {
+            lock,
+            source: failure.into_source(),
+        }),
+        Ok(()) => Ok(()),
+        Err(Failure::Sql { source, .. }) => {
+            session.terminate();
+            Err(Error::ReleaseFailed { lock, source })
         }
-        let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
-            || failure.may_be_aborted_transaction();
-        let rolled_back = insist(|| session.send("ROLLBACK"));
-        let released = rolled_back.and_then(|()| insist(|| answer(session.prepared("", &release))));
-        match released {
-            Ok(()) if was_open => Err(Error::TransactionLeftOpen {
-                lock,
-                source: failure.into_source(),
-            }),
-            Ok(()) => Ok(()),
-            Err(Failure::Sql { source, .. }) => {
-                session.terminate();
-                Err(Error::ReleaseFailed { lock, source })
-            }
-            Err(failure) => {
-                let source = failure.into_source();
-                Err(Error::LockLost { lock, source })
-            }
+        Err(failure) => {
+            let source = failure.into_source();
+            Err(Error::LockLost { lock, source })
         }
     }
 }

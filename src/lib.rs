@@ -50,7 +50,7 @@
 //! pglock is synchronous, and blocks the thread that it runs on. In async code, run the section in
 //! `tokio::task::spawn_blocking`. A `postgres::Client` panics when it is connected, used or dropped
 //! inside a runtime, so keep the last clone of its pool outside the runtime too. For a lock that is held while tasks
-//! run, see [`held`].
+//! run, see [`held`]: a guard or a permit in a task blocks its thread when it is dropped, as by `?` or a cancelled future.
 //!
 //! # Features
 //!

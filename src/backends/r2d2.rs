@@ -10,6 +10,7 @@ use crate::driver::{
     TransactionBackend,
 };
 use crate::error::Error;
+use crate::guard::unlock;
 use crate::nesting::Place;
 use crate::prepared::Known;
 use crate::request::LockInfo;
@@ -109,6 +110,11 @@ where
             extensions.insert(Known::default());
         }
         extensions.get_mut()
+    }
+
+    fn release_apart(&mut self, lock: &LockInfo) -> Option<Result<(), Error>> {
+        let session = &mut **self;
+        thread::scope(|threads| threads.spawn(|| unlock(session, lock)).join().ok())
     }
 
     /// Asks once in the life of a connection. Two pools may lead to one database, and nothing tells

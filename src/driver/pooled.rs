@@ -1,5 +1,6 @@
 //! What a pool remembers of a session while somebody has it.
 
+use crate::error::Error;
 use crate::nesting::Place;
 use crate::prepared::Known;
 use crate::request::LockInfo;
@@ -23,6 +24,12 @@ pub trait Kept {
 
     /// The database behind the session.
     fn database(&mut self) -> Option<Place>;
+
+    /// Releases a lock from a thread of its own. Where the guard is dropped, the driver may panic, as a
+    /// `postgres::Client` does inside a runtime. `None`: it panics there too.
+    fn release_apart(&mut self, _: &LockInfo) -> Option<Result<(), Error>> {
+        None
+    }
 
     /// The queue in front of the pool.
     fn queue(&self) -> Option<Place> {

@@ -29,7 +29,8 @@ macro_rules! settings {
             /// released before, the thread that keeps it lets it go then. A job that takes a
             /// moment is thus done once, even if the clocks of those who start it at the same time differ.
             ///
-            /// It is this process that keeps it: if the process ends before, the lock is free.
+            /// It is this process that keeps it: if the process ends before, the lock is free. So a program that ends
+            /// after the job calls [`Held::release_when_due`](crate::held::Held::release_when_due).
             pub fn at_least(mut self, time: Duration) -> Self {
                 self.request.at_least = time;
                 self

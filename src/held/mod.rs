@@ -237,6 +237,20 @@ impl Held {
         self.end(self.lease)
     }
 
+    /// Waits until [`at_least`](crate::Lock::at_least) is over, or the lock is lost, and releases it: for a process
+    /// that ends after its work, as a job of cron's does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`release`](Held::release).
+    pub fn release_when_due(self) -> Result<(), Error> {
+        let left = self.until.map_or(Duration::MAX, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        let _ = self.wait(left);
+        self.release()
+    }
+
     fn end(&mut self, patience: Duration) -> Result<(), Error> {
         self.ended = true;
         self.desk.forget(self.id);

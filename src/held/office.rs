@@ -71,6 +71,10 @@ impl Loss {
     }
 }
 
+fn silent() -> Loss {
+    Loss::new("the server did not answer within the lease")
+}
+
 impl fmt::Debug for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -168,8 +172,12 @@ impl<J> Office<J> {
     pub(crate) fn leave(&self) -> bool {
         self.change(|state| {
             let in_time = !state.has_lapsed();
+            if in_time {
+                state.on_loss.clear(); // those of a loss are still called
+            } else if !state.left {
+                state.loss.get_or_insert_with(silent);
+            }
             state.left = true;
-            state.on_loss.clear();
             state.end();
             in_time
         })
@@ -179,9 +187,7 @@ impl<J> Office<J> {
     pub(crate) fn loss(&self) -> Option<Loss> {
         let mut state = self.lock();
         match state.loss.clone() {
-            None if !state.left && state.has_lapsed() => {
-                Some(Loss::new("the server did not answer within the lease"))
-            }
+            None if !state.left && state.has_lapsed() => Some(silent()),
             loss => loss,
         }
     }
@@ -203,9 +209,12 @@ impl<J> Office<J> {
         open
     }
 
-    /// Forgets what was to be called for the hold with that number.
+    /// Forgets what was to be called for the hold with that number, unless it is lost.
     pub(crate) fn forget(&self, id: u64) {
-        self.lock().on_loss.retain(|(of, _)| *of != id);
+        let mut state = self.lock();
+        if !state.has_lapsed() {
+            state.on_loss.retain(|(of, _)| *of != id);
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 use super::QueuedPool;
 use super::queue::Turn;
 use crate::driver::{Failure, Kept, Pooled, QueuePlace, Refusal, Session, SessionHandle};
+use crate::error::Error;
 use crate::failure::answer;
 use crate::nesting::{self, Note};
 use crate::prepared::Known;
@@ -113,6 +114,10 @@ impl<M: ManageConnection<Connection: Session>> Kept for QueuedConnection<M> {
 
     fn known(&mut self) -> Option<&mut Known> {
         self.connection.as_mut()?.known()
+    }
+
+    fn release_apart(&mut self, lock: &LockInfo) -> Option<Result<(), Error>> {
+        self.connection.as_mut()?.release_apart(lock)
     }
 
     fn database(&mut self) -> Option<nesting::Place> {

@@ -86,7 +86,7 @@ use crate::stop::StopToken;
 ///   thread of the process holds it or waits for it. Without a timeout the wait in the queue has no
 ///   bound; the session's own `lock_timeout` counts at the server only.
 /// - **Shared locks** do not queue, nor do other locks that do not conflict with themselves: some modes
-///   of a [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree). The **transaction forms** queue,
+///   of a [`Table`](crate::Table), and [`FirstFree`](crate::FirstFree), nor a [`Semaphore`](crate::Semaphore): each of its waiters has a connection. The **transaction forms** queue,
 ///   but hand nothing over: the lock ends with the COMMIT.
 /// - **It does not nest through the pool**: a thread that holds a key, alone or among others, and
 ///   asks for it again gets [`Error::AlreadyHeld`], because it could wait for itself. This goes for

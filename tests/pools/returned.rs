@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use pglock::driver::Session;
-use pglock::{Error, Lock, QueuedPool, with_lock};
+use pglock::{Error, Lock, LockGuard, QueuedPool, with_lock};
 use r2d2::ManageConnection;
 
 use crate::oracle::{Oracle, connect, unique_key, unique_name};
@@ -111,4 +111,50 @@ fn broken_release() -> (String, String) {
 
 fn swallow<E>(_: Result<(), E>) -> Result<(), Error> {
     Ok(())
+}
+
+/// The section was begun outside the runtime, and the guard is dropped in a task: the `postgres` crate panics
+/// where it is used inside a runtime.
+#[cfg(feature = "postgres")]
+#[test]
+fn a_guard_that_is_dropped_in_a_task_gives_the_lock_back() {
+    let config: postgres::Config = crate::oracle::url().parse().unwrap();
+    let manager = r2d2_postgres::PostgresConnectionManager::new(config, postgres::NoTls);
+    let (pool, mut oracle, key) = (pool(manager, 1), Oracle::new(), unique_key());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    for queues in [false, true] {
+        for drops in [false, true] {
+            let (lock, queued) = (Lock::new(pool.clone(), &key), QueuedPool::new(pool.clone()));
+            let end = |ended: Result<(), Error>| ended.unwrap();
+            match queues {
+                false => {
+                    let guard = lock.acquire_owned().unwrap();
+                    oracle.holder(&key);
+                    runtime.block_on(async {
+                        if drops {
+                            drop(guard)
+                        } else {
+                            end(LockGuard::release(guard))
+                        }
+                    });
+                }
+                true => {
+                    let mut lock = Lock::new(queued, &key);
+                    let guard = lock.acquire().unwrap();
+                    oracle.holder(&key);
+                    runtime.block_on(async {
+                        if drops {
+                            drop(guard)
+                        } else {
+                            end(LockGuard::release(guard))
+                        }
+                    });
+                }
+            }
+            oracle.wait_until_free(&key);
+            with_lock(&mut pool.clone(), &key, |_| Ok::<_, Error>(())).unwrap();
+        }
+    }
 }
