@@ -18,6 +18,14 @@
 //! # }
 //! ```
 //!
+//! pglock is not on crates.io yet: depend on a clone, as here, or on the repository by `git = "…"`.
+//!
+//! ```toml
+//! [dependencies]
+//! pglock = { path = "../pglock", features = ["postgres"] }
+//! postgres = "0.19"
+//! ```
+//!
 //! # The one rule
 //!
 //! **A lock covers the whole critical section and never ends before the transaction it was taken

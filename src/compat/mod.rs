@@ -142,6 +142,14 @@ impl fmt::Display for Scheme {
 }
 
 /// No scheme has that name. Its text lists those that there are.
+///
+/// ```
+/// use pglock::compat::{Scheme, UnknownScheme};
+///
+/// let unknown: UnknownScheme = "django-pglocks".parse::<Scheme>().unwrap_err();
+/// let text = unknown.to_string();
+/// assert!(text.ends_with("django-pglocks is django-pglocks-1 up to 1.0.4, django-pgware from 2 on"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no key scheme is called {0:?}: there are {list}{hint}", list = list(), hint = hint(.0))]
 pub struct UnknownScheme(String);

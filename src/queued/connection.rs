@@ -45,6 +45,29 @@ impl<M: ManageConnection> Connection<M> {
 }
 
 /// What a guard on a [`QueuedPool`](crate::QueuedPool) holds. It derefs to the pool's connection.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::NoTls;
+/// use pglock::{Lock, LockGuard, QueuedConnection, QueuedPool};
+/// use r2d2_postgres::PostgresConnectionManager;
+///
+/// /// Keeps its lock for as long as it lives.
+/// struct Import {
+///     lock: LockGuard<QueuedConnection<PostgresConnectionManager<NoTls>>>,
+/// }
+///
+/// # let config: postgres::Config = std::env::var("DATABASE_URL")?.parse()?;
+/// # let pool = r2d2::Pool::builder().max_size(1).build(PostgresConnectionManager::new(config, NoTls))?;
+/// let pool = QueuedPool::new(pool);
+/// let mut import = Import { lock: Lock::new(pool, "doc:import").acquire_owned()? };
+/// import.lock.batch_execute("SELECT 'a line'")?;
+/// LockGuard::release(import.lock)?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
 pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     /// `None` once it has been handed over. It goes back to the pool before the turn ends, so that
     /// the next thread finds it there.

@@ -62,6 +62,28 @@ impl Table {
 
 /// PostgreSQL's [table-level lock modes], the weakest first.
 ///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(feature = "postgres")] {
+/// # use postgres::{Client, NoTls};
+/// use pglock::{Table, TableMode, with_transaction_lock};
+///
+/// # let url = std::env::var("DATABASE_URL")?;
+/// # let mut client = Client::connect(&url, NoTls)?;
+/// # client.batch_execute("CREATE TEMP TABLE account AS SELECT 7::bigint AS balance")?;
+/// // Nobody writes while the two sums are read, and everybody reads. Others may hold it too.
+/// let accounts = Table::new("account").in_mode(TableMode::Share);
+/// let sums = with_transaction_lock(&mut client, accounts, |tx| {
+///     let sum = "SELECT sum(balance)::bigint FROM account";
+///     let (first, second) = (tx.query_one(sum, &[])?, tx.query_one(sum, &[])?);
+///     Ok::<_, pglock::Error>((first.get::<_, i64>(0), second.get::<_, i64>(0)))
+/// })?;
+/// assert_eq!(sums.0, sums.1);
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// [table-level lock modes]: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TableMode {

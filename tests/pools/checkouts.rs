@@ -22,16 +22,16 @@ where
     let pool = Pool::builder()
         .max_size(1)
         .connection_timeout(timeout)
-        .build(manager)
-        .unwrap();
+        .build_unchecked(manager);
     let key = Key::from("no connection");
-    let _only = pool.get().unwrap();
+    let _only = pool.get_timeout(Duration::from_secs(30)).unwrap();
     let refused = [
         with_lock(&mut pool.clone(), &key, |_| Ok::<_, Error>(())),
         Lock::new(pool.clone(), &key)
             .timeout(Duration::ZERO)
             .run(|_| Ok(())),
         with_transaction_lock(&mut pool.clone(), &key, |_| Ok(())),
+        with_lock(&mut QueuedPool::new(pool.clone()), &key, |_| Ok(())),
     ];
     for result in refused {
         let Err(error @ Error::Checkout { .. }) = result else {
@@ -39,12 +39,28 @@ where
         };
         assert!(error.to_string().contains("\"no connection\""), "{error}");
         assert!(std::error::Error::source(&error).is_some());
-        assert!(error.is_busy() && error.is_retryable());
+        assert!(error.is_busy() && error.is_retryable(), "{error:?}");
     }
     assert_eq!(held_by(application), 0);
 }
 
 with_each_manager!(waiters_that_use_the_pool_up_are_told_and_end);
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_pool_that_cannot_connect_is_not_busy() {
+    let nowhere = "host=/nowhere user=nobody".parse().unwrap();
+    let manager = r2d2_postgres::PostgresConnectionManager::new(nowhere, postgres::NoTls);
+    let pool = Pool::builder()
+        .max_size(1)
+        .connection_timeout(Duration::from_millis(50))
+        .build_unchecked(manager);
+    let refused = with_lock(&mut &pool, "nowhere", |_| Ok::<_, Error>(()));
+    let Err(error @ Error::Checkout { .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(!error.is_busy() && !error.is_retryable(), "{error:?}");
+}
 
 /// The holder needs a second connection, and the waiters hold all others: it gets an error within the
 /// pool's timeout, and then the waiters go on.

@@ -69,6 +69,25 @@ pub trait AtVersion: IntoUpdateTarget + Sized {
 impl<T: IntoUpdateTarget> AtVersion for T {}
 
 /// A column that can hold versions: of type `Integer` or `BigInt`.
+///
+/// ```
+/// # fn main() {
+/// use pglock::optimistic::diesel::VersionColumn;
+///
+/// diesel::table! {
+///     seat {
+///         id -> Integer,
+///         version -> BigInt,
+///     }
+/// }
+///
+/// /// For code that works on several tables.
+/// fn read_as<C: VersionColumn>(_column: C, version: C::Number) -> String {
+///     format!("{} at {}", C::NAME, version.into())
+/// }
+/// assert_eq!(read_as(seat::version, 7_i64), "version at 7");
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a version column",
     note = "a version column is `Integer` or `BigInt`, and not `Nullable`"
@@ -101,6 +120,37 @@ impl VersionSqlType for BigInt {
 }
 
 /// A row, and the version at which it was read: see [`AtVersion`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use diesel::dsl::Find;
+/// use diesel::prelude::*;
+/// use pglock::optimistic::diesel::{AtVersion, RowAtVersion};
+///
+/// diesel::table! {
+///     seat {
+///         id -> Integer,
+///         buyer -> Nullable<Text>,
+///         version -> Integer,
+///     }
+/// }
+///
+/// # let conn = &mut PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+/// # diesel::sql_query("CREATE TEMP TABLE seat (id int PRIMARY KEY, buyer text, version int NOT NULL DEFAULT 1)").execute(conn)?;
+/// # diesel::insert_into(seat::table).values((seat::id.eq(42), seat::version.eq(1))).execute(conn)?;
+/// type Seat = <Find<seat::table, i32> as diesel::query_builder::IntoUpdateTarget>::WhereClause;
+///
+/// /// The seat as a form showed it: nobody sells it who looked at another version.
+/// fn shown(id: i32, version: i32) -> RowAtVersion<seat::table, Seat, seat::version> {
+///     seat::table.find(id).at_version(seat::version, version)
+/// }
+///
+/// let version = shown(42, 1).update(conn, seat::buyer.eq("ada"))?;
+/// assert!(shown(42, 1).update(conn, seat::buyer.eq("bob")).is_err());
+/// shown(42, version).delete(conn)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is saved before update or delete"]
 #[derive(Debug)]
 pub struct RowAtVersion<T, W, C: VersionColumn> {
@@ -247,14 +297,28 @@ impl From<DieselError> for Error {
 /// [`retry`](crate::retry) finds a conflict in it.
 ///
 /// ```
-/// use diesel::QueryResult;
-/// use pglock::optimistic::Error;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use diesel::prelude::*;
+/// use pglock::optimistic::{Error, diesel::AtVersion};
 ///
-/// fn save() -> QueryResult<()> {
-///     Err(Error::NoChanges { table: "seat".to_owned() })?
+/// diesel::table! {
+///     seat {
+///         id -> Integer,
+///         buyer -> Nullable<Text>,
+///         version -> Integer,
+///     }
 /// }
 ///
-/// assert!(matches!(save().map_err(Error::from), Err(Error::NoChanges { .. })));
+/// fn sell(conn: &mut PgConnection) -> QueryResult<i32> {
+///     let read = seat::table.find(42).at_version(seat::version, 1);
+///     Ok(read.update(conn, seat::buyer.eq("ada"))?)
+/// }
+///
+/// # let conn = &mut PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+/// # diesel::sql_query("CREATE TEMP TABLE seat (id int PRIMARY KEY, buyer text, version int NOT NULL)").execute(conn)?;
+/// assert!(matches!(sell(conn).map_err(Error::from), Err(Error::NotFound { .. })));
+/// # Ok(())
+/// # }
 /// ```
 impl From<Error> for DieselError {
     fn from(error: Error) -> Self {
