@@ -128,7 +128,7 @@ impl Keeper {
     fn try_on_all(&self, order: &Order) -> Tried {
         for desk in self.open_desks(Some(order.request.lease)) {
             let (reply, news) = mpsc::channel();
-            if !desk.submit(Instant::now(), Job::Hold(order.clone(), reply)) {
+            if !desk.submit(Instant::now(), Job::Hold(order.clone().into(), reply)) {
                 continue;
             }
             let mut gives_up = order.patience();
