@@ -129,10 +129,7 @@ where
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let label = match guard.labelled {
-            true => label_of_holder(&guard.lock, guard.since.elapsed()),
-            false => String::new(),
-        };
+        let label = question_label(&guard.lock, guard.labelled, guard.since);
         let session = &mut *guard.handle;
         let reply = match guard.scope {
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
@@ -312,9 +309,16 @@ impl Suspended {
         })
     }
 
-    /// The lock, if questions about it carry its name.
-    pub(crate) fn label(&self) -> Option<&LockInfo> {
-        self.labelled.then_some(&self.lock)
+    /// What stands in front of a question about it.
+    pub(crate) fn label(&self) -> String {
+        question_label(&self.lock, self.labelled, self.since)
+    }
+}
+
+fn question_label(lock: &LockInfo, labelled: bool, since: Instant) -> String {
+    match labelled {
+        true => label_of_holder(lock, since.elapsed()),
+        false => String::new(),
     }
 }
 

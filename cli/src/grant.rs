@@ -5,21 +5,22 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::pg::PgConnection;
 use humantime::format_duration;
+use pglock::held::{Held, Moment, Silence};
 use pglock::{Error, Lock, Mode, Scope, Semaphore};
 
 use crate::args::{RunArgs, ScopeArg};
 use crate::connection::connect;
 use crate::exit::{Failure, UNAVAILABLE, chain, one_line};
-use crate::guard::Guard;
-use crate::lease::{Lease, Moment};
+use crate::hold::Hold;
 use crate::output::say_aside;
 use crate::reach::{is_gone, may_come_back};
 use crate::signals::{Limit, Signals};
+use crate::transaction::{Guard, Kept, begin, check_at_leisure};
 use crate::waiting::Waiting;
 use crate::wanted::Wanted;
+use crate::wire::Wired;
 
 /// From one attempt to reach a server to the next.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -29,14 +30,6 @@ const LATE: Duration = Duration::from_secs(5);
 
 /// How long it may take to connect, which is no part of the timeout: there may be several hosts.
 const CONNECTING: Duration = Duration::from_secs(15);
-
-/// A lock that the server has just granted.
-pub(crate) struct Granted {
-    pub(crate) guard: Guard,
-    pub(crate) lease: Lease,
-    /// A question that was sent then has been answered.
-    pub(crate) asked: Moment,
-}
 
 enum Miss {
     /// There is no server now.
@@ -54,7 +47,7 @@ impl Miss {
 }
 
 /// Waits for the lock, for as long as the arguments say.
-pub(crate) fn grant(url: &str, args: &RunArgs, signals: &Signals) -> Result<Granted, Failure> {
+pub(crate) fn grant(url: &str, args: &RunArgs, signals: &Signals) -> Result<Hold, Failure> {
     let wait = args.wait_for_server.unwrap_or_default() + CONNECTING;
     let mut reach = Reach {
         begun: Instant::now(),
@@ -134,97 +127,93 @@ fn timeout(args: &RunArgs) -> Option<Duration> {
 }
 
 /// Connects, and waits for the lock on that connection.
-fn attempt(
-    url: &str,
-    args: &RunArgs,
-    signals: &Signals,
-    reach: &mut Reach,
-) -> Result<Granted, Miss> {
+fn attempt(url: &str, args: &RunArgs, signals: &Signals, reach: &mut Reach) -> Result<Hold, Miss> {
     let mut connection = connect(url, &application(&args.command)).map_err(|failure| {
         match may_come_back(&failure.message) {
             true => Miss::Away(failure),
             false => Miss::Failed(failure),
         }
     })?;
-    let lease =
-        begin(&mut connection, args).map_err(|failure| Miss::on(&mut connection, failure))?;
+    let lease = match args.scope {
+        ScopeArg::Session => None,
+        ScopeArg::Transaction => {
+            let begun = begin(&mut connection, args.lease);
+            Some(begun.map_err(|failure| Miss::on(&mut connection, failure))?)
+        }
+    };
     let left = reach.left(args, signals).map_err(Miss::Failed)?;
     signals.waiting();
     let waiting = Waiting::begin(url, args);
-    let granted = acquire(connection, args, left, signals);
-    drop(waiting);
-    let mut guard = granted.map_err(|error| match error {
+    let failed = |error| match error {
         error @ Error::ConnectionLost { .. } => Miss::Away(Failure::of(UNAVAILABLE, &error)),
         error => Miss::Failed(refused(url, args, error)),
-    })?;
+    };
+    let connection = Wired::new(connection);
+    let Some(lease) = lease else {
+        let held = hold(connection, args, left, signals);
+        drop(waiting);
+        return held.map(Hold::Session).map_err(failed);
+    };
+    let lock = lock(connection, args, left, signals).scope(Scope::Transaction);
+    let granted = lock.acquire_owned();
+    drop(waiting);
+    keep(granted.map_err(failed)?, lease, signals).map(Hold::Transaction)
+}
+
+fn hold(
+    connection: Wired,
+    args: &RunArgs,
+    timeout: Option<Duration>,
+    signals: &Signals,
+) -> Result<Held, Error> {
+    let Wanted::Slots(slots) = args.key.wanted(args.slots) else {
+        let lock = lock(connection, args, timeout, signals);
+        return lock.lease(args.lease).hold();
+    };
+    let semaphore = Semaphore::new(connection, slots.key(), slots.count())
+        .labelled(true)
+        .stop_on(&signals.stop)
+        .lease(args.lease);
+    match timeout {
+        Some(timeout) => semaphore.timeout(timeout),
+        None => semaphore,
+    }
+    .hold()
+}
+
+fn lock(
+    connection: Wired,
+    args: &RunArgs,
+    timeout: Option<Duration>,
+    signals: &Signals,
+) -> Lock<Wired> {
+    let mode = match args.shared {
+        true => Mode::Shared,
+        false => Mode::Exclusive,
+    };
+    let lock = Lock::new(connection, args.key.key())
+        .mode(mode)
+        .labelled(true)
+        .name_holders(true)
+        .stop_on(&signals.stop);
+    match timeout {
+        Some(timeout) => lock.timeout(timeout),
+        None => lock,
+    }
+}
+
+/// Keeps the lock of a transaction that the server has just granted.
+fn keep(mut guard: Guard, lease: Silence, signals: &Signals) -> Result<Kept, Miss> {
     let asked = Moment::now();
     let message = "the server granted the lock, and does not answer any more".to_owned();
     let limit = signals.give_up_after(lease.term(), message);
     let _limit = limit.map_err(Miss::Failed)?;
     check_at_leisure(&mut guard).map_err(|error| {
         let failure = Failure::of(UNAVAILABLE, &error);
-        Miss::on(guard.connection(), failure)
+        Miss::on(&mut guard.connection, failure)
     })?;
-    Ok(Granted {
-        guard,
-        lease,
-        asked,
-    })
-}
-
-fn begin(connection: &mut PgConnection, args: &RunArgs) -> Result<Lease, Failure> {
-    if args.scope == ScopeArg::Transaction {
-        AnsiTransactionManager::begin_transaction(connection)
-            .map_err(|error| Failure::of(UNAVAILABLE, &error))?;
-    }
-    Lease::begin(connection, args)
-}
-
-fn acquire(
-    connection: PgConnection,
-    args: &RunArgs,
-    timeout: Option<Duration>,
-    signals: &Signals,
-) -> Result<Guard, Error> {
-    if let Wanted::Slots(slots) = args.key.wanted(args.slots) {
-        let semaphore = Semaphore::new(connection, slots.key(), slots.count())
-            .labelled(true)
-            .stop_on(&signals.stop);
-        let semaphore = match timeout {
-            Some(timeout) => semaphore.timeout(timeout),
-            None => semaphore,
-        };
-        return semaphore.acquire_owned().map(Guard::Slot);
-    }
-    let mode = match args.shared {
-        true => Mode::Shared,
-        false => Mode::Exclusive,
-    };
-    let scope = match args.scope {
-        ScopeArg::Session => Scope::Session,
-        ScopeArg::Transaction => Scope::Transaction,
-    };
-    let lock = Lock::new(connection, args.key.key())
-        .mode(mode)
-        .scope(scope)
-        .labelled(true)
-        .name_holders(true)
-        .stop_on(&signals.stop);
-    let lock = match timeout {
-        Some(timeout) => lock.timeout(timeout),
-        None => lock,
-    };
-    lock.acquire_owned().map(Guard::Lock)
-}
-
-/// From now on, `statement_timeout` could only cancel the checks whether the lock is held. By the simple
-/// protocol: the other leaves a portal, and with it a snapshot, in a transaction.
-fn check_at_leisure(guard: &mut Guard) -> diesel::QueryResult<()> {
-    let set = match guard.scope() {
-        Scope::Session => "SET statement_timeout = 0",
-        Scope::Transaction => "SET LOCAL statement_timeout = 0",
-    };
-    guard.connection().batch_execute(set)
+    let kept = Kept::keep(guard, lease, asked, signals.sender.clone());
+    kept.map_err(|error| Miss::Failed(error.into()))
 }
 
 /// So that whoever looks at the locks sees the command.

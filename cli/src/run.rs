@@ -2,9 +2,9 @@
 
 use crate::args::RunArgs;
 use crate::exit::Failure;
-use crate::grant::{Granted, grant};
+use crate::grant::grant;
 use crate::signals::{Signals, end_by};
-use crate::supervise::Held;
+use crate::supervise::Supervisor;
 
 pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
     let signals = Signals::listen()?;
@@ -13,10 +13,5 @@ pub(crate) fn run(url: &str, args: &RunArgs) -> Result<u8, Failure> {
         drop(granted);
         end_by(signal);
     }
-    let Granted {
-        guard,
-        lease,
-        asked,
-    } = granted?;
-    Held::keep(guard, lease, asked, &signals, args)?.run()
+    Supervisor::new(granted?, &signals, args).run()
 }

@@ -15,7 +15,6 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::descendants;
 use crate::exit::{Failure, OS, SIGNAL, UNAVAILABLE};
-use crate::lease::Moment;
 use crate::output::say;
 
 /// How long a wait may take to end after a signal; normally it takes a slice.
@@ -30,12 +29,8 @@ pub(crate) enum Event {
     },
     /// Something has happened to the command: it may have ended.
     Child,
-    /// The server has answered a question that was sent at this moment.
-    Answered(Moment),
     /// The lock is not held any more.
     Lost(String),
-    /// The keeper has released the lock.
-    Released(Result<(), pglock::Error>),
 }
 
 #[derive(Clone, Copy)]

@@ -1,76 +1,76 @@
 //! The command while it runs: pglock passes signals on to it, and does not let it outlive the lock.
 
-use std::io;
-use std::sync::mpsc::{self, Sender};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use pglock::Error;
+use pglock::held::Moment;
 use rustix::process::Signal;
 
 use crate::args::RunArgs;
 use crate::descendants::{self, code};
 use crate::ending::{Ended, Ending};
 use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, RUNS_ON};
-use crate::guard::Guard;
-use crate::keeper::Keeper;
-use crate::lease::{LOOK, Lease, Moment, Silence};
+use crate::hold::Hold;
 use crate::output::{say, say_aside};
 use crate::running::Running;
 use crate::signals::{Event, Signals};
 use crate::spawn::spawn;
 
-/// A lock that is held for a command.
-pub(crate) struct Held<'a> {
+/// From one look at what has happened to the next. It sends nothing to the server.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+/// If pglock has not looked for so long, it was itself stopped: the answer to its last question may have
+/// arrived meanwhile.
+const STOPPED: Duration = Duration::from_secs(1);
+
+/// How long the server then has to answer a new one.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What holds the lock, and ends the command before it is lost.
+pub(crate) struct Supervisor<'a> {
+    hold: Hold,
     lock: String,
-    slot: Option<u32>,
-    lease: Lease,
-    silence: Silence,
     signals: &'a Signals,
     args: &'a RunArgs,
-    /// When dropped, the keeper releases the lock.
-    keeps: Sender<()>,
+    last_look: Moment,
+    /// The end of the last time that pglock was stopped.
+    resumed: Option<Instant>,
+    silence: Option<Silence>,
     /// A signal has asked for the end.
     interrupted: bool,
 }
 
-impl<'a> Held<'a> {
-    /// Starts the keeper. A question that was sent at `asked` has been answered.
-    pub(crate) fn keep(
-        guard: Guard,
-        lease: Lease,
-        asked: Moment,
-        signals: &'a Signals,
-        args: &'a RunArgs,
-    ) -> io::Result<Self> {
-        let (keeps, stopped) = mpsc::channel();
-        let lock = guard.lock_info().to_string();
-        let slot = guard.slot();
-        let keeper = Keeper {
-            guard,
-            lease,
-            events: signals.sender.clone(),
-        };
-        Builder::new().spawn(move || keeper.keep(&stopped))?;
-        Ok(Self {
-            lock,
-            slot,
-            lease,
-            silence: Silence::since(asked),
+/// The server has been silent for so long that the command must be ended.
+#[derive(Clone, Copy)]
+struct Silence {
+    /// Not before, since pglock itself was stopped. There is one excuse until the next answer: a holder that is
+    /// stopped again and again must not keep its command for ever.
+    excused_until: Instant,
+    /// The end of the lease, unless it was over when pglock found that it had been stopped.
+    kill_at: Option<Instant>,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(crate) fn new(hold: Hold, signals: &'a Signals, args: &'a RunArgs) -> Self {
+        hold.tell(signals.sender.clone());
+        Self {
+            lock: hold.lock_info().to_string(),
+            hold,
             signals,
             args,
-            keeps,
+            last_look: Moment::now(),
+            resumed: None,
+            silence: None,
             interrupted: false,
-        })
+        }
     }
 
     /// Runs the command to its end, and returns the status to exit with.
     pub(crate) fn run(mut self) -> Result<u8, Failure> {
         let started = Instant::now();
-        let mut command = match spawn(self.args, self.slot) {
+        let mut command = match spawn(self.args, self.hold.slot()) {
             Ok(command) => command,
             Err(failure) => {
-                let _ = self.release();
+                let _ = self.hold.release();
                 return Err(failure);
             }
         };
@@ -91,15 +91,7 @@ impl<'a> Held<'a> {
             ));
             return Ok(code);
         }
-        let lock = self.lock.clone();
-        match self.release() {
-            Some(Ok(())) => Ok(code),
-            Some(Err(error)) => Err(Failure::of(LOST, &error)),
-            None => Err(Failure::new(
-                LOST,
-                format_args!("the server does not say whether {lock} was held to the end"),
-            )),
-        }
+        self.hold.release().map(|()| code)
     }
 
     /// Waits for the end of the command, and ends it if the lock is lost.
@@ -148,28 +140,42 @@ impl<'a> Held<'a> {
 
     fn next(&mut self) -> Option<Event> {
         let event = self.signals.events.recv_timeout(LOOK).ok()?;
-        match &event {
-            Event::Answered(asked) => self.silence.answered(*asked),
-            Event::Signal { number, .. } => self.interrupted |= asks_for_the_end(*number),
-            _ => {}
+        if let Event::Signal { number, .. } = event {
+            self.interrupted |= asks_for_the_end(number);
         }
         Some(event)
     }
 
     /// Why the lock is lost or about to be, and how long the command may still run.
     fn loss(&mut self, event: Option<Event>) -> Option<(String, Duration)> {
-        let grace = self.lease.grace();
-        let too_long = self.silence.is_too_long(self.lease.term() - grace);
-        match event {
-            Some(Event::Lost(reason)) => Some((reason, self.args.grace)),
-            _ if too_long => Some((self.silent(), grace)),
-            _ => None,
+        let (now, look) = (Instant::now(), Moment::now());
+        if look.since(self.last_look) > STOPPED {
+            self.resumed = Some(now);
         }
-    }
-
-    fn silent(&self) -> String {
-        let seconds = self.silence.seconds();
-        format!("the server has been silent for {seconds} s")
+        self.last_look = look;
+        let left = self.hold.left();
+        // Both TERM and KILL come within the lease: the answer to a question takes time, too.
+        let grace = self.args.grace.min(self.hold.lease() * 4 / 10);
+        match left {
+            Some(left) if left > grace => self.silence = None,
+            Some(left) => {
+                self.silence.get_or_insert(Silence {
+                    excused_until: self.resumed.map_or(now, |resumed| resumed + ANSWER),
+                    kill_at: Some(now + left).filter(|_| !left.is_zero()),
+                });
+            }
+            None => {}
+        }
+        if let Some(Event::Lost(reason)) = event {
+            let kill_at = self.silence.and_then(|silence| silence.kill_at);
+            let grace = kill_at.map(|at| at.saturating_duration_since(now));
+            return Some((reason, grace.unwrap_or(self.args.grace)));
+        }
+        let over = self
+            .silence
+            .is_some_and(|silence| now >= silence.excused_until);
+        left.filter(|_| over)
+            .map(|left| (silent(left), left.min(grace)))
     }
 
     /// Keeps the lock for that long, unless a signal asks for the end. The error says how it was lost.
@@ -180,32 +186,19 @@ impl<'a> Held<'a> {
                 Some(Event::Child) => {
                     descendants::reap(None);
                 }
-                _ if self.silence.is_too_long(self.lease.term()) => return Err(self.silent()),
+                _ if self.hold.left() == Some(Duration::ZERO) => {
+                    return Err(silent(Duration::ZERO));
+                }
                 _ => {}
             }
         }
         Ok(())
     }
+}
 
-    /// Whether the lock was held until its release; `None`: the server does not say.
-    fn release(self) -> Option<Result<(), Error>> {
-        let Self {
-            keeps,
-            signals,
-            lease,
-            mut silence,
-            ..
-        } = self;
-        drop(keeps);
-        loop {
-            match signals.events.recv_timeout(LOOK) {
-                Ok(Event::Released(released)) => return Some(released),
-                Ok(Event::Answered(asked)) => silence.answered(asked),
-                _ if silence.is_too_long(lease.term()) => return None,
-                _ => {}
-            }
-        }
-    }
+fn silent(left: Duration) -> String {
+    let left = left.as_secs_f32();
+    format!("the server is silent, and the lease ends in {left:.1} s")
 }
 
 fn asks_for_the_end(signal: i32) -> bool {

@@ -11,11 +11,11 @@ use signal_hook::consts::SIGCHLD;
 use crate::descendants;
 use crate::ending::{Ended, Ending};
 use crate::exit::{Failure, LOST, RUNS_ON};
-use crate::lease::LOOK;
 use crate::output::say_aside;
 use crate::running::Running;
 use crate::signals::{is_by_terminal, origins};
 use crate::spawn::{spawn_here, tell_if_parent_ends};
+use crate::supervise::LOOK;
 
 /// The argument by which pglock becomes a warden.
 pub(crate) const WATCH: &str = "--watch-over-the-command-of";

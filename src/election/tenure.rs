@@ -44,7 +44,7 @@ impl<S: Session> Stand<'_, S> {
         };
         let _ = news.send(Ok(Some(elected)));
         let term = Request::new(term.into()).lock;
-        let _ = session::keep(self.session, office, Some(&term), "");
+        let _ = session::keep(self.session, office, Some(&term), String::new);
         if let Err(failure) = self.resign(candidacy) {
             office.lose(reason(failure));
             self.session.terminate(); // it may hold a sign

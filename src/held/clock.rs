@@ -7,13 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 /// A moment by two clocks of this machine. `steady` never steps, but on most systems it stands still
 /// while the machine is suspended; `wall` goes on, but can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub struct Moment {
     pub(crate) steady: Duration,
     pub(crate) wall: Duration,
 }
 
 impl Moment {
-    pub(crate) fn now() -> Self {
+    /// This one.
+    #[must_use]
+    pub fn now() -> Self {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         Self {
             steady: START.elapsed(),
@@ -24,13 +26,15 @@ impl Moment {
     }
 
     /// The longest time that can have passed. A hold ends by this: too early at worst.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
         let wall = self.wall.saturating_sub(earlier.wall);
         self.surely_since(earlier).max(wall)
     }
 
     /// The time that has surely passed. A successor waits by this for an earlier term to end.
-    pub(crate) fn surely_since(self, earlier: Self) -> Duration {
+    #[must_use]
+    pub fn surely_since(self, earlier: Self) -> Duration {
         self.steady.saturating_sub(earlier.steady)
     }
 }
@@ -38,7 +42,7 @@ impl Moment {
 /// How long the server waits to hear from a holder's session before it ends it. In whole milliseconds, as the
 /// server counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Silence(Duration);
+pub struct Silence(Duration);
 
 impl Silence {
     const SHORTEST: Duration = Duration::from_secs(1);
@@ -46,7 +50,8 @@ impl Silence {
     const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
     /// `None`: too short or too long.
-    pub(crate) fn new(time: Duration) -> Option<Self> {
+    #[must_use]
+    pub fn new(time: Duration) -> Option<Self> {
         if !(Self::SHORTEST..=Self::LONGEST).contains(&time) {
             return None;
         }
@@ -54,25 +59,29 @@ impl Silence {
         Some(Self(Duration::from_millis(millis)))
     }
 
-    pub(crate) fn time(self) -> Duration {
+    /// How long it is.
+    #[must_use]
+    pub fn time(self) -> Duration {
         self.0
     }
 
     /// How long a hold lasts after an answered question was sent. The rest of the silence is for clocks that
     /// run at different speeds.
-    pub(crate) fn term(self) -> Duration {
+    #[must_use]
+    pub fn term(self) -> Duration {
         self.0 - self.0 / 10
     }
 
     /// From one question to the next.
-    pub(crate) fn between_questions(self) -> Duration {
+    #[must_use]
+    pub fn between_questions(self) -> Duration {
         self.0 / 3
     }
 }
 
 /// The end of a hold, which each answer from the server puts off.
 #[derive(Debug)]
-pub(crate) struct Clock {
+pub struct Clock {
     silence: Silence,
     /// When the last answered question was sent.
     asked: Moment,
@@ -81,7 +90,9 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn start(silence: Silence, asked: Moment) -> Self {
+    /// Begins with a question that was sent at `asked` and has been answered.
+    #[must_use]
+    pub fn start(silence: Silence, asked: Moment) -> Self {
         Self {
             silence,
             asked,
@@ -89,29 +100,34 @@ impl Clock {
         }
     }
 
-    pub(crate) fn is_over(&mut self, now: Moment) -> bool {
+    /// Whether it is over.
+    pub fn is_over(&mut self, now: Moment) -> bool {
         self.over |= now.since(self.asked) >= self.silence.term();
         self.over
     }
 
-    pub(crate) fn end(&mut self) {
+    /// Ends it.
+    pub fn end(&mut self) {
         self.over = true;
     }
 
     /// A question that was sent at `asked` has been answered: the server knew this session at some
     /// time after that, and will wait for a whole silence from then on.
-    pub(crate) fn answered(&mut self, asked: Moment, now: Moment) {
+    pub fn answered(&mut self, asked: Moment, now: Moment) {
         if !self.is_over(now) {
             self.asked = asked;
         }
     }
 
     /// What is left of the hold if the server says nothing more.
-    pub(crate) fn left(&self, now: Moment) -> Duration {
+    #[must_use]
+    pub fn left(&self, now: Moment) -> Duration {
         self.silence.term().saturating_sub(now.since(self.asked))
     }
 
-    pub(crate) fn is_question_due(&self, now: Moment) -> bool {
+    /// Whether it is time to ask again.
+    #[must_use]
+    pub fn is_question_due(&self, now: Moment) -> bool {
         now.since(self.asked) >= self.silence.between_questions()
     }
 }

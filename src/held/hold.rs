@@ -20,7 +20,6 @@ use crate::semaphore::{self, Kept};
 use crate::sql;
 use crate::stop::StopToken;
 use crate::targets::Slots;
-use crate::wait::label;
 
 /// What is to be held.
 #[derive(Debug, Clone)]
@@ -103,7 +102,8 @@ pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>
         source: error.into(),
         in_use: false,
     })?;
-    match thread.hear(&news, order.patience()) {
+    let mut gives_up = order.patience();
+    match thread.hear(&news, || gives_up() || desk.has_lapsed()) {
         Heard::News(Ok(held)) => Ok((held, desk)),
         Heard::News(Err(Refused::Failed(error))) => Err(error),
         Heard::News(Err(Refused::Elsewhere)) | Heard::Nothing | Heard::Ended => {
@@ -282,17 +282,20 @@ impl<S: Session> Keeper<'_, S> {
         Outcome::Ended
     }
 
-    /// Asks for the first time, and begins to count.
+    /// Begins to count, and asks for the first time. The server has just answered, so that nobody waits for longer
+    /// than a lease for it to answer again.
     fn begin(&mut self, first: &Tenant, pid: Option<i32>) -> Result<(), Error> {
         let lock = || first.lock.lock().clone();
-        let asked = Moment::now();
-        let answer = insist(|| self.session.query(sql::lease::PID));
+        let clock = Clock::start(self.silence, Moment::now());
+        let question = first.lock.label() + sql::lease::PID;
+        let begun = self.desk.begin(clock);
+        let answer = insist(|| self.session.query(&question));
         let answer = answer.map_err(|failure| Error::acquire(lock(), None, failure))?;
         let here = answer.first().and_then(|line| line.parse().ok());
         if here != pid {
             return Err(Error::MovedSession { lock: lock() });
         }
-        match self.desk.begin(Clock::start(self.silence, asked)) {
+        match begun && !self.desk.has_lapsed() {
             true => Ok(()),
             false => {
                 let late = "the server took longer than the lease to answer";
@@ -306,9 +309,8 @@ impl<S: Session> Keeper<'_, S> {
     /// one go on this session: what ends one ends all.
     fn keep(&mut self) -> Option<Job> {
         let lock = self.tenants.values().next().map(|tenant| &tenant.lock);
-        let label = lock.map(|lock| label(lock.label(), None));
-        let label = label.unwrap_or_default();
-        keep(self.session, self.desk, lock.map(Suspended::lock), &label)
+        let label = || lock.map(Suspended::label).unwrap_or_default();
+        keep(self.session, self.desk, lock.map(Suspended::lock), label)
     }
 
     fn is_closed(&self) -> bool {

@@ -116,6 +116,9 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+#[doc(hidden)] // `pglock run` counts by them in a transaction
+pub use clock::{Clock, Moment, Silence};
+
 pub use backend::{ByBackend, ByConnecting, ByKeeper, HoldBackend};
 pub use keeper::Keeper;
 
@@ -169,6 +172,19 @@ impl Held {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.desk.has_lapsed()
+    }
+
+    /// How long the lock is still held, by this machine's clocks, if the server says nothing more. An answer to
+    /// a question puts it off: it is more than half of the lease while the server answers at once, and zero when the lock
+    /// is lost. Like [`is_lost`](Held::is_lost), it asks nobody.
+    ///
+    /// It is for work that takes a while to stop: a holder whose work needs three seconds to end begins with less
+    /// than four left. Soon after this process was itself stopped, as with a laptop's lid closed or by a
+    /// debugger, it can be less for no other reason: the server is asked at once, and its answer comes within a
+    /// moment.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.desk.left()
     }
 
     /// Sleeps for that long, or until the lock is lost, and returns whether it is.

@@ -163,6 +163,15 @@ impl<J> Office<J> {
         self.lock().has_lapsed()
     }
 
+    /// What is left of the hold if the server says nothing more.
+    pub(crate) fn left(&self) -> Duration {
+        let mut state = self.lock();
+        let clock = (!state.has_lapsed())
+            .then_some(state.clock.as_ref())
+            .flatten();
+        clock.map_or(Duration::ZERO, |clock| clock.left(Moment::now()))
+    }
+
     pub(crate) fn wait_for_end(&self, time: Duration) -> bool {
         let over = |state: &mut State<J>| (self.is_stopped() || state.has_lapsed()).then_some(());
         self.wait_for(&self.news, time, over).is_some()

@@ -52,12 +52,12 @@ pub(crate) fn leave<S: Session>(session: &mut S, held: &[Unlock], is_known: bool
 }
 
 /// Keeps the session until something else is to be done on it. `None`: it is left, or lost, or its time is over.
-/// The lock is what the server is asked for.
+/// The lock is what the server is asked for, and the label what stands in front of the question.
 pub(crate) fn keep<S: Session, J>(
     session: &mut S,
     office: &Office<J>,
     lock: Option<&LockInfo>,
-    label: &str,
+    label: impl Fn() -> String,
 ) -> Option<J> {
     let question = lock.map(sql::held_by_session);
     loop {
@@ -68,15 +68,16 @@ pub(crate) fn keep<S: Session, J>(
             Duty::Ask => {
                 let asked = Moment::now();
                 let answer = match &question {
-                    Some(question) => answer(session.prepared(label, question)),
+                    Some(question) => answer(session.prepared(&label(), question)),
                     None => session.send("SELECT"),
                 };
                 match answer {
-                    Ok(()) => {
+                    // A question that fails, as when somebody cancels it, says nothing of the lock; but the
+                    // server has heard from this session.
+                    Ok(()) | Err(Failure::Sql { .. }) => {
                         office.answered(asked);
                         None
                     }
-                    Err(failure) if failure.is_canceled() => None, // not the session's end
                     Err(failure) => Some(reason(failure)),
                 }
             }

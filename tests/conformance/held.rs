@@ -123,7 +123,8 @@ fn a_hold_is_held_until_it_is_released_or_dropped<O: Owned>() {
 
 fn a_hold_is_waited_for_and_its_holder_is_named<O: Owned>() {
     let (key, mut oracle) = (unique_key(), Oracle::new());
-    let held = Lock::new(O::new(), &key).hold().unwrap();
+    let held = Lock::new(O::new(), &key).labelled(true);
+    let held = held.lease(Duration::from_secs(3_600)).hold().unwrap();
     let none = Lock::new(O::new(), &key).try_hold().unwrap();
     assert!(none.is_none());
     let short = Lock::new(O::new(), &key).timeout(Duration::from_millis(50));
@@ -134,6 +135,7 @@ fn a_hold_is_waited_for_and_its_holder_is_named<O: Owned>() {
         panic!("it was held twice");
     };
     assert_eq!(holders[0].pid, Some(oracle.holder(&key)));
+    assert!(holders[0].held_for.is_some(), "its label says so at once");
     assert_eq!(timeout, Some(Duration::from_millis(50)));
     thread::scope(|threads| {
         let next = threads.spawn(|| Lock::new(O::new(), &key).hold().unwrap());

@@ -38,6 +38,7 @@ fn a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in<B>(
     let mut next = Oracle::new();
     next.lock(&key);
     assert!(held.is_lost(), "two hold it");
+    assert_eq!(held.left(), Duration::ZERO);
     assert!(held.wait(PATIENCE));
     let why = is_told.recv_timeout(PATIENCE).unwrap();
     assert!(why.contains("was lost before its release"), "{why}");
@@ -56,8 +57,10 @@ where
     let (lost, is_told) = channel();
     let outcome = lock.hold_while(|held| {
         held.on_loss(move |_| lost.send(()).unwrap());
+        assert!((LEASE * 500..LEASE * 900).contains(&held.left()));
         terminate(&wire.application);
         assert!(held.wait(PATIENCE) && held.is_lost());
+        assert_eq!(held.left(), Duration::ZERO);
         is_told.recv_timeout(PATIENCE).unwrap();
         Ok::<_, Error>(())
     });

@@ -121,40 +121,31 @@ fn a_guard_that_is_dropped_in_a_task_gives_the_lock_back() {
     let config: postgres::Config = crate::oracle::url().parse().unwrap();
     let manager = r2d2_postgres::PostgresConnectionManager::new(config, postgres::NoTls);
     let (pool, mut oracle, key) = (pool(manager, 1), Oracle::new(), unique_key());
+    for drops in [false, true] {
+        let guard = Lock::new(pool.clone(), &key).acquire_owned().unwrap();
+        oracle.holder(&key);
+        in_a_task(|| match drops {
+            true => drop(guard),
+            false => LockGuard::release(guard).unwrap(),
+        });
+        oracle.wait_until_free(&key);
+        let mut lock = Lock::new(QueuedPool::new(pool.clone()), &key);
+        let guard = lock.acquire().unwrap();
+        oracle.holder(&key);
+        in_a_task(|| match drops {
+            true => drop(guard),
+            false => LockGuard::release(guard).unwrap(),
+        });
+        drop(lock);
+        oracle.wait_until_free(&key);
+        with_lock(&mut pool.clone(), &key, |_| Ok::<_, Error>(())).unwrap();
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn in_a_task(work: impl FnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    for queues in [false, true] {
-        for drops in [false, true] {
-            let (lock, queued) = (Lock::new(pool.clone(), &key), QueuedPool::new(pool.clone()));
-            let end = |ended: Result<(), Error>| ended.unwrap();
-            match queues {
-                false => {
-                    let guard = lock.acquire_owned().unwrap();
-                    oracle.holder(&key);
-                    runtime.block_on(async {
-                        if drops {
-                            drop(guard)
-                        } else {
-                            end(LockGuard::release(guard))
-                        }
-                    });
-                }
-                true => {
-                    let mut lock = Lock::new(queued, &key);
-                    let guard = lock.acquire().unwrap();
-                    oracle.holder(&key);
-                    runtime.block_on(async {
-                        if drops {
-                            drop(guard)
-                        } else {
-                            end(LockGuard::release(guard))
-                        }
-                    });
-                }
-            }
-            oracle.wait_until_free(&key);
-            with_lock(&mut pool.clone(), &key, |_| Ok::<_, Error>(())).unwrap();
-        }
-    }
+    runtime.block_on(async { work() });
 }

@@ -347,7 +347,7 @@ impl Shared {
 fn statement(kind: u8, body: &[u8], prepared: &mut HashMap<String, String>) -> String {
     let mut texts = body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     match (kind, texts.next(), texts.next()) {
-        (b'P', Some(name), Some(text)) if !name.is_empty() => {
+        (b'P', Some(name), Some(text)) => {
             prepared.insert(name.into(), text.into());
             String::new()
         }

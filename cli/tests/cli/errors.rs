@@ -11,7 +11,7 @@ use crate::unique;
 fn the_server_s_reason_is_printed() {
     let ((name, key), mut holder) = (unique(), Oracle::new());
     holder.lock(&key);
-    let mut command = pglock(&["run", "-q", &name, "true"]);
+    let mut command = pglock(&["run", "-q", "--scope", "transaction", &name, "true"]);
     command.env("PGOPTIONS", "-c statement_timeout=50ms");
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
