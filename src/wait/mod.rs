@@ -305,6 +305,8 @@ pub(crate) fn explained<S: Session>(
     }
     match session.send(&sql::Wait::new(lock).exactly(WaitTime::No, true)) {
         Ok(()) | Err(Failure::Refused(Refusal::Busy)) => {}
+        // By the failure: why it failed is not said.
+        Err(aborted) if aborted.is_aborted_transaction() => return failure,
         Err(Failure::Sql {
             sqlstate: Some(state),
             ..

@@ -1,4 +1,5 @@
-//! Two processes import the same files into a directory, one after the other, and the first is frozen meanwhile.
+//! Two processes import the same files into a directory, one after the other; meanwhile the first is frozen, or killed,
+//! or its session is ended.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run -p recipes --bin import
@@ -19,14 +20,14 @@ use pglock::{Error, Lock};
 use postgres::{Client, NoTls};
 use recipes::{Schema, output, start, url};
 
-const FILES: usize = 40;
+const FILES: usize = 24;
 const LEASE: Duration = Duration::from_secs(2);
 /// A file takes much less than a tenth of a lease.
 const UPLOAD: Duration = Duration::from_millis(20);
 
 fn main() -> Result<()> {
     match std::env::args().nth(1) {
-        None => deploy(),
+        None => [Fault::Frozen, Fault::Killed, Fault::Ended].into_iter().try_for_each(deploy),
         Some(directory) => import(Path::new(&directory)),
     }
 }
@@ -72,26 +73,53 @@ fn write(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-fn deploy() -> Result<()> {
+/// What happens to the first importer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Frozen,
+    Killed,
+    Ended,
+}
+
+fn deploy(fault: Fault) -> Result<()> {
     let schema = Schema::new("import")?;
     let directory = Directory::new()?;
     let path = directory.0.to_str().context("a path in UTF-8")?;
-    let first = start(&schema, &[path])?;
+    let mut first = start(&schema, &[path])?;
     while directory.files()? < FILES / 4 {
         sleep(UPLOAD);
     }
-    signal(&first, "STOP")?;
+    match fault {
+        Fault::Frozen => signal(&first, "STOP")?,
+        Fault::Killed => first.kill()?,
+        Fault::Ended => end_sessions()?,
+    }
     let before = directory.files()?;
     let second = start(&schema, &[path])?;
     while directory.files()? < before + FILES / 4 {
         sleep(UPLOAD);
     }
-    signal(&first, "CONT")?; // it thinks that it has just asked
-    let (first, second) = (output(first)?, output(second)?);
-    println!("the first, which was frozen: {first}; the second: {second}");
-    ensure!(first.ends_with("lost"), "the first was not told");
+    if fault == Fault::Frozen {
+        signal(&first, "CONT")?; // it thinks that it has just asked
+    }
+    let first = match fault {
+        Fault::Killed => format!("{}", first.wait()?),
+        _ => output(first)?,
+    };
+    let second = output(second)?;
+    println!("the first ({fault:?}): {first}; the second: {second}");
+    ensure!(fault == Fault::Killed || first.ends_with("lost"), "the first was not told");
     ensure!(second.ends_with("done"), "the second did not finish");
     ensure!(directory.files()? == FILES, "not all files are there");
+    Ok(())
+}
+
+/// Ends the session of the importer, as an administrator would.
+fn end_sessions() -> Result<()> {
+    let mut client = Client::connect(&url()?, NoTls)?;
+    for holder in pglock::inspect::holders(&mut client, "shop:import")? {
+        pglock::inspect::terminate(&mut client, &holder)?;
+    }
     Ok(())
 }
 
