@@ -237,6 +237,8 @@ impl Drop for Table {
     }
 }
 
+const LOOKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
+
 pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -244,6 +246,7 @@ pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1)); // between two looks
+        // Between two looks, which cost the server more than most of what is tested.
+        std::thread::sleep((start.elapsed() / 8).clamp(LOOKS[0], LOOKS[1]));
     }
 }

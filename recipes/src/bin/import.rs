@@ -27,7 +27,9 @@ const UPLOAD: Duration = Duration::from_millis(20);
 
 fn main() -> Result<()> {
     match std::env::args().nth(1) {
-        None => [Fault::Frozen, Fault::Killed, Fault::Ended].into_iter().try_for_each(deploy),
+        None => [Fault::Frozen, Fault::Killed, Fault::Ended]
+            .into_iter()
+            .try_for_each(deploy),
         Some(directory) => import(Path::new(&directory)),
     }
 }
@@ -108,7 +110,10 @@ fn deploy(fault: Fault) -> Result<()> {
     };
     let second = output(second)?;
     println!("the first ({fault:?}): {first}; the second: {second}");
-    ensure!(fault == Fault::Killed || first.ends_with("lost"), "the first was not told");
+    ensure!(
+        fault == Fault::Killed || first.ends_with("lost"),
+        "the first was not told"
+    );
     ensure!(second.ends_with("done"), "the second did not finish");
     ensure!(directory.files()? == FILES, "not all files are there");
     Ok(())
