@@ -8,6 +8,7 @@ use pglock::driver::{BoxError, Session};
 use pglock::held::{Held, Keeper};
 use pglock::{Error, Key, KeyRange, Lock, LockBackend, Mode, Scope, Semaphore, StopToken};
 
+use crate::harness::third_driver;
 use crate::oracle::{Oracle, PATIENCE, unique_key, unique_name, url, wait_until};
 
 /// A backend that a hold can own.
@@ -54,6 +55,7 @@ owned! {
     "postgres" Client: postgres::Client = crate::oracle::connect();
     "diesel" Connection: diesel::PgConnection =
         <diesel::PgConnection as diesel::Connection>::establish(&url()).unwrap();
+    "postgres" ThirdDriver: third_driver::Connection = third_driver::Connection::connect(&url()).unwrap();
 }
 #[cfg(all(feature = "r2d2", feature = "postgres"))]
 owned! {
@@ -72,7 +74,7 @@ macro_rules! on_every_owned {
     ($($promise:ident,)*) => {$(
         mod $promise {
             on_every_owned! { @one $promise
-                "postgres" Client, "diesel" Connection,
+                "postgres" Client, "diesel" Connection, "postgres" ThirdDriver,
             }
             #[cfg(feature = "postgres")]
             on_every_owned! { @one $promise
