@@ -9,6 +9,7 @@ use crate::driver::{
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;
+use crate::lock::sections::free;
 use crate::prepared;
 use crate::process;
 use crate::request::{LockInfo, Request, Scope, WaitTime};
@@ -117,11 +118,8 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// As [`batch_execute`](Lock::batch_execute), except the timeout.
     pub fn try_batch_execute(&mut self, sql: &str) -> Result<bool, Error> {
         let request = self.request.or_no_wait();
-        match one_message(&mut self.backend, &request, sql, send) {
-            Ok(_) => Ok(true),
-            Err(Error::Timeout { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        let sent = free(one_message(&mut self.backend, &request, sql, send))?;
+        Ok(sent.is_some())
     }
 }
 
@@ -178,11 +176,9 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
         sql: &str,
     ) -> Result<Option<Vec<postgres::SimpleQueryMessage>>, Error> {
         let request = self.request.or_no_wait();
-        match one_message(&mut self.backend, &request, sql, backends::messages) {
-            Ok((messages, around)) => Ok(Some(backends::without_ours(messages, around))),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let sent = one_message(&mut self.backend, &request, sql, backends::messages);
+        let sent = free(sent)?;
+        Ok(sent.map(|(messages, around)| backends::without_ours(messages, around)))
     }
 }
 

@@ -5,11 +5,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pglock::held::Keeper;
-use pglock::{Error, Lock, StopToken, key};
+use pglock::{Lock, StopToken, key};
 use postgres::NoTls;
 
 use crate::random::Random;
-use crate::tally::Tally;
+use crate::tally::{Tally, by_a_fault};
 
 /// Longer than a connection that is cut or ended can go unnoticed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,18 +41,14 @@ pub fn start(
             });
             let mut tally = tally.lock().unwrap();
             tally.count("sections: held for work elsewhere");
-            match outcome {
-                Ok(()) => tally.count("outcomes: three locks were held and released"),
-                // A cut connection or a cancelled statement can cause each of these.
-                Err(
-                    Error::Stopped { .. }
-                    | Error::Checkout { .. }
-                    | Error::Canceled { .. }
-                    | Error::ConnectionLost { .. }
-                    | Error::LockLost { .. },
-                ) => tally.count("outcomes: a hold was lost, or not begun"),
-                Err(error) => tally.violation(&format!("no fault explains this error: {error:?}")),
-            }
+            tally.outcome(
+                &outcome,
+                [
+                    "three locks were held and released",
+                    "a hold was lost, or not begun",
+                ],
+                by_a_fault,
+            );
         }
     })
 }

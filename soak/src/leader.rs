@@ -9,7 +9,7 @@ use pglock::{Error, StopToken};
 use postgres::{Client, NoTls};
 
 use crate::random::Random;
-use crate::tally::Tally;
+use crate::tally::{Tally, by_a_fault};
 
 /// The election of a run.
 pub fn election(run: i32) -> String {
@@ -41,23 +41,22 @@ pub fn start(
             };
             let mut tally = tally.lock().unwrap();
             tally.count("sections: terms");
-            match outcome {
-                Ok(()) => tally.count("outcomes: a term was resigned"),
-                // A cut connection or a cancelled statement can cause each of these.
-                Err(
-                    Error::Stopped { .. }
-                    | Error::Checkout { .. }
-                    | Error::Canceled { .. }
-                    | Error::ConnectionLost { .. }
-                    | Error::LockLost { .. }
-                    | Error::TermOver { .. }
-                    | Error::Body(_)
-                    | Error::NotCommitted { .. },
-                ) => tally.count("outcomes: a term was over, or not begun"),
-                Err(error) => tally.violation(&format!("no fault explains this error: {error:?}")),
-            }
+            tally.outcome(
+                &outcome,
+                ["a term was resigned", "a term was over, or not begun"],
+                ends_a_term,
+            );
         }
     })
+}
+
+/// Or the term's end, which its transactions are told.
+fn ends_a_term(error: &Error) -> bool {
+    by_a_fault(error)
+        || matches!(
+            error,
+            Error::TermOver { .. } | Error::Body(_) | Error::NotCommitted { .. }
+        )
 }
 
 /// Logs until it has enough, or until the term is over.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use pglock::Error;
+
 /// How the names of broken promises begin.
 const VIOLATION: &str = "VIOLATION";
 
@@ -23,6 +25,20 @@ impl Tally {
     pub fn violation(&mut self, what: &str) {
         eprintln!("{VIOLATION}: {what}");
         self.count(&format!("{VIOLATION}: {what}"));
+    }
+
+    /// An outcome beside faults: what it is called, and whether something explains the error.
+    pub fn outcome(
+        &mut self,
+        outcome: &Result<(), Error>,
+        [done, over]: [&str; 2],
+        explained: impl Fn(&Error) -> bool,
+    ) {
+        match outcome {
+            Ok(()) => self.count(&format!("outcomes: {done}")),
+            Err(error) if explained(error) => self.count(&format!("outcomes: {over}")),
+            Err(error) => self.violation(&format!("no fault explains this error: {error:?}")),
+        }
     }
 
     pub fn add(&mut self, other: &Self) {
@@ -56,6 +72,18 @@ impl Tally {
             counts: counts.collect(),
         }
     }
+}
+
+/// A cut connection or a cancelled statement can cause each of these while something is held elsewhere.
+pub fn by_a_fault(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Stopped { .. }
+            | Error::Checkout { .. }
+            | Error::Canceled { .. }
+            | Error::ConnectionLost { .. }
+            | Error::LockLost { .. }
+    )
 }
 
 impl fmt::Display for Tally {

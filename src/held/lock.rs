@@ -6,6 +6,7 @@ use super::hold::Order;
 use super::{Held, HoldBackend};
 use crate::error::Error;
 use crate::lock::Lock;
+use crate::lock::sections::free;
 use crate::request::{Request, Scope};
 use crate::semaphore::Semaphore;
 use crate::targets::SessionTarget;
@@ -83,7 +84,7 @@ impl<B, L> Lock<B, L> {
         L: SessionTarget,
         B: HoldBackend<Via>,
     {
-        or_none(hold(self.backend, self.request.or_no_wait(), None))
+        free(hold(self.backend, self.request.or_no_wait(), None))
     }
 
     /// Holds the lock while the body runs. The body's error is returned as it is, even when the lock was lost too.
@@ -129,7 +130,7 @@ impl<B> Semaphore<B> {
     where
         B: HoldBackend<Via>,
     {
-        or_none(hold(
+        free(hold(
             self.backend,
             self.request.or_no_wait(),
             Some(self.slots),
@@ -164,14 +165,6 @@ fn hold<Via, B: HoldBackend<Via>>(
         return Err(Error::NotInTransaction { lock: lock() });
     }
     backend.hold(Order { request, slots })
-}
-
-fn or_none(held: Result<Held, Error>) -> Result<Option<Held>, Error> {
-    match held {
-        Ok(held) => Ok(Some(held)),
-        Err(Error::Timeout { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn run<T, E: From<Error>>(held: Held, body: impl FnOnce(&Held) -> Result<T, E>) -> Result<T, E> {

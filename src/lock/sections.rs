@@ -111,11 +111,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         L: SessionTarget,
         E: From<Error>,
     {
-        match self.acquire() {
-            Ok(guard) => run(guard, body),
-            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
-            Err(error) => Err(error.into()),
-        }
+        or_else(self.acquire(), |guard| run(guard, body), on_conflict)
     }
 
     /// Acquires the lock and returns a guard, for sections that do not fit in a closure.
@@ -252,6 +248,19 @@ impl<B: LockBackend, L> Lock<B, L> {
         free(acquire::guard(&request, |acquire| {
             self.backend.session_for(acquire)
         }))
+    }
+}
+
+/// A timeout is for the conflict handler.
+pub(crate) fn or_else<G, T, E: From<Error>>(
+    acquired: Result<G, Error>,
+    run: impl FnOnce(G) -> Result<T, E>,
+    on_conflict: impl FnOnce(Error) -> Result<T, E>,
+) -> Result<T, E> {
+    match acquired {
+        Ok(guard) => run(guard),
+        Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The ways to run in a transaction under a lock.
 
 use super::Lock;
+use super::sections::{free, or_else};
 use crate::acquire;
 use crate::driver::{LockBackend, Session};
 use crate::error::Error;
@@ -69,11 +70,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     where
         E: From<Error>,
     {
-        match self.transact(&self.request.or_no_wait(), body) {
-            Ok(result) => result.map(Some),
-            Err(Error::Timeout { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        free(self.transact(&self.request.or_no_wait(), body))?.transpose()
     }
 
     /// As [`run_in_transaction`](Lock::run_in_transaction), with a conflict handler as in
@@ -90,11 +87,8 @@ impl<B: LockBackend, L> Lock<B, L> {
     where
         E: From<Error>,
     {
-        match self.transact(&self.request.clone(), body) {
-            Ok(result) => result,
-            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
-            Err(error) => Err(error.into()),
-        }
+        let transacted = self.transact(&self.request.clone(), body);
+        or_else(transacted, |result| result, on_conflict)
     }
 
     fn transact<T, E>(

@@ -70,7 +70,8 @@ fn on_session<S: Session>(
         Err(failure) => return Err(attempt.failed(session, Within::Session, failure)),
     }
     let queue = sql::semaphore::queue(slots.queue());
-    if let Err(failure) = session.send(sql::semaphore::IMPATIENT) {
+    let impatient = [attempt.first(), &*sql::semaphore::impatient()].concat();
+    if let Err(failure) = session.send(&impatient) {
         return Err(attempt.failed(session, Within::Session, failure));
     }
     let mut in_queue = false;

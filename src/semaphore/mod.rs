@@ -14,7 +14,7 @@ pub use permit::Permit;
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
 use crate::key::IntoKey;
-use crate::lock::sections::free;
+use crate::lock::sections::{free, or_else};
 use crate::request::{LockInfo, Request};
 use crate::stop::StopToken;
 use crate::targets::Slots;
@@ -215,11 +215,7 @@ impl<B: LockBackend> Semaphore<B> {
     where
         E: From<Error>,
     {
-        match self.acquire() {
-            Ok(permit) => run(permit, body),
-            Err(timeout @ Error::Timeout { .. }) => on_conflict(timeout),
-            Err(error) => Err(error.into()),
-        }
+        or_else(self.acquire(), |permit| run(permit, body), on_conflict)
     }
 
     /// Acquires a slot and returns a permit, for sections that do not fit in a closure.

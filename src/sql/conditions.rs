@@ -7,8 +7,10 @@ use crate::request::{LockInfo, Mode, WaitTime};
 
 /// The keys of a lock, as parameters of a statement.
 pub(super) struct Locks {
-    /// The arguments, the mode, and the argument of the head's mutex, of each key.
-    keys: Vec<(String, Mode, String)>,
+    /// The arguments and the mode of each key.
+    keys: Vec<(String, Mode)>,
+    /// The argument of the mutex of the head of each key's line.
+    heads: Vec<String>,
 }
 
 /// True of a function that returns nothing, once it has returned.
@@ -16,51 +18,56 @@ const DONE: &str = " IS NOT NULL";
 
 impl Locks {
     pub(super) fn new(conditions: &mut Conditions, lock: &LockInfo) -> Self {
-        let keys = lock.keys_and_modes().map(|(key, mode)| {
-            let arguments = conditions.key(key);
-            (arguments, mode, key)
-        });
-        let keys: Vec<_> = keys.collect();
-        let keys = keys.into_iter().map(|(arguments, mode, key)| {
-            let head = Parameter::BigInt(key.head());
-            (arguments, mode, conditions.parameter(head))
-        });
+        let keys = lock.keys_and_modes();
         Self {
-            keys: keys.collect(),
+            keys: keys
+                .map(|(key, mode)| (conditions.key(key), mode))
+                .collect(),
+            heads: Vec::new(),
+        }
+    }
+
+    /// The same, where those who stand in line for a key matter.
+    pub(super) fn with_lines(conditions: &mut Conditions, lock: &LockInfo) -> Self {
+        let locks = Self::new(conditions, lock);
+        let heads = lock.keys().iter().map(|key| Parameter::BigInt(key.head()));
+        Self {
+            heads: heads.map(|head| conditions.parameter(head)).collect(),
+            ..locks
         }
     }
 
     /// The same keys in the modes of another lock on them.
     pub(super) fn in_modes_of(&self, lock: &LockInfo) -> Self {
         let modes = self.keys.iter().zip(lock.keys_and_modes());
-        let keys = modes.map(|((key, _, head), (_, mode))| (key.clone(), mode, head.clone()));
         Self {
-            keys: keys.collect(),
+            keys: modes
+                .map(|((key, _), (_, mode))| (key.clone(), mode))
+                .collect(),
+            heads: self.heads.clone(),
         }
     }
 
-    fn all(&self, condition: impl Fn(&str, Mode, &str) -> String) -> String {
-        let all = self
-            .keys
-            .iter()
-            .map(|(key, mode, head)| condition(key, *mode, head));
+    fn all(&self, condition: impl Fn(&str, Mode) -> String) -> String {
+        let all = self.keys.iter().map(|(key, mode)| condition(key, *mode));
         all.collect::<Vec<_>>().join(" AND ")
     }
 
     /// Tries each of the locks.
     pub(super) fn tries(&self, level: &str) -> String {
-        self.all(|key, mode, _| call(&["pg_try_advisory", level, "_lock"].concat(), mode, key))
+        self.all(|key, mode| call(&["pg_try_advisory", level, "_lock"].concat(), mode, key))
     }
 
     /// Takes for the session what the transaction holds already, so without a wait.
     fn for_session(&self) -> String {
-        self.all(|key, mode, _| call("pg_advisory_lock", mode, key) + DONE)
+        self.all(|key, mode| call("pg_advisory_lock", mode, key) + DONE)
     }
 
     /// Nobody stands in line: the head of a line holds its mutex, which is tried *shared*, for exclusive
     /// tries would find each other.
     pub(super) fn nobody_waits(&self) -> String {
-        self.all(|_, _, head| nobody_is_head(head))
+        let heads: Vec<_> = self.heads.iter().map(|head| nobody_is_head(head)).collect();
+        heads.join(" AND ")
     }
 
     /// Whether somebody stands in line, as the reason of a refusal.
@@ -76,12 +83,10 @@ impl Locks {
         time: WaitTime,
         line: Line,
     ) -> String {
-        let shared = self
-            .keys
-            .iter()
-            .filter(|(_, mode, _)| *mode == Mode::Shared);
+        let shared = self.keys.iter().zip(&self.heads);
+        let shared = shared.filter(|((_, mode), _)| *mode == Mode::Shared);
         let shared: Vec<_> = match line {
-            Line::Respect => shared.map(|(_, _, head)| nobody_is_head(head)).collect(),
+            Line::Respect => shared.map(|(_, head)| nobody_is_head(head)).collect(),
             Line::Pass => Vec::new(),
         };
         // Of several, the session takes none until the message has all.
@@ -117,11 +122,17 @@ impl Locks {
     pub(super) fn exchanged_for(&self, other: &LockInfo) -> String {
         let other = self.in_modes_of(other);
         let mut exchanges = Vec::with_capacity(2 * self.keys.len());
-        for ((key, mode, _), (_, other, _)) in self.keys.iter().zip(&other.keys) {
+        for ((key, mode), (_, other)) in self.keys.iter().zip(&other.keys) {
             exchanges.push(call("pg_advisory_unlock", *mode, key));
             exchanges.push(call("pg_advisory_lock", *other, key) + DONE);
         }
         exchanges.join(" AND ")
+    }
+
+    /// Whether the session holds the lock: it releases each key and takes it again, while the transaction holds
+    /// it too.
+    pub(super) fn held_by_session(&self, lock: &LockInfo) -> String {
+        [&self.tries("_xact"), " AND ", &self.exchanged_for(lock)].concat()
     }
 
     /// Waits for the locks of the transaction, one after the other, under `lock_timeout`.
@@ -135,7 +146,7 @@ impl Locks {
             .limit()
             .map(|millis| conditions.text_parameter(millis.to_string()));
         let mut waits = Vec::with_capacity(2 * self.keys.len() + 1);
-        for (i, (key, mode, _)) in self.keys.iter().enumerate() {
+        for (i, (key, mode)) in self.keys.iter().enumerate() {
             if let Some(limit) = &limit {
                 waits.push(timeout(time, limit, i == 0) + DONE);
             }

@@ -12,6 +12,7 @@ use crate::failure::Refusal;
 use crate::key::Key;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
+use crate::targets::Target;
 
 /// Only in a message's implicit transaction does the transaction start with the statement: so this
 /// detects a raw BEGIN, which no driver knows of. It needs a clock that moves between two messages of a
@@ -143,7 +144,7 @@ fn write_acquire_for_session(
 ) -> Statement {
     let mut conditions = Conditions::new();
     let why = allowed_for_session(&mut conditions, lock, client);
-    let locks = Locks::new(&mut conditions, lock);
+    let locks = Locks::with_lines(&mut conditions, lock);
     let acquired = locks.acquire_for_session(&mut conditions, time, line);
     conditions.and(&["(", &acquired, ")"]);
     let line = match line {
@@ -217,23 +218,16 @@ pub(super) fn held_here(lock: &LockInfo) -> String {
 }
 
 /// Whether this session holds one of the lock's keys for itself, and not for its transaction, which looks
-/// the same: it lets the key go and takes it again, while the transaction holds it too.
-fn held_for_the_session(lock: &LockInfo) -> String {
+/// the same: see [`held_by_session`].
+fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String {
     let mut tests = Vec::with_capacity(2 * lock.keys().len());
     for key in lock.keys() {
-        for (mode, suffix) in [("Exclusive", ""), ("Share", "_shared")] {
-            let rows = advisory_rows(std::slice::from_ref(key));
-            let seen = on_this_session(&format!("{rows} AND l.mode = '{mode}Lock'"));
-            let calls = [
-                "pg_try_advisory_xact_lock",
-                "pg_advisory_unlock",
-                "pg_try_advisory_lock",
-            ]
-            .map(|function| format!("pg_catalog.{function}{suffix}({})", key.arguments()));
-            tests.push(format!(
-                "CASE WHEN {seen} THEN {} ELSE false END",
-                calls.join(" AND ")
-            ));
+        for (mode, name) in [(Mode::Exclusive, "Exclusive"), (Mode::Shared, "Share")] {
+            let one = LockInfo::new(Target::from(key.clone()), mode);
+            let rows = advisory_rows(one.keys());
+            let seen = on_this_session(&format!("{rows} AND l.mode = '{name}Lock'"));
+            let held = Locks::new(conditions, &one).held_by_session(&one);
+            tests.push(format!("CASE WHEN {seen} THEN {held} ELSE false END"));
         }
     }
     tests.join(" OR ")
@@ -307,7 +301,7 @@ pub(crate) fn give_way(lock: &LockInfo) -> Statement {
         &released,
         " THEN pg_catalog.set_config('pglock.gave_way', 'yes', true) IS NOT NULL ELSE false END",
     ]);
-    let locks = Locks::new(&mut conditions, lock);
+    let locks = Locks::with_lines(&mut conditions, lock);
     conditions.and(&[&locks.nobody_waits()]);
     conditions.and(&[&locks.tries("_xact")]);
     conditions.and(&[&locks.tries("")]);
@@ -323,8 +317,7 @@ pub(crate) fn give_way(lock: &LockInfo) -> Statement {
 pub(crate) fn held_by_session(lock: &LockInfo) -> Statement {
     let mut conditions = Conditions::new();
     let locks = Locks::new(&mut conditions, lock);
-    conditions.and(&[&locks.tries("_xact")]);
-    conditions.and(&[&locks.exchanged_for(lock)]);
+    conditions.and(&[&locks.held_by_session(lock)]);
     Statement::new(conditions, "'not held'")
 }
 
@@ -388,7 +381,7 @@ pub(crate) fn acquire_in_transaction(
         Some(Named::Message(name)) => (Some(name), 2),
     };
     let special = [b't', time.form(), inside as u8, kind];
-    let parameters = parameters(lock, true, true, time, name);
+    let parameters = parameters(lock, true, false, time, name);
     Statement::known(form(lock, &special), parameters, write)
 }
 
@@ -416,7 +409,8 @@ fn write_acquire_in_transaction(
             (bears, otherwise)
         }
         (Client::Other, Inside::Callers) => {
-            let anothers = format!("NOT ({bears}) AND ({})", held_for_the_session(lock));
+            let held = held_for_the_session(&mut conditions, lock);
+            let anothers = format!("NOT ({bears}) AND ({held})");
             let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
             (format!("NOT ({anothers})"), otherwise)
         }

@@ -33,7 +33,7 @@ pub(crate) struct Wait {
 }
 
 /// How long a member of a line may be silent before the server ends its session.
-const IDLE_MILLIS: i32 = 2_400;
+pub(super) const IDLE_MILLIS: i32 = 2_400;
 
 impl Wait {
     pub(crate) fn new(lock: &LockInfo) -> Self {

@@ -6,7 +6,9 @@
 //! Who finds none takes the queue's key, as any lock: first come, first served. Its holder alone looks for
 //! a slot, and lets the queue's key go in the statement that takes the slot.
 
+use super::conditions::setting_millis;
 use super::keys::{Client, allowed_for_session, held_here};
+use super::line::IDLE_MILLIS;
 use super::statement::{Conditions, Statement};
 use crate::key::Key;
 use crate::request::{LockInfo, Mode};
@@ -96,17 +98,21 @@ const LOOK: &str = "DO $pglock$ DECLARE ask text[] := pg_catalog.string_to_array
 
 /// In front of the wait for the queue. Its holder may be frozen, or its host gone, while a slot is free: so
 /// the server ends a session that is silent for long. The session's own limit is noted.
-pub(crate) const IMPATIENT: &str = "SELECT pg_catalog.set_config('pglock.queue', \
-    pg_catalog.current_setting('idle_session_timeout'), false), \
-    CASE WHEN extract(epoch FROM pg_catalog.current_setting('idle_session_timeout')::interval) NOT BETWEEN 0.001 AND 2.4 \
-    THEN pg_catalog.set_config('idle_session_timeout', '2400', false) END";
+pub(crate) fn impatient() -> String {
+    let limit = setting_millis("idle_session_timeout");
+    format!(
+        "SELECT pg_catalog.set_config('pglock.queue', pg_catalog.current_setting('idle_session_timeout'), false), \
+         CASE WHEN {limit} NOT BETWEEN 1 AND {IDLE_MILLIS} \
+         THEN pg_catalog.set_config('idle_session_timeout', '{IDLE_MILLIS}', false) END"
+    )
+}
 
 /// Puts the session's own limit back, if it was noted.
 const PATIENT_AGAIN: &str = "CASE WHEN coalesce(pg_catalog.current_setting('pglock.queue', true), '') = '' THEN '' \
     ELSE pg_catalog.set_config('idle_session_timeout', pg_catalog.current_setting('pglock.queue'), false) \
     || pg_catalog.set_config('pglock.queue', '', false) END";
 
-/// [`IMPATIENT`] undone, where no slot was had.
+/// [`impatient`] undone, where no slot was had.
 pub(crate) fn patient_again() -> String {
     format!("SELECT {PATIENT_AGAIN}")
 }

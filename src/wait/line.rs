@@ -15,8 +15,12 @@ pub(super) fn wait<S: Session>(
     lock: &LockInfo,
 ) -> Result<(), Error> {
     let wait = Wait::new(lock);
-    let (mut joined, mut behind, mut own) = (false, None, (0, 0));
+    let (mut joined, mut behind) = (false, None);
+    let (mut lock_timeout, mut statement_timeout) = (0, 0); // the session's own
     let ended = loop {
+        if let Err(failure) = attempt.within(lock_timeout, statement_timeout) {
+            break failure;
+        }
         if let Err(stopped) = attempt.go_on() {
             if joined {
                 leave_or_end(session, &wait);
@@ -26,19 +30,16 @@ pub(super) fn wait<S: Session>(
         let Some(slice) = attempt.later_wait(SLICE) else {
             break Failure::Refused(Refusal::Busy);
         };
-        if let Some(place) = behind.take() {
+        if let Some(place) = behind {
             let text = attempt.before() + &wait.in_place(slice, place);
             match session.message(&text, PLACE) {
-                Ok(lines) if lines.last().is_some_and(|line| wait.stands(line)) => {
-                    behind = Some(place);
+                Ok(lines) => {
+                    let stands = lines.last().is_some_and(|line| wait.stands(line));
+                    behind = stands.then_some(place);
+                    continue;
                 }
-                Ok(_) => continue,
                 Err(failure) => break failure,
             }
-            if let Err(failure) = attempt.within(own.0, own.1) {
-                break failure;
-            }
-            continue;
         }
         let most = attempt.left().flatten().unwrap_or(i32::MAX);
         let text = attempt.before() + &wait.in_line(slice, most, !joined);
@@ -58,13 +59,8 @@ pub(super) fn wait<S: Session>(
             Some(outcome) if outcome.word == "wait" => {
                 joined = true;
                 behind = outcome.behind;
-                own = (outcome.lock_timeout, outcome.statement_timeout);
-                if let Err(failure) = attempt.within(own.0, own.1) {
-                    break failure;
-                }
-                if attempt.is_over() {
-                    break Failure::Refused(Refusal::Busy);
-                }
+                lock_timeout = outcome.lock_timeout;
+                statement_timeout = outcome.statement_timeout;
             }
             Some(outcome) => break Failure::Refused(outcome.refusal()),
             None => break Failure::Refused(Refusal::SharedSession),
