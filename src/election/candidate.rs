@@ -163,14 +163,17 @@ impl<S: Session> Stand<'_, S> {
         let (keys, lock) = (&self.candidate.election.keys, || {
             self.candidate.election.info.clone()
         });
-        let limit = session::note(self.session)?.limit.unwrap_or(Duration::MAX);
+        let found = session::note(self.session)?;
+        let limit = found.limit.unwrap_or(Duration::MAX);
         let silence = limit.min(self.silence.time());
         self.silence = Silence::new(silence).ok_or_else(|| {
             let (lock, lease) = (lock(), silence * 2);
             Trouble::Error(Error::InvalidLease { lock, lease })
         })?;
         let silence = self.silence.time();
-        session::settle(self.session, self.silence)?;
+        if session::settle(self.session, self.silence, found.pid)? != found.pid {
+            return Err(Trouble::Error(Error::MovedSession { lock: lock() }));
+        }
         self.candidate.office.heard();
         let mark = keys.mark(silence);
         self.send(&sql::join(&mark))?;

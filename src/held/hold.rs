@@ -11,7 +11,7 @@ use super::office::Office;
 use super::session::{self, keep};
 use super::thread::{Heard, Thread};
 use crate::acquire;
-use crate::driver::{Acquire, Failure, LockBackend, Session, SessionHandle, insist};
+use crate::driver::{Acquire, Failure, LockBackend, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::guard::Suspended;
 use crate::nesting;
@@ -220,7 +220,7 @@ fn settle<S: Session>(session: &mut S, request: &Request) -> Result<(Silence, Op
         lease,
     };
     let silence = Silence::new(lease).ok_or_else(refused)?;
-    let pid = session::settle(session, silence).map_err(failed)?;
+    let pid = session::settle(session, silence, found.pid).map_err(failed)?;
     match pid == found.pid {
         true => Ok((silence, pid)),
         false => Err(Error::MovedSession { lock: lock() }),
@@ -261,6 +261,10 @@ impl<S: Session> Keeper<'_, S> {
                 Job::Release(id, told) => {
                     let tenant = self.tenants.remove(&id);
                     let released = tenant.map_or(Ok(()), |held| held.release(self.session));
+                    match &released {
+                        Ok(()) => self.desk.forget(id),
+                        Err(error) => self.desk.lose(why(error)),
+                    }
                     closed = self.is_closed();
                     match told {
                         Some(told) if closed => last = (Some(told), released),
@@ -287,12 +291,24 @@ impl<S: Session> Keeper<'_, S> {
     fn begin(&mut self, first: &Tenant, pid: Option<i32>) -> Result<(), Error> {
         let lock = || first.lock.lock().clone();
         let clock = Clock::start(self.silence, Moment::now());
-        let question = first.lock.label() + sql::lease::PID;
+        let held = sql::held_by_session(first.lock.lock()).raising().text();
+        let label = first.lock.label(); // some drivers send the two one after the other
+        let (held, here) = ([&*label, &held, "; "].concat(), label + sql::lease::PID);
         let begun = self.desk.begin(clock);
-        let answer = insist(|| self.session.query(&question));
-        let answer = answer.map_err(|failure| Error::acquire(lock(), None, failure))?;
-        let here = answer.first().and_then(|line| line.parse().ok());
-        if here != pid {
+        let mut answer = insist(|| self.session.message(&held, &here));
+        if let Err(Failure::Sql { .. }) = answer {
+            answer = insist(|| self.session.query(&here)); // it may not ask for the lock
+        }
+        let here = match answer {
+            Ok(lines) => lines.first().and_then(|line| line.parse().ok()),
+            Err(Failure::Refused(Refusal::NotHeld)) => None, // a pooler has reset the session, or moved it
+            Err(failure) => return Err(Error::acquire(lock(), None, failure)),
+        };
+        if here.is_none() || here != pid {
+            if let Some(pid) = pid {
+                // The lock and the settings are there, where others may come by.
+                let _ = self.session.send(&sql::lease::end(pid));
+            }
             return Err(Error::MovedSession { lock: lock() });
         }
         match begun && !self.desk.has_lapsed() {
@@ -321,7 +337,16 @@ impl<S: Session> Keeper<'_, S> {
     fn hold(&mut self, order: &Order, reply: &Reply) {
         let lock = &order.request.lock;
         let beside = |tenant: &Tenant| lock.may_wait_for(tenant.lock.lock());
-        if self.tenants.values().any(beside) {
+        let one_is_a_slot = |tenant: &Tenant| {
+            let held = tenant.lock.lock().keys();
+            tenant.slot.is_some() != order.slots.is_some()
+                && lock.keys().iter().any(|key| held.contains(key))
+        };
+        if self
+            .tenants
+            .values()
+            .any(|tenant| beside(tenant) || one_is_a_slot(tenant))
+        {
             let _ = reply.send(Err(Refused::Elsewhere));
             return;
         }
@@ -352,6 +377,12 @@ impl<S: Session> Keeper<'_, S> {
             self.tenants.insert(id, tenant);
         }
     }
+}
+
+/// Why a release found the lock lost.
+fn why(error: &Error) -> String {
+    use std::error::Error as _;
+    error.source().unwrap_or(error).to_string()
 }
 
 /// Says that a lock is lost, and why.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Held;
@@ -95,7 +96,9 @@ impl Keeper {
         }
         let mut tried = self.try_on_all(&attempt);
         if let Tried::Nowhere = tried {
-            let _opening = lock(&self.0.opening);
+            let Some(_opening) = self.opening(order) else {
+                return Err(order.given_up());
+            };
             tried = self.try_on_all(&attempt); // somebody may have connected meanwhile
             if let Tried::Nowhere = tried {
                 tried = match self.open(&attempt) {
@@ -110,6 +113,19 @@ impl Keeper {
             Tried::Busy(_) | Tried::Nowhere if waits => self.open(order),
             Tried::Busy(error) | Tried::Failed(error) => Err(error),
             Tried::Nowhere => Err(order.given_up()),
+        }
+    }
+
+    /// Waits until nobody else connects, for no longer than for the server.
+    fn opening(&self, order: &Order) -> Option<MutexGuard<'_, ()>> {
+        let mut gives_up = order.patience();
+        loop {
+            match self.0.opening.try_lock() {
+                Ok(opening) => return Some(opening),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if gives_up() => return None,
+                Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
+            }
         }
     }
 

@@ -248,7 +248,8 @@ impl Held {
     /// # Errors
     ///
     /// [`Error::LockLost`]: it was lost before, or the server did not confirm the release within a lease. In
-    /// both cases the lock is free after a lease at the latest.
+    /// both cases the lock is free after a lease at the latest. (Behind a pooler in transaction mode it may stay on
+    /// a server session that others keep busy: see `docs/operations.md`.)
     pub fn release(mut self) -> Result<(), Error> {
         self.end(self.lease)
     }
@@ -269,7 +270,6 @@ impl Held {
 
     fn end(&mut self, patience: Duration) -> Result<(), Error> {
         self.ended = true;
-        self.desk.forget(self.id);
         let now = Instant::now();
         let later = self.until.is_none_or(|until| now < until);
         // Later than any clock can count is never.
@@ -277,6 +277,7 @@ impl Held {
             .until
             .unwrap_or(now + Duration::from_secs(u32::MAX.into()));
         if later && self.desk.submit(when, Job::Release(self.id, None)) {
+            self.desk.forget(self.id); // nobody works under it any more
             return Ok(());
         }
         let (told, released) = mpsc::channel();

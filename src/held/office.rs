@@ -13,6 +13,9 @@ use crate::stop::StopToken;
 /// From one look of the thread at its connection to the next. A look sends nothing to the server.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
+/// From one look at the clocks to the next, of those who wait for the end of a hold.
+const LOOK_AT_CLOCKS: Duration = Duration::from_millis(100);
+
 /// What is to be called when the hold with that number is lost.
 type Callback = Box<dyn FnOnce(&Loss) + Send>;
 
@@ -142,10 +145,8 @@ impl<J> Office<J> {
             if left.is_zero() {
                 return None;
             }
-            // Nobody announces the end of a hold by its clock.
-            let clock = state.clock.as_ref().map(|clock| clock.left(Moment::now()));
-            let clock = clock.filter(|left| !left.is_zero()).unwrap_or(left);
-            let waited = changed.wait_timeout(state, clock.min(left));
+            // Nobody announces the end of a hold by its clocks, one of which goes on while the machine sleeps.
+            let waited = changed.wait_timeout(state, left.min(LOOK_AT_CLOCKS));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -318,7 +319,11 @@ impl<J> Office<J> {
             }
             state.next_job().map(Duty::Do)
         };
-        self.wait_for(&self.bell, LOOK, duty).unwrap_or(Duty::Look)
+        let duty = self.wait_for(&self.bell, LOOK, duty);
+        if let Some(Duty::Leave) = duty {
+            self.news.notify_all(); // the session is about to end, and the next holder to begin
+        }
+        duty.unwrap_or(Duty::Look)
     }
 
     pub(crate) fn answered(&self, asked: Moment) {

@@ -32,12 +32,14 @@ pub(crate) fn note<S: Session>(session: &mut S) -> Result<Found, Failure> {
     Ok(Found { limit, pid })
 }
 
-/// Lets the server end the session after a silence. Returns the server process that does.
+/// Lets the server end the session after a silence, if it still is that server process. Returns which it is.
 pub(crate) fn settle<S: Session>(
     session: &mut S,
     silence: Silence,
+    pid: Option<i32>,
 ) -> Result<Option<i32>, Failure> {
-    let line = session.query(&sql::lease::settle(silence.time()))?.pop();
+    let settle = sql::lease::settle(silence.time(), pid.unwrap_or_default());
+    let line = session.query(&settle)?.pop();
     Ok(line.and_then(|line| line.parse().ok()))
 }
 

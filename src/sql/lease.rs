@@ -19,13 +19,13 @@ pub(crate) fn note() -> String {
 }
 
 /// Lets the server end the session after a silence, and for no other reason: nor must a network that is silent
-/// end it before. Its row is the server process.
-pub(crate) fn settle(silence: Duration) -> String {
+/// end it before. Its row is the server process; nothing is set in another one.
+pub(crate) fn settle(silence: Duration, pid: i32) -> String {
     format!(
         "SELECT pg_catalog.pg_backend_pid()::text || left(count(pg_catalog.set_config(name, CASE name \
          WHEN 'idle_session_timeout' THEN '{}' \
          WHEN 'tcp_keepalives_idle' THEN greatest(setting::int, {})::text ELSE '0' END, false))::text, 0) AS line \
-         FROM {SETTINGS}",
+         FROM {SETTINGS} AND pg_catalog.pg_backend_pid() = {pid}",
         silence.as_millis(),
         silence.as_secs() + 1,
     )
@@ -33,6 +33,11 @@ pub(crate) fn settle(silence: Duration) -> String {
 
 /// The server process of the session.
 pub(crate) const PID: &str = "SELECT pg_catalog.pg_backend_pid()::text AS line";
+
+/// Ends another session of the same role.
+pub(crate) fn end(pid: i32) -> String {
+    format!("SELECT pg_catalog.pg_terminate_backend({pid})")
+}
 
 /// Puts the settings back, and lets locks go: each is a key, and the function that does it.
 pub(crate) fn leave<'k>(held: impl Iterator<Item = &'k (Key, &'static str)>) -> String {

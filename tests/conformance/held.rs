@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pglock::driver::{BoxError, Session};
 use pglock::held::{Held, Keeper};
-use pglock::{Error, Key, KeyRange, Lock, LockBackend, Mode, Scope, Semaphore, StopToken};
+use pglock::{Error, Key, KeyRange, Lock, LockBackend, Mode, Scope, Semaphore, Slots, StopToken};
 
 use crate::harness::third_driver;
 use crate::oracle::{Oracle, PATIENCE, unique_key, unique_name, url, wait_until};
@@ -376,6 +376,10 @@ mod on_one {
         let slots = [slot().unwrap(), slot().unwrap()];
         assert_ne!(slots[0].slot(), slots[1].slot());
         assert!(slot().is_none());
+        for key in Slots::new(&name, 2).keys() {
+            let lock = Lock::new(&keeper, key).try_hold().unwrap();
+            assert!(lock.is_none(), "a slot's key beside the slot");
+        }
         drop(slots);
         assert_eq!(keeper.connections(), 0);
         oracle.assert_free(&key);

@@ -14,6 +14,7 @@ const LEASE: Duration = Duration::from_secs(1);
 
 on_every_backend!(a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in);
 on_every_backend!(a_holder_whose_session_is_ended_is_told);
+on_every_backend!(a_release_that_finds_the_lock_lost_tells_it_too);
 on_every_backend!(a_holders_connection_is_left_as_it_was);
 
 fn hold<B: LockBackend + Send + 'static>(backend: B, key: &Key) -> Held {
@@ -68,6 +69,28 @@ where
         panic!("{outcome:?}");
     };
     assert!(source.is_some());
+}
+
+/// Before the keeper has looked at its connection.
+fn a_release_that_finds_the_lock_lost_tells_it_too<B>(wire: &Wire, make: impl Fn() -> B)
+where
+    B: LockBackend + Send + 'static,
+{
+    for drops in [false, true] {
+        let key = unique_key();
+        let held = hold(make(), &key);
+        let (lost, is_told) = channel();
+        held.on_loss(move |_| lost.send(()).unwrap());
+        terminate(&wire.application);
+        match drops {
+            true => drop(held),
+            false => {
+                let lost = held.release();
+                assert!(matches!(lost, Err(Error::LockLost { .. })), "{lost:?}");
+            }
+        }
+        is_told.recv_timeout(PATIENCE).unwrap();
+    }
 }
 
 fn a_holders_connection_is_left_as_it_was<B>(_: &Wire, make: impl Fn() -> B)

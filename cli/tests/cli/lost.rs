@@ -84,7 +84,8 @@ impl Hanging {
     }
 
     fn hang(&mut self) {
-        let lock = "BEGIN; LOCK TABLE pg_catalog.pg_locks IN ACCESS EXCLUSIVE MODE";
+        // A transaction that has asked already would keep it for ever.
+        let lock = "SET lock_timeout = '30s'; BEGIN; LOCK TABLE pg_catalog.pg_locks IN ACCESS EXCLUSIVE MODE";
         self.locker.batch_execute(lock).unwrap();
     }
 
@@ -133,7 +134,7 @@ fn a_check_that_is_cancelled_is_no_lost_lock() {
 fn a_server_that_does_not_answer_in_time_ends_the_command() {
     let mut hanging = Hanging::start("cli-slow");
     let url = hanging.server.url();
-    let options = ["--url", &url, "--lease", "1s", "--scope", "transaction"];
+    let options = ["--url", &url, "--lease", "6s", "--scope", "transaction"];
     let running = Running::start("x", &options, "trap 'exit 0' TERM");
     hanging.hang();
     let (status, stderr) = running.end();
