@@ -37,6 +37,8 @@ pub(crate) struct Supervisor<'a> {
     silence: Option<Silence>,
     /// A signal has asked for the end.
     interrupted: bool,
+    /// Why the lock was lost, until somebody has heard it.
+    lost: Option<String>,
 }
 
 /// The server has been silent for so long that the command must be ended.
@@ -61,6 +63,7 @@ impl<'a> Supervisor<'a> {
             resumed: None,
             silence: None,
             interrupted: false,
+            lost: None,
         }
     }
 
@@ -127,7 +130,7 @@ impl<'a> Supervisor<'a> {
                 }
             }
             if ending.as_ref().is_none_or(|ending| !ending.lost)
-                && let Some((reason, grace)) = self.loss(event)
+                && let Some((reason, grace)) = self.loss()
             {
                 say_aside(format!(
                     "the lock {} was lost, ending the command: {reason}",
@@ -140,14 +143,16 @@ impl<'a> Supervisor<'a> {
 
     fn next(&mut self) -> Option<Event> {
         let event = self.signals.events.recv_timeout(LOOK).ok()?;
-        if let Event::Signal { number, .. } = event {
-            self.interrupted |= asks_for_the_end(number);
+        match &event {
+            Event::Signal { number, .. } => self.interrupted |= asks_for_the_end(*number),
+            Event::Lost(reason) => self.lost = Some(reason.clone()),
+            _ => {}
         }
         Some(event)
     }
 
     /// Why the lock is lost or about to be, and how long the command may still run.
-    fn loss(&mut self, event: Option<Event>) -> Option<(String, Duration)> {
+    fn loss(&mut self) -> Option<(String, Duration)> {
         let (now, look) = (Instant::now(), Moment::now());
         if look.since(self.last_look) > STOPPED {
             self.resumed = Some(now);
@@ -166,7 +171,7 @@ impl<'a> Supervisor<'a> {
             }
             None => {}
         }
-        if let Some(Event::Lost(reason)) = event {
+        if let Some(reason) = self.lost.take() {
             let kill_at = self.silence.and_then(|silence| silence.kill_at);
             let grace = kill_at.map(|at| at.saturating_duration_since(now));
             return Some((reason, grace.unwrap_or(self.args.grace)));
@@ -180,9 +185,12 @@ impl<'a> Supervisor<'a> {
 
     /// Keeps the lock for that long, unless a signal asks for the end. The error says how it was lost.
     fn stay(&mut self, started: Instant, at_least: Duration) -> Result<(), String> {
+        // It may be lost already, since the command's last moment.
         while started.elapsed() < at_least && !self.interrupted {
+            if let Some(reason) = self.lost.take() {
+                return Err(reason);
+            }
             match self.next() {
-                Some(Event::Lost(reason)) => return Err(reason),
                 Some(Event::Child) => {
                     descendants::reap(None);
                 }
