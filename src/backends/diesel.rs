@@ -7,7 +7,7 @@ use diesel::pg::{Pg, PgConnection};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::query_dsl::methods::LoadQuery;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use diesel::sql_types::{BigInt, Integer, Text, Untyped};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Untyped};
 use diesel::{QueryResult, RunQueryDsl};
 
 use crate::driver::{
@@ -250,15 +250,27 @@ impl QueryFragment<Pg> for Typed<'_> {
     }
 }
 
-/// diesel numbers the places of its own: each that a parameter has in the text becomes one more.
+/// diesel numbers the values that it is given, in their order. One that it has already is named by its number:
+/// each costs the server a call.
 fn walk<'b>(statement: &'b Statement, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-    for (text, parameter) in statement.extended_parts() {
+    const NAMES: [&str; 8] = ["$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"];
+    let mut given = Vec::with_capacity(NAMES.len());
+    for (text, place) in statement.extended_parts() {
         out.push_sql(text);
-        match parameter {
-            Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
-            Some(Parameter::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
-            Some(Parameter::Text(value)) => out.push_bind_param::<Text, _>(value)?,
-            None => {}
+        let Some(place) = place else { continue };
+        let number = given.iter().position(|given| *given == place);
+        if let Some(name) = number.and_then(|number| NAMES.get(number)) {
+            out.push_sql(name);
+            continue;
+        }
+        given.push(place);
+        match &statement.parameters()[place] {
+            Parameter::Int(value) => out.push_bind_param::<Integer, _>(value)?,
+            Parameter::BigInt(value) => out.push_bind_param::<BigInt, _>(value)?,
+            Parameter::Text(value) => out.push_bind_param::<Text, _>(value)?,
+            Parameter::BigInts(values) => {
+                out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?;
+            }
         }
     }
     Ok(())

@@ -53,6 +53,8 @@ pub enum Parameter {
     BigInt(i64),
     /// A `text`.
     Text(String),
+    /// A `bigint[]`.
+    BigInts(Vec<Option<i64>>),
 }
 
 impl Parameter {
@@ -61,7 +63,14 @@ impl Parameter {
             Self::Int(_) => "integer",
             Self::BigInt(_) => "bigint",
             Self::Text(_) => "text",
+            Self::BigInts(_) => "bigint[]",
         }
+    }
+
+    fn write_typed(&self, to: &mut String) {
+        to.push_str(self.type_name());
+        to.push(' ');
+        self.write_literal(to);
     }
 
     /// Writes the value in quotes: a bare minimum of a type would be read as a larger one.
@@ -69,6 +78,17 @@ impl Parameter {
         let _ = match self {
             Self::Int(value) => write!(to, "'{value}'"),
             Self::BigInt(value) => write!(to, "'{value}'"),
+            Self::BigInts(values) => {
+                to.push_str("'{");
+                for (i, value) in values.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    let _ = match value {
+                        Some(value) => write!(to, "{comma}{value}"),
+                        None => write!(to, "{comma}NULL"),
+                    };
+                }
+                to.write_str("}'")
+            }
             // Most are words and numbers, which need no escapes.
             Self::Text(value) if value.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 write!(to, "'{value}'")
@@ -80,8 +100,7 @@ impl Parameter {
 
 /// What an extended query protocol shows of a raw BEGIN: a transaction begins with the Bind of a prepared
 /// statement, at which the unnamed portal is made, or it began before.
-const IDLE_EXTENDED: &str =
-    "pg_catalog.now() = (SELECT creation_time FROM pg_catalog.pg_cursors WHERE name = '')";
+const IDLE_EXTENDED: &str = "EXISTS (SELECT FROM pg_catalog.pg_cursor() c WHERE c.name = '' AND c.creation_time = pg_catalog.now())";
 
 impl Cut {
     fn new(text: String, parameters: usize) -> Self {
@@ -233,11 +252,10 @@ impl Statement {
         &self.shape.extended().text
     }
 
-    /// The same in parts: the text in front of each place of a parameter, and the parameter; last, the rest.
+    /// The same in parts: the text in front of each place of a parameter, and which it is; last, the rest.
     #[cfg(feature = "diesel")]
-    pub(crate) fn extended_parts(&self) -> impl Iterator<Item = (&str, Option<&Parameter>)> {
-        let parts = self.shape.extended().parts();
-        parts.map(|(text, at)| (text, at.map(|at| &self.parameters[at])))
+    pub(crate) fn extended_parts(&self) -> impl Iterator<Item = (&str, Option<usize>)> {
+        self.shape.extended().parts()
     }
 
     /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.
@@ -252,16 +270,35 @@ impl Statement {
         &self.parameters
     }
 
-    /// The statement as text for the simple query protocol, its parameters written out.
+    /// The statement as text for the simple query protocol, its parameters written out: of an array, only the
+    /// element that stands there.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(self.shape.simple.text.len() + 256);
+        let mut array: Option<&[Option<i64>]> = None;
         for (part, at) in self.shape.simple.parts() {
-            text.push_str(part);
-            if let Some(at) = at {
-                text.push_str(self.shape.types[at]);
-                text.push(' ');
-                self.parameters[at].write_literal(&mut text);
+            let mut part = part;
+            if let Some(values) = array.take()
+                && let Some((index, rest)) =
+                    part.strip_prefix(")[").and_then(|at| at.split_once(']'))
+            {
+                let index = index.parse::<usize>().unwrap_or_default();
+                match values.get(index.wrapping_sub(1)).copied().flatten() {
+                    Some(value) => Parameter::BigInt(value).write_typed(&mut text),
+                    None => text.push_str("NULL::bigint"),
+                }
+                part = rest;
+            }
+            match at.map(|at| &self.parameters[at]) {
+                Some(Parameter::BigInts(values)) => {
+                    text.push_str(part.strip_suffix('(').unwrap_or(part));
+                    array = Some(values);
+                }
+                Some(parameter) => {
+                    text.push_str(part);
+                    parameter.write_typed(&mut text);
+                }
+                None => text.push_str(part),
             }
         }
         text
@@ -397,8 +434,25 @@ mod tests {
             statement().execute(1),
             "EXECUTE pglock_0000000000000001('-9223372036854775808', E'it\\x27s \\x241', '1', '-2')"
         );
-        assert!(statement().extended().contains("pg_cursors"));
+        assert!(statement().extended().contains("pg_cursor()"));
         assert!(!statement().extended().contains("statement_timestamp"));
+    }
+
+    #[test]
+    fn of_an_array_the_text_has_elements() {
+        let mut conditions = Conditions::new();
+        let array = conditions.parameter(Parameter::BigInts(vec![Some(7), None]));
+        conditions.and(&["f((", &array, ")[1], (", &array, ")[2])"]);
+        let statement = Statement::new(conditions, "'busy'");
+        assert_eq!(
+            statement.text(),
+            "SELECT 'busy' AS line WHERE (f(bigint '7', NULL::bigint)) IS NOT TRUE"
+        );
+        assert_eq!(
+            statement.execute(1),
+            "EXECUTE pglock_0000000000000001('{7,NULL}')"
+        );
+        assert!(statement.extended().contains("f(($1)[1], ($1)[2])"));
     }
 
     #[test]
