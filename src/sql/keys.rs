@@ -5,11 +5,10 @@
 //! is done, a statement without rows can no longer be cancelled. So a statement that fails has taken
 //! no lock for the session, and released none, and can be sent again.
 
-use super::conditions::{Locks, all_released};
+use super::conditions::{Locks, Slots};
 use super::statement::{Conditions, Parameter, Statement};
 use super::{advisory_rows, ours};
 use crate::failure::Refusal;
-use crate::key::Key;
 use crate::process;
 use crate::request::{LockInfo, Mode, WaitTime};
 use crate::targets::Target;
@@ -59,17 +58,16 @@ pub(crate) enum Line {
     Pass,
 }
 
-/// What the text of a statement on keys depends on: the kind of statement and what is special to it, and of
-/// each key whether it is a pair, and its mode.
-fn form(lock: &LockInfo, special: &[u8]) -> Vec<u8> {
-    let keys = lock.keys_and_modes();
-    let keys = keys
-        .map(|(key, mode)| 2 * u8::from(key.as_pair().is_some()) + u8::from(mode == Mode::Shared));
-    special.iter().copied().chain(keys).collect()
+/// What the text of a statement on keys depends on: the kind of statement and what is special to it, and
+/// how it has its keys. `None` if that is seldom the same.
+fn form(lock: &LockInfo, special: &[u8]) -> Option<Vec<u8>> {
+    let keys = match (Slots::of(lock), lock.keys()) {
+        (Some(slots), _) => u8::try_from(slots.number).ok()? + u8::from(slots.exclusive),
+        (None, [_]) => u8::from(lock.mode() == Mode::Shared),
+        (None, _) => return None,
+    };
+    Some([special, &[keys]].concat())
 }
-
-/// More keys than this are too seldom alike.
-const FEW: usize = 16;
 
 impl WaitTime {
     fn form(self) -> u8 {
@@ -94,17 +92,13 @@ fn parameters(
     let text = |text: &str| Parameter::Text(text.to_owned());
     let mut parameters = Vec::with_capacity(8);
     parameters.extend(me.then(|| text(process::word())));
-    for key in lock.keys() {
-        match key.as_pair() {
-            Some((first, second)) => {
-                parameters.extend([Parameter::Int(first), Parameter::Int(second)]);
-            }
-            None => parameters.extend(key.as_i64().map(Parameter::BigInt)),
+    match Slots::of(lock) {
+        Some(slots) => parameters.push(slots.numbers(lock)),
+        None => {
+            let key = &lock.keys()[0];
+            parameters.extend(key.as_i64().map(Parameter::BigInt));
+            parameters.extend(heads.then(|| Parameter::BigInt(key.head())));
         }
-    }
-    if heads {
-        let heads = lock.keys().iter().map(Key::head);
-        parameters.extend(heads.map(Parameter::BigInt));
     }
     parameters.extend(time.limit().map(|millis| text(&millis.to_string())));
     parameters.extend(name.map(text));
@@ -128,12 +122,12 @@ pub(crate) fn acquire_for_session(
     line: Line,
 ) -> Statement {
     let write = || write_acquire_for_session(lock, time, client, line);
-    if client == Client::Other || lock.keys().len() > FEW {
-        return write(); // the text has the keys in it, to look for them
+    match form(lock, &[b's', time.form(), line as u8]) {
+        Some(form) if client == Client::Own => {
+            Statement::known(form, parameters(lock, true, true, time, None), write)
+        }
+        _ => write(), // where it looks for the keys, they stand in the text
     }
-    let special = [b's', time.form(), line as u8];
-    let parameters = parameters(lock, true, true, time, None);
-    Statement::known(form(lock, &special), parameters, write)
 }
 
 fn write_acquire_for_session(
@@ -144,7 +138,7 @@ fn write_acquire_for_session(
 ) -> Statement {
     let mut conditions = Conditions::new();
     let why = allowed_for_session(&mut conditions, lock, client);
-    let locks = Locks::with_lines(&mut conditions, lock);
+    let locks = Locks::of_any(&mut conditions, lock, true);
     let acquired = locks.acquire_for_session(&mut conditions, time, line);
     conditions.and(&["(", &acquired, ")"]);
     let line = match line {
@@ -244,15 +238,18 @@ pub(crate) fn release(lock: &LockInfo) -> Statement {
     let write = || {
         let mut conditions = Conditions::new();
         conditions.and(&[IDLE]);
-        let released = all_released(&mut conditions, lock);
-        conditions.and(&[&released]);
+        let locks = Locks::of_any(&mut conditions, lock, false);
+        conditions.and(&[&locks.all_released()]);
         Statement::new(conditions, why_not_held())
     };
-    if lock.keys().len() > FEW {
-        return write().never_refuses();
-    }
-    let parameters = parameters(lock, false, false, WaitTime::No, None);
-    Statement::known(form(lock, b"r"), parameters, write).never_refuses()
+    let release = match form(lock, b"r") {
+        Some(form) => {
+            let parameters = parameters(lock, false, false, WaitTime::No, None);
+            Statement::known(form, parameters, write)
+        }
+        None => write(),
+    };
+    release.never_refuses()
 }
 
 /// Why a lock of the session's is not given up: a transaction is open, or the lock is not held.
@@ -295,13 +292,12 @@ pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime) -> Statement {
 pub(crate) fn give_way(lock: &LockInfo) -> Statement {
     let mut conditions = Conditions::new();
     conditions.and(&[IDLE]);
-    let released = all_released(&mut conditions, lock);
+    let locks = Locks::with_lines(&mut conditions, lock);
     conditions.and(&[
         "CASE WHEN ",
-        &released,
+        &locks.all_released(),
         " THEN pg_catalog.set_config('pglock.gave_way', 'yes', true) IS NOT NULL ELSE false END",
     ]);
-    let locks = Locks::with_lines(&mut conditions, lock);
     conditions.and(&[&locks.nobody_waits()]);
     conditions.and(&[&locks.tries("_xact")]);
     conditions.and(&[&locks.tries("")]);
@@ -372,17 +368,17 @@ pub(crate) fn acquire_in_transaction(
     named: Option<Named<'_>>,
 ) -> Statement {
     let write = || write_acquire_in_transaction(lock, time, inside, client, named);
-    if client == Client::Other || lock.keys().len() > FEW {
-        return write();
-    }
     let (name, kind) = match named {
         None => (None, 0),
         Some(Named::Transaction(name)) => (Some(name), 1),
         Some(Named::Message(name)) => (Some(name), 2),
     };
-    let special = [b't', time.form(), inside as u8, kind];
-    let parameters = parameters(lock, true, false, time, name);
-    Statement::known(form(lock, &special), parameters, write)
+    match form(lock, &[b't', time.form(), inside as u8, kind]) {
+        Some(form) if client == Client::Own => {
+            Statement::known(form, parameters(lock, true, false, time, name), write)
+        }
+        _ => write(),
+    }
 }
 
 fn write_acquire_in_transaction(
@@ -422,7 +418,7 @@ fn write_acquire_in_transaction(
     };
     conditions.and(&[&alone]);
     why = format!("{why} {otherwise}");
-    let locks = Locks::new(&mut conditions, lock);
+    let locks = Locks::of_any(&mut conditions, lock, false);
     let acquired = match time {
         WaitTime::No => locks.tries("_xact"),
         _ => locks.waits_and_puts_timeout_back(&mut conditions, time),

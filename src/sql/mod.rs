@@ -144,19 +144,22 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     rows
 }
 
-/// Whether a row of `pg_locks l` is of one of these keys. VALUES, unlike a plain list, takes any number. Bare
-/// numbers would have types that depend on their size, and `pg_stat_statements` an entry for each.
+/// Whether a row of `pg_locks l` is of one of these keys: in arrays, whose number does not change the text.
 fn is_among(keys: &[Key]) -> String {
-    let mut rows = String::new();
-    for (i, (classid, objid, objsubid)) in keys.iter().map(Key::pg_locks).enumerate() {
-        rows += match i {
-            0 => "(l.classid, l.objid, l.objsubid) IN (VALUES ",
-            _ => ", ",
-        };
-        let _ = write!(rows, "('{classid}'::oid, '{objid}'::oid, {objsubid})");
+    let (mut classes, mut objects, mut kinds) = (String::new(), String::new(), String::new());
+    for (i, (class, object, kind)) in keys.iter().map(Key::pg_locks).enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        let _ = write!(classes, "{comma}{class}");
+        let _ = write!(objects, "{comma}{object}");
+        let _ = write!(kinds, "{comma}{kind}");
     }
-    rows.push(')');
-    rows
+    let array = |numbers: &str, of: &str| format!("pg_catalog.unnest('{{{numbers}}}'::{of}[])");
+    format!(
+        "(l.classid, l.objid, l.objsubid) IN (SELECT * FROM ROWS FROM ({}, {}, {}))",
+        array(&classes, "oid"),
+        array(&objects, "oid"),
+        array(&kinds, "smallint"),
+    )
 }
 
 /// Whether a row of `pg_locks l`, of a key of the lock's, is in its way.
