@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::candidate::{Candidate, Elected, Outcome};
 use super::token::Token;
@@ -66,11 +66,12 @@ impl Term {
             }
         });
         let mut thread = thread.map_err(|error| candidate.no_connection(error.into()))?;
-        let patience = || match office.is_stopped() {
-            true => STOPPED.min(patience),
-            false => patience,
+        let mut stopped = None;
+        let gives_up = || match office.is_stopped() {
+            true => stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED,
+            false => office.silent() > patience,
         };
-        let outcome = match thread.hear(|| office.silent() > patience()) {
+        let outcome = match thread.hear(gives_up) {
             Heard::News(Ok(Some(elected))) => {
                 return Ok(Some(Self {
                     elected,
@@ -80,7 +81,7 @@ impl Term {
                 }));
             }
             Heard::News(outcome) => {
-                thread.finish(patience());
+                thread.finish(STOPPED);
                 outcome
             }
             Heard::Nothing => {
