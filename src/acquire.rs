@@ -344,8 +344,8 @@ fn inside<S: Session>(
     answer(lines)
 }
 
-/// One attempt to begin a transaction with a lock on rows or a table.
-fn targeted<S: Session, R>(
+/// One attempt to begin a transaction with what is sent in front of its BEGIN, or behind it.
+pub(crate) fn targeted<S: Session, R>(
     session: &mut S,
     in_front: String,
     commit: Commit,
@@ -356,9 +356,14 @@ fn targeted<S: Session, R>(
     let here = prepared::address(session);
     let done = session.transact(&opening, |transaction| {
         prepared::in_transaction(here, transaction);
-        let acquired = match opening.was_sent() {
+        let behind = if opening.was_sent() {
+            String::new()
+        } else {
+            behind()
+        };
+        let acquired = match behind.is_empty() {
             true => Ok(()),
-            false => transaction.send(&behind()),
+            false => transaction.send(&behind),
         };
         entered(transaction, acquired, run)
     });

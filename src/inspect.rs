@@ -229,10 +229,20 @@ fn query<B>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error>
 where
     B: LockBackend + ?Sized,
 {
+    ask(backend, |session| session.query(sql))
+}
+
+pub(crate) fn ask<B, T>(
+    backend: &mut B,
+    ask: impl FnOnce(&mut B::Session) -> Result<T, Failure>,
+) -> Result<T, Error>
+where
+    B: LockBackend + ?Sized,
+{
     let mut session = backend
         .session()
         .map_err(|source| Error::Inspect { source })?;
-    session.query(sql).map_err(|failure| {
+    ask(&mut session).map_err(|failure| {
         let source = match failure {
             Failure::Sql { source, .. } | Failure::Lost(source) => source,
             Failure::Refused(refusal) => refusal.to_string().into(),

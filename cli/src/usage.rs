@@ -54,6 +54,10 @@ fn suggest(error: &mut clap::Error, arguments: &[OsString]) {
                 .collect();
             let wrong = wrong(ContextKind::InvalidArg).unwrap_or_default();
             let meant = similar(&wrong, options.iter().map(String::as_str));
+            // Other tools' letters, such as -t for a timeout.
+            let letter = wrong.strip_prefix('-').filter(|rest| rest.len() == 1);
+            let begins = |option: &&String| letter.is_some_and(|l| option[2..].starts_with(l));
+            let meant = meant.or_else(|| options.iter().find(begins).cloned());
             let mut tips = Vec::new();
             match (meant, error.get(ContextKind::SuggestedArg)) {
                 (Some(meant), _) => {

@@ -48,26 +48,19 @@ impl Answer {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Line,
-    Look,
-    Key,
-    Enter,
-    Silence,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct Candidacy {
-    stage: Stage,
+    /// What it asks next. Once it has the key: whether that is still its own, until the silence is over.
+    ask: Ask,
     /// Whether the term begins with the grant.
     at_once: bool,
     /// How long this session may be silent, and the longest silence that is known.
     own: Duration,
     silence: Duration,
-    /// The number of the term that the head has looked at, and whether its sign was there.
-    seen: Option<i32>,
-    signed: bool,
+    /// The number of the term that the head has looked at, whose sign it would see.
+    pub(super) seen: Option<i32>,
+    /// Whether the last leader has said that its term is over.
+    pub(super) signed: bool,
     answered: Moment,
     granted: Moment,
 }
@@ -76,7 +69,7 @@ impl Candidacy {
     /// In the line, with a silence of its own, and the longest that it knows.
     pub(super) fn new(at_once: bool, own: Duration, known: Duration, now: Moment) -> Self {
         Self {
-            stage: Stage::Line,
+            ask: Ask::Head,
             at_once,
             own,
             silence: own.max(known),
@@ -89,52 +82,38 @@ impl Candidacy {
 
     pub(super) fn next(&self, now: Moment) -> Ask {
         let due = (self.own / 3).saturating_sub(now.since(self.answered));
-        match self.stage {
-            Stage::Line => Ask::Head,
-            Stage::Look => Ask::Look,
-            Stage::Key => Ask::Key,
-            Stage::Enter => Ask::Enter(self.seen),
-            Stage::Silence if self.at_once || self.may_sign(now) => Ask::Begin,
-            Stage::Silence if due.is_zero() => Ask::Hold,
-            Stage::Silence => Ask::Rest(due.min(self.left(now))),
+        match self.ask {
+            Ask::Hold if self.at_once || self.may_sign(now) => Ask::Begin,
+            Ask::Hold if !due.is_zero() => Ask::Rest(due.min(self.left(now))),
+            ask => ask,
         }
     }
 
     /// Takes the answer to what was asked.
     pub(super) fn hear(&mut self, answer: Answer, now: Moment) {
         self.answered = now;
-        self.stage = match (self.stage, answer) {
-            (Stage::Line, Answer::Yes) => Stage::Look,
-            (Stage::Look, Answer::Seen(number, silence)) => {
+        self.ask = match (self.ask, answer) {
+            (Ask::Head, Answer::Yes) => Ask::Look,
+            (Ask::Look, Answer::Seen(number, silence)) => {
                 self.seen = number;
                 self.silence = self.silence.max(silence);
-                Stage::Key
+                Ask::Key
             }
-            (Stage::Key, Answer::Yes) => {
+            (Ask::Key, Answer::Yes) => {
                 self.granted = now;
-                Stage::Enter
+                Ask::Enter(self.seen)
             }
-            (Stage::Key, _) if self.seen.is_none() => Stage::Look,
-            (Stage::Enter, answer) => {
+            (Ask::Key, _) if self.seen.is_none() => Ask::Look,
+            (Ask::Enter(_), answer) => {
                 self.signed = answer == Answer::Yes;
-                Stage::Silence
+                Ask::Hold
             }
-            (stage, _) => stage,
+            (ask, _) => ask,
         };
     }
 
     fn left(&self, now: Moment) -> Duration {
         self.silence.saturating_sub(now.surely_since(self.granted))
-    }
-
-    /// Whether the head has looked at a term, whose sign it would see.
-    pub(super) fn listens(&self) -> bool {
-        self.seen.is_some()
-    }
-
-    /// Whether the last leader has said that its term is over.
-    pub(super) fn is_signed(&self) -> bool {
-        self.signed
     }
 
     /// Whether all earlier terms are over: by a sign, or since the silence has passed. Only then may a leader

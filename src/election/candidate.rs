@@ -1,5 +1,4 @@
-//! From a connection to a term and its end: sends what the candidacy asks for, and leaves the connection as
-//! it was.
+//! From a connection to the key: sends what the candidacy asks for, and leaves the connection as it was.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -7,12 +6,11 @@ use std::time::Duration;
 
 use super::Election;
 use super::candidacy::{Answer, Ask, Candidacy};
-use super::keeper::Outcome;
 use super::keys::random_number;
-use super::line::{self, SLICE};
 use super::token::Token;
-use crate::driver::{BoxError, Failure, Session};
+use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
+use crate::failure::answer;
 use crate::guard::LockGuard;
 use crate::held::clock::{Moment, Silence};
 use crate::held::office::Office;
@@ -20,7 +18,12 @@ use crate::held::session::{self, Unlock};
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::request::Scope;
-use crate::sql::election as sql;
+use crate::sql;
+use crate::sql::election::{self as ask, YES};
+
+/// How long one message waits. Less than the server's `deadlock_timeout`, and so short that no waiter's
+/// snapshot gets old.
+pub(super) const SLICE: Duration = Duration::from_millis(800);
 
 /// How soon a head looks again at a holder without a number, the first time.
 const SOON: Duration = Duration::from_millis(50);
@@ -43,19 +46,8 @@ pub(super) struct Elected {
     pub(super) number: i32,
 }
 
-/// Why a candidacy ends.
-pub(super) enum Trouble {
-    /// A message failed: what the session holds is not known.
-    Failure(Failure),
-    /// Between two messages.
-    Error(Error),
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
+/// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
+pub(super) type Outcome = Result<Option<Elected>, Error>;
 
 /// A candidate on its connection, and what it changes there.
 pub(super) struct Stand<'c, S> {
@@ -71,14 +63,22 @@ pub(super) const EXCLUSIVE: &str = "pg_advisory_unlock";
 const SHARED: &str = "pg_advisory_unlock_shared";
 
 impl Candidate {
-    /// Stands for election on a connection, and serves the term. Returns whether there was one. The connection is
+    /// Connects, stands for election, and serves the term, of which it tells when it begins. The connection is
     /// left as it was, or its session is ended.
-    pub(super) fn stand<S: Session>(
+    pub(super) fn stand<C, E>(
         &self,
-        session: &mut S,
+        connect: &impl Fn() -> Result<C, E>,
         news: &Sender<Outcome>,
-    ) -> Result<bool, Error> {
-        let member = Lock::new(session, &self.election.keys.member).shared();
+    ) -> Result<(), Error>
+    where
+        C: LockBackend,
+        E: Into<BoxError>,
+    {
+        let no_connection = |source| self.no_connection(source);
+        let mut backend = connect().map_err(|error| no_connection(error.into()))?;
+        let mut session = backend.session().map_err(no_connection)?;
+        self.office.heard();
+        let member = Lock::new(&mut *session, &self.election.keys.member).shared();
         let member = member.scope(Scope::Session).timeout(Duration::ZERO);
         let mut member = member.name_holders(false);
         let mut member = member.acquire()?;
@@ -90,13 +90,16 @@ impl Candidate {
             number: random_number(),
         };
         let ended = stand.stand(news);
-        let is_known = !matches!(ended, Err(Trouble::Failure(_)));
+        // After a message that failed, what the session holds is not known.
+        let is_known = matches!(
+            ended,
+            Ok(())
+                | Err(Error::Stopped { .. } | Error::InvalidLease { .. })
+                | Err(Error::OtherLease { .. } | Error::MovedSession { .. })
+        );
         session::leave(stand.session, &stand.held, is_known);
         let _ = LockGuard::release(member);
-        ended.map_err(|trouble| match trouble {
-            Trouble::Failure(failure) => self.failed(failure),
-            Trouble::Error(error) => error,
-        })
+        ended
     }
 
     pub(super) fn failed(&self, failure: Failure) -> Error {
@@ -121,7 +124,7 @@ impl Candidate {
 }
 
 impl<S: Session> Stand<'_, S> {
-    fn stand(&mut self, news: &Sender<Outcome>) -> Result<bool, Trouble> {
+    fn stand(&mut self, news: &Sender<Outcome>) -> Result<(), Error> {
         self.join()?;
         let Candidate {
             election, tries, ..
@@ -142,93 +145,104 @@ impl<S: Session> Stand<'_, S> {
                 }
                 Ask::Begin => return self.serve(&candidacy, news),
                 Ask::Head => self.wait(&keys.head, slice)?,
-                Ask::Key if candidacy.listens() => self.wait(&keys.lock, slice)?,
+                Ask::Key if candidacy.seen.is_some() => self.wait(&keys.lock, slice)?,
                 Ask::Key => {
                     soon = slice.min(soon * 2);
                     self.wait(&keys.lock, soon)?
                 }
-                Ask::Look => self.look()?,
+                Ask::Look => self.watch()?,
                 Ask::Enter(seen) => self.enter(seen)?,
-                Ask::Hold => self.send(&sql::question(&keys.lock))?,
+                Ask::Hold => {
+                    let held = sql::held_by_session(&election.info);
+                    self.hear(|session| answer(session.prepared("", &held)))?;
+                    Answer::Yes
+                }
             };
             if *tries && answer == Answer::No && matches!(ask, Ask::Head | Ask::Key) {
-                return Ok(false);
+                return Ok(());
             }
             candidacy.hear(answer, Moment::now());
         }
     }
 
     /// Joins the line, if all that stand in it have the same silence. It is no longer than the server's own.
-    fn join(&mut self) -> Result<(), Trouble> {
-        let (keys, lock) = (&self.candidate.election.keys, || {
-            self.candidate.election.info.clone()
-        });
-        let found = session::note(self.session)?;
-        let limit = found.limit.unwrap_or(Duration::MAX);
-        let silence = limit.min(self.silence.time());
-        self.silence = Silence::new(silence).ok_or_else(|| {
-            let (lock, lease) = (lock(), silence * 2);
-            Trouble::Error(Error::InvalidLease { lock, lease })
-        })?;
+    fn join(&mut self) -> Result<(), Error> {
+        let Election { keys, info, .. } = &self.candidate.election;
         let silence = self.silence.time();
-        if session::settle(self.session, self.silence, found.pid)? != found.pid {
-            return Err(Trouble::Error(Error::MovedSession { lock: lock() }));
-        }
+        (self.silence, _) = session::settle(self.session, silence, 2, info)?;
         self.candidate.office.heard();
+        let silence = self.silence.time();
         let mark = keys.mark(silence);
-        self.send(&sql::join(&mark))?;
+        let join = ["SELECT ", &ask::call("pg_advisory_lock_shared", &mark)].concat();
+        self.hear(|session| session.send(&join))?;
         self.held.push((mark, SHARED));
-        let [longest, shortest] = line::look(self.session, keys)?.silences;
+        let (_, [longest, shortest]) = self.look()?;
         self.candidate.know(longest);
         let other = if longest > silence { longest } else { shortest };
         match other == silence {
             true => Ok(()),
-            false => Err(Trouble::Error(Error::OtherLease {
-                lock: lock(),
+            false => Err(Error::OtherLease {
+                lock: info.clone(),
                 lease: silence * 2,
                 other: other * 2,
-            })),
+            }),
         }
     }
 
-    pub(super) fn send(&mut self, message: &str) -> Result<Answer, Failure> {
-        self.session.send(message)?;
+    /// Sends a message, and notes that the server has answered.
+    pub(super) fn hear<T>(
+        &mut self,
+        send: impl FnOnce(&mut S) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let answer = send(self.session).map_err(|failure| self.candidate.failed(failure))?;
         self.candidate.office.heard();
-        Ok(Answer::Yes)
+        Ok(answer)
     }
 
-    pub(super) fn query(&mut self, query: &str) -> Result<Option<String>, Failure> {
-        let mut lines = self.session.query(query)?;
-        self.candidate.office.heard();
-        Ok(lines.pop())
+    pub(super) fn query(&mut self, query: &str) -> Result<Option<String>, Error> {
+        self.hear(|session| session.query(query).map(|mut lines| lines.pop()))
     }
 
-    pub(super) fn wait(&mut self, key: &Key, slice: Duration) -> Result<Answer, Failure> {
-        let had = line::wait(self.session, key, slice)?;
-        self.candidate.office.heard();
+    /// Waits for a lock. Returns whether the session has it.
+    pub(super) fn wait(&mut self, key: &Key, slice: Duration) -> Result<Answer, Error> {
+        let wait = ask::wait(key, slice);
+        let lines = self.hear(|session| session.message(&wait, ask::HAD))?;
+        let had = lines.last().is_some_and(|had| had == YES);
         if had {
             self.held.push((key.clone(), EXCLUSIVE));
         }
         Ok(Answer::of(had))
     }
 
-    fn look(&mut self) -> Result<Answer, Failure> {
-        let seen = line::look(self.session, &self.candidate.election.keys)?;
-        if let Some(number) = seen.number {
+    /// Reads the number of the holder's term, and the longest and the shortest silence of all members.
+    fn look(&mut self) -> Result<(Option<i32>, [Duration; 2]), Error> {
+        let look = self.candidate.election.keys.marks.clone() + ask::LOOK;
+        let line = self.query(&look)?.unwrap_or_default();
+        let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
+        let mut next = || words.next().flatten();
+        let number = next().and_then(|number| i32::try_from(number).ok());
+        let silences = [(); 2].map(|()| next().map_or(Duration::ZERO, Duration::from_millis));
+        Ok((number, silences))
+    }
+
+    /// Looks at the holder, and listens for its sign, unless its leader has already found that nobody does.
+    fn watch(&mut self) -> Result<Answer, Error> {
+        let (number, [longest, _]) = self.look()?;
+        if let Some(number) = number {
             let ear = self.candidate.election.keys.ear(number);
-            if self.query(&sql::listen(&ear))?.as_deref() == Some("true") {
+            let listens = self.query(&ask::asks("pg_try_advisory_lock_shared", &ear))?;
+            if listens.as_deref() == Some(YES) {
                 self.held.push((ear, SHARED));
             }
         }
-        let known = self.candidate.know(seen.silences[0]);
-        Ok(Answer::Seen(seen.number, known))
+        Ok(Answer::Seen(number, self.candidate.know(longest)))
     }
 
-    fn enter(&mut self, seen: Option<i32>) -> Result<Answer, Failure> {
+    fn enter(&mut self, seen: Option<i32>) -> Result<Answer, Error> {
         let keys = &self.candidate.election.keys;
         let (term, sign) = (keys.term(self.number), keys.sign(self.number));
         let seen = seen.map(|seen| (keys.sign(seen), keys.ear(seen)));
-        let enter = sql::enter(seen.as_ref(), &keys.head, &term, &sign);
+        let enter = ask::enter(seen.as_ref(), &keys.head, &term, &sign);
         let line = self.query(&enter)?.unwrap_or_default();
         let ear = seen.map(|(_, ear)| ear);
         self.held
@@ -238,14 +252,17 @@ impl<S: Session> Stand<'_, S> {
                 self.held.push((term, SHARED));
                 Ok(Answer::of(signed == "t"))
             }
-            _ => Err(Failure::Lost("the number of the term is taken".into())),
+            _ => {
+                let taken = Failure::Lost("the number of the term is taken".into());
+                Err(self.candidate.failed(taken))
+            }
         }
     }
 
-    pub(super) fn rest(&self, time: Duration) -> Result<(), Trouble> {
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Error> {
         let lock = self.candidate.election.info.clone();
         match self.candidate.office.rest(time) {
-            true => Err(Trouble::Error(Error::Stopped { lock })),
+            true => Err(Error::Stopped { lock }),
             false => Ok(()),
         }
     }

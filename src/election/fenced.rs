@@ -1,9 +1,9 @@
 //! Transactions that can commit only within a term.
 
 use super::term::Term;
-use crate::driver::{Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
+use crate::acquire;
+use crate::driver::{Failure, Finish, LockBackend, Refusal, Session, Transacted};
 use crate::error::Error;
-use crate::failure::answer;
 use crate::process;
 use crate::sql::election::Fence;
 use crate::sql::{self, FIRST, RELEASE, SAVEPOINT, UNDO};
@@ -47,14 +47,11 @@ impl Term {
         B: LockBackend + ?Sized,
         E: From<Error>,
     {
-        if self.candidate().office.has_lapsed() {
+        if self.candidate.office.has_lapsed() {
             return Err(self.over().into());
         }
-        let mut handle = backend.session().map_err(|source| Error::Checkout {
-            in_use: false,
-            lock: self.lock().clone(),
-            source,
-        })?;
+        let no_connection = |source| self.candidate.no_connection(source);
+        let mut handle = backend.session().map_err(no_connection)?;
         self.fence(&mut *handle, body)?
     }
 
@@ -63,12 +60,14 @@ impl Term {
         session: &mut S,
         body: impl FnOnce(&mut S::Transaction<'_>) -> Result<T, E>,
     ) -> Result<Result<T, E>, Error> {
+        let keys = &self.candidate.election.keys;
         let fence = Fence {
-            lock: self.candidate().election.keys.fence.clone(),
-            term: self.candidate().election.keys.term(self.elected.number),
+            lock: keys.fence.clone(),
+            term: keys.term(self.elected.number),
             idle: self.lease(),
         };
-        if session.in_transaction() {
+        let inside = session.in_transaction();
+        if inside {
             let fenced = fence.in_transaction().raising().text();
             let sent = session.send(&[SAVEPOINT, &fenced, "; ", RELEASE].concat());
             if let Err(failure) = sent {
@@ -78,41 +77,31 @@ impl Term {
         }
         let name = process::unique_word();
         let front = fence.at_begin(&name, true).raising().text();
-        let opening = Opening::new(front, Some(sql::commit(&name)));
-        let inside = session.in_transaction();
-        let transacted = session.transact(&opening, |transaction| {
-            if !inside && !opening.was_sent() {
-                let begun = fence.at_begin(&name, false).text();
-                let begun = answer(transaction.query(&[FIRST, &begun].concat()));
-                if let Err(failure) = begun {
-                    let finish = match failure.is_in_transaction() {
-                        true => Finish::Leave,
-                        false => Finish::Rollback,
-                    };
-                    return (Err(failure), finish);
-                }
-            }
-            let result = body(transaction).map_err(Some);
-            let result = result.and_then(|value| match self.candidate().office.has_lapsed() {
-                true => Err(None),
-                false => Ok(value),
-            });
-            let finish = match result.is_ok() {
+        let behind = || match inside {
+            true => String::new(),
+            false => [FIRST, &fence.at_begin(&name, false).raising().text()].concat(),
+        };
+        let mut body = Some(body);
+        let mut run = |transaction: &mut S::Transaction<'_>| {
+            let body = body.take().expect("a driver runs the body once");
+            let result = body(transaction);
+            let lapsed = self.candidate.office.has_lapsed();
+            let finish = match result.is_ok() && !lapsed {
                 true => Finish::Commit,
                 false => Finish::Rollback,
             };
-            (Ok(result), finish)
-        });
+            ((result, lapsed), finish)
+        };
+        let transacted = acquire::targeted(session, front, sql::commit(&name), &mut run, behind);
         let Transacted {
-            result,
-            ended: committed,
+            result: (result, lapsed),
+            ended,
         } = transacted.map_err(|failure| self.refused(failure))?;
-        let result = result.map_err(|failure| self.refused(failure))?;
-        Ok(match (result, committed) {
+        Ok(match (result, ended) {
+            (Ok(_), _) if lapsed => Err(self.over().into()),
             (Ok(value), Ok(())) => Ok(value),
             (Ok(_), Err(failure)) => Err(Error::commit(self.lock().clone(), failure).into()),
-            (Err(Some(error)), _) => Err(error),
-            (Err(None), _) => Err(self.over().into()),
+            (Err(error), _) => Err(error),
         })
     }
 

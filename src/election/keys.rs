@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::key::Key;
+use crate::sql::election as sql;
 
 /// Seeds the hash of an election's name, so that it shares no lock with a section of that name.
 pub(crate) const ELECTIONS: &str = "pglock.election";
@@ -25,6 +26,8 @@ pub(super) struct Keys {
     /// held shared from the grant, and exclusively while it is on. It is negative for a candidate or leader:
     /// its silence in milliseconds, held shared.
     pub(super) class: i32,
+    /// Reads what sessions hold of them.
+    pub(super) marks: String,
     id: String,
 }
 
@@ -33,11 +36,14 @@ impl Keys {
         let lock = name.part(ELECTIONS, "");
         let (classid, objid, objsubid) = lock.pg_locks();
         let id = format!("{classid}:{objid}:{objsubid}");
+        let member = name.part("pglock.candidate", "").shown_as(&lock);
+        let class = Key::namespaced("pglock.term", id.clone()).pg_locks().0 as i32;
         Self {
-            member: name.part("pglock.candidate", "").shown_as(&lock),
+            marks: sql::marks(&lock, &member, class),
+            member,
             head: Key::namespaced("pglock.head", id.clone()),
             fence: Key::namespaced("pglock.fence", id.clone()),
-            class: Key::namespaced("pglock.term", id.clone()).pg_locks().0 as i32,
+            class,
             id,
             lock,
         }

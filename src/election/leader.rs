@@ -3,9 +3,9 @@
 use std::time::Duration;
 use std::{fmt, thread};
 
+use super::candidate::SLICE;
 use super::keys::Keys;
-use super::line::SLICE;
-use crate::driver::{BoxError, Failure, LockBackend, Session};
+use crate::driver::{LockBackend, Session};
 use crate::error::Error;
 use crate::inspect::{self, Claim};
 use crate::key::IntoKey;
@@ -47,11 +47,8 @@ pub fn leader<B>(backend: &mut B, name: impl IntoKey) -> Result<Option<Claim>, E
 where
     B: LockBackend + ?Sized,
 {
-    let keys = Keys::of(&name.into());
-    match in_office(backend, &keys)? {
-        Some(office) => named(backend, &keys, office),
-        None => Ok(None),
-    }
+    let office = look(backend, &Keys::of(&name.into()))?;
+    Ok(office.map(|(_, leader)| leader))
 }
 
 /// Watches an election, for those who do not stand in it: who leads, and then each change, as an iterator that
@@ -95,46 +92,32 @@ pub fn observe<B: LockBackend>(backend: B, name: impl IntoKey) -> Observe<B> {
 pub struct Observe<B> {
     backend: B,
     keys: Keys,
-    /// What was said last.
-    seen: Option<Option<Office>>,
+    /// The number of the term that was told last, if there was one.
+    seen: Option<Option<i32>>,
 }
-
-/// A session that leads, and the number of its term.
-type Office = (i32, i32);
 
 impl<B: LockBackend> Observe<B> {
     fn change(&mut self) -> Result<Option<Claim>, Error> {
         loop {
-            let office = in_office(&mut self.backend, &self.keys)?;
-            if self.seen != Some(office) {
-                let leader = match office {
-                    Some(office) => named(&mut self.backend, &self.keys, office)?,
-                    None => None,
-                };
-                // A leader that has gone meanwhile is no news.
-                if office.is_none() || leader.is_some() {
-                    self.seen = Some(office);
-                    return Ok(leader);
-                }
+            let office = look(&mut self.backend, &self.keys)?;
+            let (number, leader) = office.unzip();
+            if self.seen.replace(number) != Some(number) {
+                return Ok(leader);
             }
-            match office {
-                Some((_, number)) => self.wait_for_end(number)?,
+            match number {
+                Some(number) => self.wait_for_end(number)?,
                 None => thread::sleep(PAUSE),
             }
         }
     }
 
-    /// Waits until the term is over.
     fn wait_for_end(&mut self, number: i32) -> Result<(), Error> {
         let term = self.keys.term(number);
-        let mut session = self.backend.session().map_err(failed)?;
-        loop {
-            let waited = session.send(&sql::wait_for_end(&term, Mode::Shared, SLICE));
-            let free = waited.and_then(|()| session.query(&sql::is_free(&term)));
-            if free.map_err(refused)? == ["true"] {
-                return Ok(());
-            }
-        }
+        let wait = sql::wait_for_end(&term, Mode::Shared, SLICE);
+        let is_free = sql::asks("pg_try_advisory_xact_lock_shared", &term);
+        let wait = |session: &mut B::Session| session.message(&wait, &is_free);
+        while inspect::ask(&mut self.backend, wait)?.last() != Some(&sql::YES.to_owned()) {}
+        Ok(())
     }
 }
 
@@ -154,32 +137,19 @@ impl<B> fmt::Debug for Observe<B> {
     }
 }
 
-fn named<B>(backend: &mut B, keys: &Keys, (pid, _): Office) -> Result<Option<Claim>, Error>
+/// The number of the term that is on, and the session that leads.
+fn look<B>(backend: &mut B, keys: &Keys) -> Result<Option<(i32, Claim)>, Error>
 where
     B: LockBackend + ?Sized,
 {
-    let holders = inspect::holders(backend, &keys.lock)?;
-    Ok(holders.into_iter().find(|claim| claim.pid == Some(pid)))
-}
-
-fn in_office<B>(backend: &mut B, keys: &Keys) -> Result<Option<Office>, Error>
-where
-    B: LockBackend + ?Sized,
-{
-    let mut session = backend.session().map_err(failed)?;
-    let lines = session.query(&sql::in_office(&keys.lock, &keys.member, keys.class));
-    let lines = lines.map_err(refused)?;
-    let office = lines.first().and_then(|line| line.split_once(' '));
-    Ok(office.and_then(|(pid, number)| Some((pid.parse().ok()?, number.parse().ok()?))))
-}
-
-fn failed(source: BoxError) -> Error {
-    Error::Inspect { source }
-}
-
-fn refused(failure: Failure) -> Error {
-    failed(match failure {
-        Failure::Refused(answer) => answer.to_string().into(),
-        Failure::Sql { source, .. } | Failure::Lost(source) => source,
-    })
+    let office = keys.marks.clone() + sql::IN_OFFICE;
+    let office = inspect::ask(backend, |session| session.query(&office))?;
+    let office = office.first().and_then(|line| line.split_once(' '));
+    let Some((pid, number)) = office else {
+        return Ok(None);
+    };
+    let (pid, number) = (pid.parse().ok(), number.parse().ok());
+    let mut holders = inspect::holders(backend, &keys.lock)?.into_iter();
+    // It may have gone meanwhile.
+    Ok(number.zip(holders.find(|claim| claim.pid == pid)))
 }

@@ -8,10 +8,8 @@
 mod candidacy;
 mod candidate;
 mod fenced;
-mod keeper;
 mod keys;
 mod leader;
-mod line;
 #[cfg(test)]
 mod model;
 mod tenure;
@@ -21,10 +19,10 @@ mod token;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use candidate::Candidate;
-use keeper::{Keeper, Run};
+use candidate::{Candidate, Outcome};
 use keys::Keys;
 
 pub(crate) use keys::ELECTIONS;
@@ -44,6 +42,9 @@ use crate::stop::StopToken;
 
 /// The first and the longest pause before another attempt.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// Connects, stands for election, and serves the term.
+type Run = dyn Fn(&Candidate, &Sender<Outcome>) -> Result<(), Error> + Send + Sync;
 
 /// An election in which this process can stand. It elects one leader among all that stand under
 /// the same name in the same database.
@@ -73,7 +74,7 @@ pub struct Election {
     info: LockInfo,
     lease: Duration,
     at_once: bool,
-    stop: Option<StopToken>,
+    stop: StopToken,
     /// The longest silence that any candidate of this process has seen, in milliseconds. Zero: none has stood
     /// in this election yet.
     known: Arc<AtomicU64>,
@@ -97,12 +98,12 @@ impl Election {
     {
         let keys = Keys::of(&name.into());
         Self {
-            run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
+            run: Arc::new(move |candidate, news| candidate.stand(&connect, news)),
             info: Request::new(keys.lock.clone().into()).lock,
             keys,
             lease: held::DEFAULT_LEASE,
             at_once: false,
-            stop: None,
+            stop: StopToken::new(),
             known: Arc::default(),
         }
     }
@@ -171,7 +172,7 @@ impl Election {
     /// # }
     /// ```
     pub fn stop_on(mut self, token: &StopToken) -> Self {
-        self.stop = Some(token.clone());
+        self.stop = token.clone();
         self
     }
 
@@ -209,10 +210,7 @@ impl Election {
     ///
     /// If the function that connects panics.
     pub fn campaign(&self) -> Result<Term, Error> {
-        match self.elect(false)? {
-            Some(term) => Ok(term),
-            None => Err(self.stopped()),
-        }
+        self.elect(false)?.ok_or_else(|| self.stopped())
     }
 
     /// Campaigns without waiting for another leader. Returns `None` if somebody leads, or is about to.
@@ -255,26 +253,18 @@ impl Election {
             lock: self.info.clone(),
             lease: self.lease,
         })?;
-        let stop = self.stop.clone().unwrap_or_default();
-        let (mut pause, mut patience) = (PAUSES[0], silence.time() * 2);
+        let (stop, mut pause, mut patience) = (&self.stop, PAUSES[0], silence.time() * 2);
         loop {
             let start = Instant::now();
-            let mut keeper = Keeper::start(Candidate {
+            let candidate = Candidate {
                 election: self.clone(),
                 silence,
                 tries,
                 office: Office::new(stop.clone()),
-            })?;
-            match keeper.outcome(patience) {
-                Ok(Some(elected)) => {
-                    let term = Term::new(keeper, elected);
-                    return match stop.is_stopped() {
-                        true => Err(self.stopped()),
-                        false => Ok(Some(term)),
-                    };
-                }
+            };
+            match Term::begin(candidate, patience) {
                 _ if stop.is_stopped() => return Err(self.stopped()),
-                Ok(None) => return Ok(None),
+                Ok(outcome) => return Ok(outcome),
                 Err(error) if tries || !self.is_transient(&error) => return Err(error),
                 Err(_) if stop.wait_timeout(pause) => return Err(self.stopped()),
                 Err(_) if start.elapsed() > patience => patience *= 2, // it was silent

@@ -4,13 +4,12 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::candidacy::{Answer, Candidacy};
-use super::candidate::{Candidate, EXCLUSIVE, Elected, Stand, Trouble};
-use super::keeper::Outcome;
-use super::line::SLICE;
+use super::candidate::{Candidate, EXCLUSIVE, Elected, Outcome, SLICE, Stand};
 use super::token::Token;
-use crate::driver::{Failure, Session, insist};
+use crate::driver::{Failure, Refusal, Session, insist};
+use crate::error::Error;
 use crate::held::clock::{Clock, Moment};
-use crate::held::session::{self, reason};
+use crate::held::session;
 use crate::request::{Mode, Request};
 use crate::sql::election as sql;
 
@@ -20,22 +19,23 @@ impl<S: Session> Stand<'_, S> {
         &mut self,
         candidacy: &Candidacy,
         news: &Sender<Outcome>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<(), Error> {
         let (keys, office) = (&self.candidate.election.keys, &self.candidate.office);
         let (number, silence) = (self.number, self.silence);
         let term = keys.term(number);
-        self.send(&sql::take_office(&keys.lock, &term))?;
+        let take_office = sql::take_office(&keys.lock, &term);
+        self.hear(|session| session.send(&take_office))?;
         self.held.push((term.clone(), EXCLUSIVE));
-        if !candidacy.is_signed() {
+        if !candidacy.signed {
             self.wait_for_others()?;
         }
         let Some((asked, token)) = self.token()? else {
-            return Ok(false);
+            return Ok(());
         };
         if !office.begin(Clock::start(silence, asked)) {
             self.rest(Duration::ZERO)?;
             let late = "the server took longer than the lease to answer";
-            return Err(Failure::Lost(late.into()).into());
+            return Err(self.candidate.failed(Failure::Lost(late.into())));
         }
         let elected = Elected {
             silence,
@@ -45,18 +45,17 @@ impl<S: Session> Stand<'_, S> {
         let _ = news.send(Ok(Some(elected)));
         let term = Request::new(term.into()).lock;
         let _ = session::keep(self.session, office, Some(&term), String::new);
-        if let Err(failure) = self.resign(candidacy) {
-            office.lose(reason(failure));
+        if let Err(error) = self.resign(candidacy) {
+            office.lose(error);
             self.session.terminate(); // it may hold a sign
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Waits until no session holds an earlier term's lock, so that no transaction can be fenced by it. There
     /// can be one only while its session is ending.
-    fn wait_for_others(&mut self) -> Result<(), Trouble> {
-        let keys = &self.candidate.election.keys;
-        let others = sql::others_in_office(&keys.lock, &keys.member, keys.class);
+    fn wait_for_others(&mut self) -> Result<(), Error> {
+        let others = self.candidate.election.keys.marks.clone() + sql::OTHERS_IN_OFFICE;
         let start = Instant::now();
         while self.query(&others)?.is_some() && start.elapsed() < self.silence.time() {
             self.rest(Duration::from_millis(1))?;
@@ -65,32 +64,33 @@ impl<S: Session> Stand<'_, S> {
     }
 
     /// Waits for the fenced transactions of earlier terms, and takes a token. Returns when it was asked for.
-    fn token(&mut self) -> Result<Option<(Moment, Token)>, Trouble> {
+    fn token(&mut self) -> Result<Option<(Moment, Token)>, Error> {
         let Candidate {
             election, tries, ..
         } = self.candidate;
         let keys = &election.keys;
+        let wait = sql::wait_for_end(&keys.fence, Mode::Exclusive, SLICE);
         loop {
             let asked = Moment::now();
             let line = self.query(&sql::token(&keys.lock, &keys.fence))?;
-            match line.and_then(|line| Token::read(&line)) {
+            let not_held = || self.candidate.failed(Failure::Refused(Refusal::NotHeld));
+            match Token::read(&line.ok_or_else(not_held)?) {
                 Some(token) => return Ok(Some((asked, token))),
                 None if *tries => return Ok(None),
                 None => self.rest(Duration::ZERO)?,
             }
-            self.send(&sql::question(&keys.lock))?;
-            self.send(&sql::wait_for_end(&keys.fence, Mode::Exclusive, SLICE))?;
+            self.hear(|session| session.send(&wait))?;
         }
     }
 
     /// Lets the key go. If it may give a sign, gives it first, and waits until the head has seen it.
-    fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Failure> {
+    fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Error> {
         let keys = &self.candidate.election.keys;
         let (term, sign) = (keys.term(self.number), keys.sign(self.number));
         let since = Moment::now();
         let sign = candidacy.may_sign(since).then_some(sign);
         let resign = sql::resign(sign.as_ref(), &term, &keys.lock);
-        insist(|| self.session.send(&resign))?;
+        self.hear(|session| insist(|| session.send(&resign)))?;
         self.held
             .retain(|(held, _)| *held != term && *held != keys.lock);
         let Some(sign) = sign else { return Ok(()) };

@@ -1,13 +1,19 @@
 //! A term: what its leader has in hand.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
-use super::candidate::{Candidate, Elected};
-use super::keeper::Keeper;
+use super::candidate::{Candidate, Elected, Outcome};
 use super::token::Token;
+use crate::driver::Failure;
 use crate::error::Error;
+use crate::held::thread::{Heard, Thread};
 use crate::request::LockInfo;
+
+/// How long a campaign that was stopped waits until its connection is left as it was.
+const STOPPED: Duration = Duration::from_secs(2);
 
 /// How long dropping a term waits for the server to confirm.
 const DROP: Duration = Duration::from_secs(1);
@@ -39,32 +45,66 @@ const DROP: Duration = Duration::from_secs(1);
 /// ```
 #[must_use = "a term that is not kept is resigned at once"]
 pub struct Term {
-    keeper: Keeper,
+    pub(super) candidate: Arc<Candidate>,
     pub(super) elected: Elected,
+    thread: Thread<Outcome>,
     ended: bool,
 }
 
 impl Term {
-    pub(super) fn new(keeper: Keeper, elected: Elected) -> Self {
-        let ended = false;
-        Self {
-            keeper,
-            elected,
-            ended,
-        }
+    /// Has a thread stand for election and serve the term. Waits for the outcome, unless the server is silent for
+    /// so long, or the campaign was stopped a while ago: then the thread is left to itself, and ends as soon as it
+    /// notices. A panic of the thread comes out here.
+    pub(super) fn begin(candidate: Candidate, patience: Duration) -> Result<Option<Self>, Error> {
+        let candidate = Arc::new(candidate);
+        let office = &candidate.office;
+        let thread = Thread::start({
+            let candidate = Arc::clone(&candidate);
+            move |news: &Sender<Outcome>| {
+                let stood = (candidate.election.run)(&candidate, news);
+                let _ = news.send(stood.map(|()| None));
+            }
+        });
+        let mut thread = thread.map_err(|error| candidate.no_connection(error.into()))?;
+        let mut stopped = None;
+        let gives_up = || match office.is_stopped() {
+            true => stopped.get_or_insert_with(Instant::now).elapsed() > STOPPED,
+            false => office.silent() > patience,
+        };
+        let outcome = match thread.hear(gives_up) {
+            Heard::News(Ok(Some(elected))) => {
+                return Ok(Some(Self {
+                    elected,
+                    thread,
+                    ended: false,
+                    candidate,
+                }));
+            }
+            Heard::News(outcome) => {
+                thread.finish(STOPPED);
+                outcome
+            }
+            Heard::Nothing => {
+                let source = "nothing has come from the server for a lease".into();
+                Err(candidate.failed(Failure::Lost(source)))
+            }
+            Heard::Ended => Ok(None),
+        };
+        office.leave();
+        outcome.map(|_| None)
     }
 
     /// Whether the term is over, or its election was stopped (see
     /// [`Election::stop_on`](super::Election::stop_on)). Once it is, it stays so.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.candidate().office.is_over()
+        self.candidate.office.is_over()
     }
 
     /// Sleeps for that long, or until the term is over, and returns whether it is.
     #[must_use = "the work must stop when the term is over"]
     pub fn wait(&self, time: Duration) -> bool {
-        self.candidate().office.wait_for_end(time)
+        self.candidate.office.wait_for_end(time)
     }
 
     /// A number that is greater in every later term.
@@ -82,7 +122,7 @@ impl Term {
     /// The election's lock, as errors name it.
     #[must_use]
     pub fn lock(&self) -> &LockInfo {
-        &self.candidate().election.info
+        &self.candidate.election.info
     }
 
     /// Ends the term, and reports what went wrong. When it returns, a candidate that waited has been told that the
@@ -101,9 +141,9 @@ impl Term {
 
     fn end(&mut self, patience: Duration) -> Result<(), Error> {
         self.ended = true;
-        let in_time = self.candidate().office.leave();
-        let confirmed = self.keeper.finish(patience);
-        let source = match self.candidate().office.loss() {
+        let in_time = self.candidate.office.leave();
+        let confirmed = self.thread.finish(patience);
+        let source = match self.candidate.office.loss() {
             Some(loss) => loss.into(),
             None if !in_time => "the server did not answer within the lease".into(),
             None if !confirmed => "the server did not confirm the release".into(),
@@ -113,10 +153,6 @@ impl Term {
             lock: self.lock().clone(),
             source: Some(source),
         })
-    }
-
-    pub(super) fn candidate(&self) -> &Candidate {
-        &self.keeper.candidate
     }
 }
 

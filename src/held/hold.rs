@@ -91,10 +91,9 @@ impl Order {
 /// Serves an order on a session of its own.
 pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>), Error> {
     let desk = Arc::new(Office::new(StopToken::new()));
-    let (reply, news) = mpsc::channel();
     let started = Thread::start({
         let (desk, order) = (Arc::clone(&desk), order.clone());
-        move || serve(&desk, &order, &reply)
+        move |reply: &Reply| serve(&desk, &order, reply)
     });
     let lock = order.request.lock.clone();
     let mut thread = started.map_err(|error| Error::Checkout {
@@ -103,7 +102,7 @@ pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>
         in_use: false,
     })?;
     let mut gives_up = order.patience();
-    match thread.hear(&news, || gives_up() || desk.has_lapsed()) {
+    match thread.hear(|| gives_up() || desk.has_lapsed()) {
         Heard::News(Ok(held)) => Ok((held, desk)),
         Heard::News(Err(Refused::Failed(error))) => Err(error),
         Heard::News(Err(Refused::Elsewhere)) | Heard::Nothing | Heard::Ended => {
@@ -206,24 +205,10 @@ enum Outcome {
 
 /// Lets the server end the session after a silence. Returns that, and the server process.
 fn settle<S: Session>(session: &mut S, request: &Request) -> Result<(Silence, Option<i32>), Error> {
-    let lock = || request.lock.clone();
-    let failed = |failure| Error::acquire(lock(), None, failure);
-    if session.in_transaction() {
-        return Err(Error::InTransaction { lock: lock() });
-    }
-    let found = session::note(session).map_err(failed)?;
-    let lease = found
-        .limit
-        .map_or(request.lease, |limit| limit.min(request.lease));
-    let refused = || Error::InvalidLease {
-        lock: lock(),
-        lease,
-    };
-    let silence = Silence::new(lease).ok_or_else(refused)?;
-    let pid = session::settle(session, silence, found.pid).map_err(failed)?;
-    match pid == found.pid {
-        true => Ok((silence, pid)),
-        false => Err(Error::MovedSession { lock: lock() }),
+    let lock = &request.lock;
+    match session.in_transaction() {
+        true => Err(Error::InTransaction { lock: lock.clone() }),
+        false => session::settle(session, request.lease, 1, lock),
     }
 }
 

@@ -1,8 +1,11 @@
 //! A session that is kept: the server ends it after a silence, and is asked before.
 
+use std::time::Duration;
+
 use super::clock::{Moment, Silence};
 use super::office::{Duty, Office};
 use crate::driver::{BoxError, Failure, Session, insist};
+use crate::error::Error;
 use crate::failure::answer;
 use crate::key::Key;
 use crate::request::LockInfo;
@@ -11,36 +14,33 @@ use crate::sql;
 /// How a lock is let go.
 pub(crate) type Unlock = (Key, &'static str);
 
-/// What the server says of a session before it is kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Found {
-    /// The server's own limit, where it has one.
-    pub(crate) limit: Option<std::time::Duration>,
-    /// The server process.
-    pub(crate) pid: Option<i32>,
-}
-
-/// Notes the session's settings in the session.
-pub(crate) fn note<S: Session>(session: &mut S) -> Result<Found, Failure> {
-    let line = session.query(&sql::lease::note())?.pop();
+/// Notes the session's settings in the session, and lets the server end it after a silence: no longer than its own
+/// limit, where it has one. Returns the silence, of which a lease has so many, and the server process.
+pub(crate) fn settle<S: Session>(
+    session: &mut S,
+    silence: Duration,
+    in_lease: u32,
+    lock: &LockInfo,
+) -> Result<(Silence, Option<i32>), Error> {
+    let failed = |failure| Error::acquire(lock.clone(), None, failure);
+    let line = session.query(&sql::lease::note()).map_err(failed)?.pop();
     let line = line.unwrap_or_default();
     let mut words = line.split(' ').map(str::parse::<u64>);
     let mut next = || words.next().and_then(Result::ok);
     let pid = next().and_then(|pid| i32::try_from(pid).ok());
     let limit = next().filter(|limit| *limit > 0);
-    let limit = limit.map(std::time::Duration::from_millis);
-    Ok(Found { limit, pid })
-}
-
-/// Lets the server end the session after a silence, if it still is that server process. Returns which it is.
-pub(crate) fn settle<S: Session>(
-    session: &mut S,
-    silence: Silence,
-    pid: Option<i32>,
-) -> Result<Option<i32>, Failure> {
+    let silence = silence.min(limit.map_or(Duration::MAX, Duration::from_millis));
+    let invalid = || Error::InvalidLease {
+        lock: lock.clone(),
+        lease: silence * in_lease,
+    };
+    let silence = Silence::new(silence).ok_or_else(invalid)?;
     let settle = sql::lease::settle(silence.time(), pid.unwrap_or_default());
-    let line = session.query(&settle)?.pop();
-    Ok(line.and_then(|line| line.parse().ok()))
+    let here = session.query(&settle).map_err(failed)?.pop();
+    match here.and_then(|line| line.parse().ok()) == pid {
+        true => Ok((silence, pid)),
+        false => Err(Error::MovedSession { lock: lock.clone() }),
+    }
 }
 
 /// Leaves the session as it was: it may belong to a pool. If that does not work, or if it is not known what the

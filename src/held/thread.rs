@@ -2,7 +2,8 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,11 @@ use super::office::LOOK;
 
 /// A question to a server that is gone may hang, so nobody else waits for this one for longer than he wants.
 #[derive(Debug)]
-pub(crate) struct Thread(Option<JoinHandle<()>>);
+pub(crate) struct Thread<T> {
+    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    news: Mutex<Receiver<T>>,
+}
 
 /// What came of the wait for news.
 pub(crate) enum Heard<T> {
@@ -21,20 +26,21 @@ pub(crate) enum Heard<T> {
     Ended,
 }
 
-impl Thread {
-    pub(crate) fn start(body: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+impl<T: Send + 'static> Thread<T> {
+    pub(crate) fn start(body: impl FnOnce(&Sender<T>) + Send + 'static) -> io::Result<Self> {
+        let (sender, news) = mpsc::channel();
         let thread = thread::Builder::new().name("pglock keeper".to_owned());
-        thread.spawn(body).map(|thread| Self(Some(thread)))
+        let thread = thread.spawn(move || body(&sender))?;
+        Ok(Self {
+            thread: Some(thread),
+            news: Mutex::new(news),
+        })
     }
 
     /// Waits for news, for as long as the caller wants to. A panic of the thread comes out here.
-    pub(crate) fn hear<T>(
-        &mut self,
-        news: &Receiver<T>,
-        mut gives_up: impl FnMut() -> bool,
-    ) -> Heard<T> {
+    pub(crate) fn hear(&mut self, mut gives_up: impl FnMut() -> bool) -> Heard<T> {
         loop {
-            match news.recv_timeout(LOOK) {
+            match self.next(LOOK) {
                 Ok(news) => return Heard::News(news),
                 Err(RecvTimeoutError::Timeout) if !gives_up() => {}
                 Err(RecvTimeoutError::Timeout) => return Heard::Nothing,
@@ -49,11 +55,10 @@ impl Thread {
     }
 
     /// Waits until the thread has closed its end. Returns `false` if it has not in that time.
-    pub(crate) fn finish<T>(&mut self, news: &Receiver<T>, patience: Duration) -> bool {
+    pub(crate) fn finish(&mut self, patience: Duration) -> bool {
         let start = Instant::now();
         loop {
-            let left = patience.saturating_sub(start.elapsed());
-            match news.recv_timeout(left) {
+            match self.next(patience.saturating_sub(start.elapsed())) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => return false,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -64,7 +69,12 @@ impl Thread {
         }
     }
 
+    fn next(&mut self, patience: Duration) -> Result<T, RecvTimeoutError> {
+        let news = self.news.get_mut().unwrap_or_else(PoisonError::into_inner);
+        news.recv_timeout(patience)
+    }
+
     fn join(&mut self) -> Option<thread::Result<()>> {
-        self.0.take().map(JoinHandle::join)
+        self.thread.take().map(JoinHandle::join)
     }
 }

@@ -11,35 +11,36 @@ use crate::key::Key;
 use crate::request::{LockInfo, Mode, millis};
 use crate::targets::Target;
 
-/// Marks a session.
-pub(crate) fn join(mark: &Key) -> String {
-    format!("SELECT {}", call("pg_advisory_lock_shared", mark))
-}
-
 /// A call of a lock function.
 pub(crate) fn call(function: &str, key: &Key) -> String {
     format!("pg_catalog.{function}({})", key.arguments())
 }
+
+/// Calls a lock function, and asks what it says.
+pub(crate) fn asks(function: &str, key: &Key) -> String {
+    format!("SELECT {}::text AS line", call(function, key))
+}
+
+pub(crate) const YES: &str = "true";
 
 /// Waits for a lock for a slice, and leaves nothing in the server's log if it is not granted. In front of
 /// [`HAD`], which says whether it was.
 ///
 /// The wait is for a lock of the message, under a `lock_timeout` that counts for this message alone.
 pub(crate) fn wait(key: &Key, slice: Duration) -> String {
-    let had = format!(
-        "SELECT pg_catalog.set_config('pglock.had', {}::text, false); ",
-        call("pg_try_advisory_lock", key)
-    );
-    match slice.is_zero() {
-        true => had,
-        false => quietly(key, Mode::Exclusive, slice) + &had,
-    }
+    let wait = match slice.is_zero() {
+        true => String::new(),
+        false => wait_for_end(key, Mode::Exclusive, slice),
+    };
+    let had = call("pg_try_advisory_lock", key);
+    format!("{wait}SELECT pg_catalog.set_config('pglock.had', {had}::text, false); ")
 }
 
 pub(crate) const HAD: &str = "SELECT pg_catalog.current_setting('pglock.had', true) AS line";
 
-/// Waits for a lock of the message, and gives up without an error.
-fn quietly(key: &Key, mode: Mode, slice: Duration) -> String {
+/// Waits until nobody holds a lock any more that could be in the way of one for the message, in this mode, and
+/// gives up without an error.
+pub(crate) fn wait_for_end(key: &Key, mode: Mode, slice: Duration) -> String {
     let lock = LockInfo::new(Target::from(key.clone()), mode);
     Wait::new(&lock).in_queue(millis(slice).unwrap_or(1))
 }
@@ -57,99 +58,51 @@ fn holds(key: &Key) -> String {
 }
 
 /// A message that fails if the session is not the leader's.
-fn or_over(conditions: Conditions) -> String {
+fn or_over(calls: impl IntoIterator<Item = String>) -> String {
+    let mut conditions = Conditions::new();
+    for call in calls {
+        conditions.and(&[&call]);
+    }
     Statement::new(conditions, OVER).raising().text()
 }
 
-/// Asks whether this session still holds a lock.
-pub(crate) fn question(key: &Key) -> String {
-    let mut conditions = Conditions::new();
-    conditions.and(&[&holds(key)]);
-    or_over(conditions)
+/// All that sessions hold of an election, read once: two reads could see two leaders as one. Its rows `marks`
+/// count for the sessions in `members`. It stands in front of what is asked. `pg_locks` shows negative numbers
+/// as unsigned ones, from 2147483648 on.
+pub(crate) fn marks(lock: &Key, member: &Key, class: i32) -> String {
+    let row = |key: &Key| {
+        let (classid, objid, objsubid) = key.pg_locks();
+        format!("(classid, objid, objsubid) = ({classid}, {objid}, {objsubid})")
+    };
+    format!(
+        "WITH l AS MATERIALIZED (SELECT pid, classid::bigint, objid::bigint, objsubid, mode FROM pg_catalog.pg_locks \
+         WHERE locktype = 'advisory' AND granted \
+         AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())), \
+         members AS (SELECT pid FROM l WHERE {}), \
+         holders AS (SELECT pid FROM l WHERE {} AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM members)), \
+         marks AS (SELECT pid, mode, objid AS number FROM l WHERE objsubid = 2 AND classid = {}) ",
+        row(member),
+        row(lock),
+        class as u32,
+    )
 }
-
-/// All that sessions hold of an election, read once: two reads could see two leaders as one. Its rows `l` of
-/// pairs count for the sessions in `members`.
-struct Marks<'a> {
-    lock: &'a Key,
-    member: &'a Key,
-    class: i32,
-}
-
-impl Marks<'_> {
-    fn select(&self, what: &str) -> String {
-        let row = |key: &Key| {
-            let (classid, objid, objsubid) = key.pg_locks();
-            format!("(classid, objid, objsubid) = ({classid}, {objid}, {objsubid})")
-        };
-        format!(
-            "WITH l AS MATERIALIZED (SELECT pid, classid::bigint, objid::bigint, objsubid, mode FROM pg_catalog.pg_locks \
-             WHERE locktype = 'advisory' AND granted \
-             AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())), \
-             members AS (SELECT pid FROM l WHERE {}), \
-             holders AS (SELECT pid FROM l WHERE {} AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM members)), \
-             marks AS (SELECT pid, mode, objid AS number FROM l WHERE objsubid = 2 AND classid = {}) {what}",
-            row(self.member),
-            row(self.lock),
-            self.class as u32,
-        )
-    }
-}
-
-/// `pg_locks` shows negative numbers as unsigned ones, from here on.
-const SIGN: &str = "2147483648";
 
 /// The number of the holder's term, or `-`; and the longest and the shortest silence of all members in
 /// milliseconds, that of this session among them.
-pub(crate) fn look(lock: &Key, member: &Key, class: i32) -> String {
-    let marks = Marks {
-        lock,
-        member,
-        class,
-    };
-    marks.select(&format!(
-        "SELECT pg_catalog.concat_ws(' ', \
-         coalesce((SELECT max(number)::text FROM marks WHERE number < {SIGN} AND pid IN (SELECT pid FROM holders) \
-         HAVING count(DISTINCT number) = 1), '-'), \
-         (SELECT max(2 * {SIGN} - number) || ' ' || min(2 * {SIGN} - number) FROM marks \
-         WHERE number >= {SIGN} AND pid IN (SELECT pid FROM members))) AS line"
-    ))
-}
+pub(crate) const LOOK: &str = "SELECT pg_catalog.concat_ws(' ', \
+    coalesce((SELECT max(number)::text FROM marks WHERE number < 2147483648 AND pid IN (SELECT pid FROM holders) \
+    HAVING count(DISTINCT number) = 1), '-'), \
+    (SELECT max(4294967296 - number) || ' ' || min(4294967296 - number) FROM marks \
+    WHERE number >= 2147483648 AND pid IN (SELECT pid FROM members))) AS line";
 
 /// The session that leads, and the number of its term.
-pub(crate) fn in_office(lock: &Key, member: &Key, class: i32) -> String {
-    let marks = Marks {
-        lock,
-        member,
-        class,
-    };
-    marks.select(&format!(
-        "SELECT pid || ' ' || number AS line FROM marks \
-         WHERE number < {SIGN} AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM holders)"
-    ))
-}
+pub(crate) const IN_OFFICE: &str = "SELECT pid || ' ' || number AS line FROM marks \
+    WHERE number < 2147483648 AND mode = 'ExclusiveLock' AND pid IN (SELECT pid FROM holders)";
 
 /// The other sessions that still have a term's lock. One that is ending may have nothing else any more.
-pub(crate) fn others_in_office(lock: &Key, member: &Key, class: i32) -> String {
-    let marks = Marks {
-        lock,
-        member,
-        class,
-    };
-    marks.select(&format!(
-        "SELECT pid::text AS line FROM marks WHERE number < {SIGN} AND mode = 'ExclusiveLock' \
-         AND pid <> pg_catalog.pg_backend_pid() \
-         AND (pid IN (SELECT pid FROM members) OR pid NOT IN (SELECT pid FROM l WHERE objsubid = 1))"
-    ))
-}
-
-/// Takes the ear for a sign, unless its leader has already found that nobody listens.
-pub(crate) fn listen(ear: &Key) -> String {
-    format!(
-        "SELECT {}::text AS line",
-        call("pg_try_advisory_lock_shared", ear)
-    )
-}
+pub(crate) const OTHERS_IN_OFFICE: &str = "SELECT pid::text AS line FROM marks \
+    WHERE number < 2147483648 AND mode = 'ExclusiveLock' AND pid <> pg_catalog.pg_backend_pid() \
+    AND (pid IN (SELECT pid FROM members) OR pid NOT IN (SELECT pid FROM l WHERE objsubid = 1))";
 
 /// For a head that has the key: whether the sign is there, and whether it has the number of its own term, whose
 /// sign must not be there. Then it makes room for the next head. `seen` is the sign, and the ear for it.
@@ -176,48 +129,34 @@ pub(crate) fn enter(seen: Option<&(Key, Key)>, head: &Key, term: &Key, sign: &Ke
 
 /// Makes the number of a term, which is held shared, that of a term that is on.
 pub(crate) fn take_office(lock: &Key, term: &Key) -> String {
-    let mut conditions = Conditions::new();
-    conditions.and(&[&holds(lock)]);
-    conditions.and(&[&call("pg_try_advisory_lock", term)]);
-    or_over(conditions)
+    or_over([holds(lock), call("pg_try_advisory_lock", term)])
 }
 
-/// A transaction's number and the name of the current WAL file, if the lock is held and no fenced transaction
-/// of an earlier term is open. The transaction is on disk afterwards, whatever the server's settings: without
-/// a message in the WAL it would write nothing, and after a crash another could get its number. It does not
-/// wait for a standby.
+/// A transaction's number and the name of the current WAL file, or nothing while a fenced transaction
+/// of an earlier term is open. No row if the lock is not held. The transaction is on disk afterwards, whatever the
+/// server's settings: without a message in the WAL it would write nothing, and after a crash another could get its
+/// number. It does not wait for a standby.
 pub(crate) fn token(lock: &Key, fence: &Key) -> String {
     format!(
-        "SELECT CASE WHEN {} AND {} THEN pg_catalog.pg_current_xact_id()::text || ' ' \
+        "SELECT CASE WHEN {} THEN pg_catalog.pg_current_xact_id()::text || ' ' \
          || pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) \
          || left(pg_catalog.set_config('synchronous_commit', 'local', true), 0) \
-         || left(pg_catalog.pg_logical_emit_message(true, 'pglock', 'term')::text, 0) END AS line",
+         || left(pg_catalog.pg_logical_emit_message(true, 'pglock', 'term')::text, 0) ELSE '' END AS line WHERE {}",
+        call("pg_try_advisory_xact_lock", fence),
         holds(lock),
-        call("pg_try_advisory_xact_lock", fence)
     )
 }
 
 /// Resigns, all or nothing: the sign, if one may be given, comes before the key is free, and so does the
 /// end of the term's own lock.
 pub(crate) fn resign(sign: Option<&Key>, term: &Key, lock: &Key) -> String {
-    let mut conditions = Conditions::new();
-    if let Some(sign) = sign {
-        conditions.and(&[&call("pg_try_advisory_lock", sign)]);
-    }
-    conditions.and(&[&call("pg_advisory_unlock", term)]);
-    conditions.and(&[&call("pg_advisory_unlock_shared", term)]);
-    conditions.and(&[&call("pg_advisory_unlock", lock)]);
-    or_over(conditions)
-}
-
-/// Waits until nobody holds a lock any more that could be in the way of one for the message, in this mode.
-pub(crate) fn wait_for_end(key: &Key, mode: Mode, slice: Duration) -> String {
-    quietly(key, mode, slice)
-}
-
-pub(crate) fn is_free(key: &Key) -> String {
-    let tried = call("pg_try_advisory_xact_lock_shared", key);
-    format!("SELECT {tried}::text AS line")
+    let sign = sign.map(|sign| call("pg_try_advisory_lock", sign));
+    let ends = [
+        call("pg_advisory_unlock", term),
+        call("pg_advisory_unlock_shared", term),
+        call("pg_advisory_unlock", lock),
+    ];
+    or_over(sign.into_iter().chain(ends))
 }
 
 /// Lets a transaction commit only within a term: while it is open, no successor's term can begin, and it

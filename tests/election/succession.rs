@@ -20,6 +20,7 @@ on_every_driver!(
     who_began_at_once_gives_no_sign_before_the_silence,
     who_begins_at_once_begins_beside_anybody,
     an_attempt_finds_another_candidate,
+    a_stop_late_in_the_silence_leaves_nothing,
     who_sees_another_lease_is_refused,
     two_elections_with_the_same_class_have_nothing_to_do_with_each_other,
 );
@@ -116,6 +117,25 @@ fn an_attempt_finds_another_candidate<D: Driver>() {
         assert!(election::<D>(&case).try_campaign().unwrap().is_none());
         let once = election::<D>(&case).at_once();
         assert!(once.try_campaign().unwrap().is_none());
+        false
+    });
+}
+
+/// The server has said nothing for a while, since it was not asked.
+fn a_stop_late_in_the_silence_leaves_nothing<D: Driver>() {
+    let case = Case::new();
+    with_candidate::<D>(&case, || {
+        case.wait_for_silence();
+        let query = "SELECT FROM pg_stat_activity WHERE application_name = $1 \
+             AND clock_timestamp() - state_change > interval '2.1 s'";
+        let mut oracle = case.oracle();
+        wait_until("a while", || {
+            oracle
+                .client
+                .query_opt(query, &[&case.name])
+                .unwrap()
+                .map(drop)
+        });
         false
     });
 }

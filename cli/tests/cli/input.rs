@@ -149,6 +149,7 @@ fn common_slips_get_a_hint() {
     let behind = "the command stands behind the name";
     assert_fails(&["run", "x", "-c", "echo"], 64, behind);
     assert_fails(&["run", "x", "--tyr", "true"], 64, "exists: '--try'");
+    assert_fails(&["run", "x", "-t", "5", "true"], 64, "exists: '--timeout'");
     assert_fails(&["rnu", "x", "true"], 64, "exists: 'run'");
     assert_fails(&["run", "x"], 64, "a command is required");
     assert_fails(&["run", "--", "x", "true"], 64, "before the --");
