@@ -1,4 +1,4 @@
-//! Processes and threads on all drivers and pools move money under locks, while sessions are
+//! Processes and threads on all drivers and pools, and through a pooler that wipes out all settings, move money under locks, while sessions are
 //! terminated and cancelled, connections cut, processes killed, and bodies panic. The sum must not
 //! change, nobody may get in beside a holder or into a slot that is taken, no two may lead at a time, and
 //! no lock may be left.
@@ -8,6 +8,7 @@
 //! ```
 
 mod bank;
+mod bouncer;
 mod faults;
 mod held;
 mod leader;
@@ -27,6 +28,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use bank::Bank;
+use bouncer::Bouncer;
 use faults::Faults;
 use process::Process;
 use random::Random;
@@ -71,7 +73,9 @@ fn main() -> Result<ExitCode> {
     println!("seed {seed}: {length} s, {} processes", options.processes);
 
     let mut bank = Bank::open(&url)?;
+    let bouncer = Bouncer::start(bank.run)?;
     let mut tally = soak(&options, &mut bank, seed, Duration::from_secs(length))?;
+    drop(bouncer);
     tally.add(&bank.close()?);
     print!("{tally}");
     Ok(if tally.violations() == 0 {

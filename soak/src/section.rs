@@ -1,7 +1,7 @@
 //! A critical section: its accounts, its lock, and what goes wrong in it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pglock::driver::Session;
 use pglock::{Error, Key, Lock, LockBackend, LockGuard, Mode, inspect, key};
@@ -62,6 +62,7 @@ impl Section {
     pub fn choose(random: &mut Random, run: i32) -> Self {
         let shared = random.one_in(8);
         let accounts = match random.below(4) {
+            _ if is_rush() => vec![1],
             _ if shared => (1..=ACCOUNTS).collect(),
             0 | 1 => vec![an_account(random)],
             2 => vec![an_account(random), an_account(random)],
@@ -95,6 +96,14 @@ impl Section {
             },
             sleep_millis: random.below(4),
             amount: random.below(100) as i64,
+        }
+    }
+
+    /// The same section in a form for a pooler in transaction mode.
+    pub fn in_transaction(self) -> Self {
+        Self {
+            in_transaction: true,
+            ..self
         }
     }
 
@@ -281,6 +290,12 @@ impl Section {
             Trouble::Panic => resume_unwind(Box::new(Trouble::Panic)),
         }
     }
+}
+
+/// For three seconds of ten everybody wants the same account, so that the queue for it is long.
+fn is_rush() -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.is_ok_and(|now| now.as_secs() % 10 < 3)
 }
 
 pub fn an_account(random: &mut Random) -> i32 {

@@ -1,4 +1,4 @@
-//! The threads of a process: one on a connection of each driver, two on a pool of each, and four on a
+//! The threads of a process: one on a connection of each driver, another of each through PgBouncer, two on a pool of each, and four on a
 //! queued pool of each, with a favourite account, so that they hand it over. And a candidate in the
 //! election, and one that holds locks for work elsewhere.
 
@@ -18,6 +18,7 @@ use r2d2::event::CheckoutEvent;
 use r2d2_postgres::PostgresConnectionManager;
 
 use crate::bank::{application, schema};
+use crate::bouncer;
 use crate::held;
 use crate::leader;
 use crate::permit;
@@ -25,6 +26,9 @@ use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::section::{Fate, Section, an_account};
 use crate::tally::Tally;
+
+/// Where no lock of a session's may be taken.
+const POOLER: &str = "through PgBouncer";
 
 thread_local! {
     /// Whether this thread has checked out a connection in its present section. If not, another thread
@@ -81,6 +85,12 @@ pub fn start_all(
             PgConnection::establish(&url).ok()
         }),
     ];
+    if let Some(config) = bouncer::config(run) {
+        let connect = move || config.connect(NoTls).ok();
+        workers.push(spawn(POOLER, None, random, &shared, connect));
+        let connect = move || PgConnection::establish(&bouncer::url(run)).ok();
+        workers.push(spawn(POOLER, None, random, &shared, connect));
+    }
     for _ in 0..2 {
         let (postgres, diesel) = plain.clone();
         workers.push(spawn("postgres pool", None, random, &shared, move || {
@@ -140,8 +150,11 @@ fn spawn<B: LockBackend>(
             if let Some(account) = favourite.filter(|_| random.one_in(2)) {
                 section = section.at(account);
             }
+            if name == POOLER {
+                section = section.in_transaction();
+            }
             CHECKED_OUT.set(false);
-            let fate = match random.one_in(6) {
+            let fate = match name != POOLER && random.one_in(6) {
                 true => permit::Section::choose(&mut random, run).run(backend),
                 false => section.run(backend),
             };
