@@ -12,8 +12,8 @@ use crate::guard::LockGuard;
 use crate::nesting;
 use crate::prepared::{self, Sent};
 use crate::process;
-use crate::request::{Request, Scope, WaitTime};
-use crate::sql::{self, Client, Commit, Inside, Named, Statement, Wait};
+use crate::request::{Request, Scope};
+use crate::sql::{self, Client, Commit, Inside, Named, Statement, Wait, WaitTime};
 use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
@@ -404,7 +404,7 @@ pub(crate) fn begin<'r, H: SessionHandle>(
             && let Some(pooled) = handle.pooled()
             && let Some(database) = pooled.database()
         {
-            attempt.note = Some(nesting::enter(database, lock, request.patience())?);
+            attempt.note = Some(nesting::enter(database, lock, request.timeout)?);
         }
         Ok(handle)
     });

@@ -6,9 +6,10 @@ use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::guard::LockGuard;
-use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
-use crate::sql;
-use crate::targets::Target;
+use crate::request::{Request, Scope};
+use crate::sql::{self, WaitTime};
+
+use crate::targets::{LockInfo, Mode, Target};
 use crate::wait::{self, Attempt, explained};
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before

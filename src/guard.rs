@@ -9,10 +9,10 @@ use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, whi
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
-use crate::request::{LockInfo, Mode, Request, Scope};
+use crate::request::{Request, Scope};
 use crate::sql;
+use crate::targets::{LockInfo, Mode};
 use crate::telemetry::{Hold, Outcome};
-use crate::wait::label_of_holder;
 
 /// A lock that is held, and the connection that it is held on.
 ///
@@ -317,7 +317,7 @@ impl Suspended {
 
 fn question_label(lock: &LockInfo, labelled: bool, since: Instant) -> String {
     match labelled {
-        true => label_of_holder(lock, since.elapsed()),
+        true => sql::label_of_holder(lock, since.elapsed()),
         false => String::new(),
     }
 }

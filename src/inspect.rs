@@ -36,13 +36,11 @@
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
 pub use crate::claim::Claim;
-use crate::driver::{Failure, LockBackend, Session, while_canceled};
+use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
 pub use crate::escape::escaped;
 use crate::key::{IntoKey, Key};
-use crate::request::LockInfo;
 use crate::sql;
-use crate::targets::Target;
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
@@ -211,7 +209,7 @@ where
     B: LockBackend + ?Sized,
 {
     let lines = query(backend, &sql::claims_of(keys, condition))?;
-    Ok(read(&lines, keys))
+    Ok(Claim::read_all(&lines, keys))
 }
 
 fn signal<B>(backend: &mut B, claim: &Claim, function: &str) -> Result<bool, Error>
@@ -239,47 +237,4 @@ where
         };
         Error::Inspect { source }
     })
-}
-
-/// The sessions that hold a lock, ten at most, asked behind these statements; and what became of the
-/// statements. If asking fails there are none: the failure must not replace the error that the holders
-/// explain.
-pub(crate) fn holders_after<S: Session>(
-    session: &mut S,
-    statements: &str,
-    lock: &LockInfo,
-) -> (Result<(), Failure>, Vec<Claim>) {
-    match session.message(statements, &holders_query(lock)) {
-        Ok(lines) => (Ok(()), read_holders(&lines, lock)),
-        Err(_) => (while_canceled(|| session.send(statements)), Vec::new()),
-    }
-}
-
-/// Enough for an error's text.
-const FEW: usize = 10;
-
-fn holders_query(lock: &LockInfo) -> String {
-    let claims = sql::claims_in_the_way(lock);
-    match lock.target() {
-        Target::Range(_) => claims, // one session may hold all of the keys
-        _ => format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}"),
-    }
-}
-
-/// For a range, names each session once: the nodes on which they meet mean nothing to the caller.
-fn read_holders(lines: &[String], lock: &LockInfo) -> Vec<Claim> {
-    let mut claims = read(lines, lock.keys());
-    if let Target::Range(_) = lock.target() {
-        claims.sort_by_key(|claim| claim.pid);
-        claims.dedup_by_key(|claim| claim.pid);
-        claims.truncate(FEW);
-    }
-    claims
-}
-
-fn read(lines: &[String], keys: &[Key]) -> Vec<Claim> {
-    lines
-        .iter()
-        .filter_map(|line| Claim::read(line, keys))
-        .collect()
 }

@@ -128,14 +128,14 @@ pub use key::{IntoKey, Key};
 pub use lock::Lock;
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
-pub use request::{LockInfo, Mode, Scope};
+pub use request::Scope;
 pub use retry::{AnyError, RetryPolicy, Retryable, retry};
 pub use semaphore::{Permit, Semaphore};
 pub use sql::quote_literal;
 pub use stop::StopToken;
 pub use targets::{
-    FirstFree, FirstFreeRows, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode,
-    TableName, Target,
+    FirstFree, FirstFreeRows, IntoTarget, KeyRange, LockInfo, Mode, Row, SessionTarget, Slots,
+    Table, TableMode, TableName, Target,
 };
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

@@ -12,8 +12,9 @@ use crate::lock::Lock;
 use crate::lock::sections::free;
 use crate::prepared;
 use crate::process;
-use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait};
+use crate::request::{Request, Scope};
+use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait, WaitTime};
+use crate::targets::LockInfo;
 use crate::telemetry::Outcome;
 use crate::wait::{self, Attempt, SLICE, Within, explained};
 

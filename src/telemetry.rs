@@ -22,7 +22,8 @@ pub(crate) enum Outcome {
 mod watch {
     use super::Outcome;
     use crate::error::Error;
-    use crate::request::{LockInfo, Scope};
+    use crate::request::Scope;
+    use crate::targets::LockInfo;
 
     pub(crate) struct Waiting;
     pub(crate) struct Hold;
@@ -73,7 +74,8 @@ mod watch {
     #[cfg(feature = "tracing")]
     use super::spans;
     use crate::error::Error;
-    use crate::request::{LockInfo, Mode, Scope};
+    use crate::request::Scope;
+    use crate::targets::{LockInfo, Mode};
 
     /// The labels of waits and holds, each with only a few values.
     #[derive(Clone, Copy)]
@@ -244,7 +246,7 @@ mod spans {
     use tracing::{Span, info_span};
 
     use super::watch::Labels;
-    use crate::request::LockInfo;
+    use crate::targets::LockInfo;
 
     macro_rules! lock_span {
         ($name:literal, $operation:literal, $lock:ident, $labels:ident) => {

@@ -41,11 +41,10 @@ pub(crate) use self::pooled::Kept;
 pub(crate) use self::pooled::QueuePlace;
 use crate::error::Error;
 use crate::failure::answer;
-#[cfg(feature = "r2d2")]
-use crate::nesting::Wait;
 use crate::prepared;
-use crate::request::{LockInfo, Scope};
+use crate::request::Scope;
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 mod persist;
 mod pooled;
@@ -227,11 +226,6 @@ impl Acquire<'_> {
             in_use,
             source: source.into(),
         }
-    }
-
-    #[cfg(feature = "r2d2")]
-    pub(crate) fn patience(&self) -> Wait {
-        Wait::of(self.timeout)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::nesting::Place;
 use crate::prepared::Known;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// What pglock keeps beside a session that came out of a pool: what is prepared there, which database it leads to, and
 /// the place in a `QueuedPool`. Only pglock makes one, and only pglock reads it; see

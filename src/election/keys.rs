@@ -4,10 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::key::Key;
-
-/// Seeds the hash of an election's name, so that it shares no lock with a section of that name.
-pub(crate) const ELECTIONS: &str = "pglock.election";
+use crate::key::{ELECTIONS, Key};
 
 /// The locks of an election.
 #[derive(Debug, Clone)]

@@ -9,8 +9,8 @@ use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::inspect::{self, Claim};
 use crate::key::IntoKey;
-use crate::request::Mode;
 use crate::sql::election as sql;
+use crate::targets::Mode;
 
 /// From one look to the next while nobody leads.
 const PAUSE: Duration = Duration::from_millis(250);

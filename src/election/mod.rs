@@ -27,7 +27,6 @@ use candidate::Candidate;
 use keeper::{Keeper, Run};
 use keys::Keys;
 
-pub(crate) use keys::ELECTIONS;
 pub use leader::{Observe, leader, observe};
 pub use term::Term;
 pub use token::Token;
@@ -35,12 +34,12 @@ pub use token::Token;
 use crate::driver::LockBackend;
 use crate::error::Error;
 use crate::failure::BoxError;
-use crate::held;
 use crate::held::clock::Silence;
 use crate::held::office::Office;
 use crate::key::IntoKey;
-use crate::request::{LockInfo, Request};
+use crate::request::{DEFAULT_LEASE, Request};
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 /// The first and the longest pause before another attempt.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
@@ -100,7 +99,7 @@ impl Election {
             run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
             info: Request::new(keys.lock.clone().into()).lock,
             keys,
-            lease: held::DEFAULT_LEASE,
+            lease: DEFAULT_LEASE,
             at_once: false,
             stop: None,
             known: Arc::default(),

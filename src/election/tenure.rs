@@ -11,8 +11,9 @@ use super::token::Token;
 use crate::driver::{Failure, Session, insist};
 use crate::held::clock::{Clock, Moment};
 use crate::held::session::{self, reason};
-use crate::request::{Mode, Request};
+use crate::request::Request;
 use crate::sql::election as sql;
+use crate::targets::Mode;
 
 impl<S: Session> Stand<'_, S> {
     /// Begins the term, keeps it, and resigns.

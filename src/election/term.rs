@@ -7,7 +7,7 @@ use super::candidate::{Candidate, Elected};
 use super::keeper::Keeper;
 use super::token::Token;
 use crate::error::Error;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// How long dropping a term waits for the server to confirm.
 const DROP: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use crate::failure::{
     ACTIVE_TRANSACTION, CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION,
     OUT_OF_MEMORY, Refusal, SERIALIZATION_FAILURE, TIMEOUT,
 };
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 impl Error {
     /// Adds to a timeout who held the lock.

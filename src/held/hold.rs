@@ -15,11 +15,11 @@ use crate::driver::{Acquire, Failure, LockBackend, Refusal, Session, SessionHand
 use crate::error::Error;
 use crate::guard::Suspended;
 use crate::nesting;
-use crate::request::{LockInfo, Request};
+use crate::request::Request;
 use crate::semaphore::{self, Kept};
 use crate::sql;
 use crate::stop::StopToken;
-use crate::targets::Slots;
+use crate::targets::{LockInfo, Slots};
 
 /// What is to be held.
 #[derive(Debug, Clone)]

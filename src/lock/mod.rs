@@ -5,9 +5,9 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, Request, Scope};
+use crate::request::{Request, Scope};
 use crate::stop::StopToken;
-use crate::targets::{IntoTarget, SessionTarget, Target};
+use crate::targets::{IntoTarget, LockInfo, Mode, SessionTarget, Target};
 
 pub(crate) mod sections;
 mod transactions;

@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::failure::answer;
 use crate::nesting::{self, Note};
 use crate::prepared::Known;
-use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::LockInfo;
 
 /// What one thread hands over to the next.
 pub(super) type HandOver<M> = Result<Connection<M>, NoConnection>;

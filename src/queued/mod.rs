@@ -22,8 +22,9 @@ use crate::backends::r2d2::check_out;
 use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Session};
 use crate::error::Error;
 use crate::nesting::{self, Place};
-use crate::request::{LockInfo, Scope};
+use crate::request::Scope;
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
 ///
@@ -159,7 +160,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 .map_or(Patience::Forever, Patience::Until),
             None => Patience::Forever,
         };
-        let owner = nesting::enter(self.id.clone(), lock, acquire.patience())?;
+        let owner = nesting::enter(self.id.clone(), lock, timeout)?;
         if one_message || !lock.is_self_conflicting() {
             owner.waits_no_more();
             let connection = check_out(&self.pool, lock, timeout)?;

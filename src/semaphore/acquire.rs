@@ -11,9 +11,9 @@ use crate::failure::answer;
 use crate::guard::LockGuard;
 use crate::key::Key;
 use crate::prepared;
-use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
-use crate::sql::{self, Situation};
-use crate::targets::{Slots, Target};
+use crate::request::{Request, Scope};
+use crate::sql::{self, Situation, WaitTime};
+use crate::targets::{LockInfo, Mode, Slots, Target};
 use crate::wait::{self, Attempt, SLICE, Within};
 
 /// Acquires a slot on the session that `find` returns.

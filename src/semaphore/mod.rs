@@ -15,9 +15,9 @@ use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
 use crate::key::IntoKey;
 use crate::lock::sections::{free, or_else};
-use crate::request::{LockInfo, Request};
+use crate::request::Request;
 use crate::stop::StopToken;
-use crate::targets::Slots;
+use crate::targets::{LockInfo, Slots};
 
 /// Limits how many run at a time, over all processes: calls of an API that allows three, workers
 /// that share four licences.

@@ -7,7 +7,7 @@ use super::held::Held;
 use crate::driver::{Owned, Session, SessionHandle};
 use crate::error::Error;
 use crate::guard::{LockGuard, Suspended};
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.
 ///

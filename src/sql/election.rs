@@ -7,9 +7,9 @@ use super::conditions::setting_millis;
 use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
+use super::time::millis;
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, millis};
-use crate::targets::Target;
+use crate::targets::{LockInfo, Mode, Target};
 
 /// Marks a session.
 pub(crate) fn join(mark: &Key) -> String {

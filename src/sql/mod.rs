@@ -17,12 +17,13 @@ use std::fmt::Write as _;
 
 use crate::failure::mark;
 use crate::key::Key;
-use crate::request::{LockInfo, Mode};
+use crate::targets::{LockInfo, Mode};
 
 mod conditions;
 pub(crate) mod election;
 mod inspect;
 mod keys;
+mod label;
 pub(crate) mod lease;
 mod line;
 mod literal;
@@ -32,6 +33,7 @@ mod questions;
 pub(crate) mod semaphore;
 mod statement;
 mod targets;
+mod time;
 mod versions;
 
 use self::keys::IDLE;
@@ -44,6 +46,9 @@ pub(crate) use keys::{
     Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
     held_by_session, release,
 };
+#[cfg(feature = "diesel")]
+pub(crate) use label::LABEL;
+pub(crate) use label::{label, label_of_holder};
 pub(crate) use line::{KEEP, OUTCOME, PLACE, Wait};
 pub use literal::quote_literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
@@ -53,6 +58,7 @@ pub(crate) use statement::{PREPARE_ONCE, name, prepare_once};
 pub use statement::{Parameter, Statement};
 pub(crate) use targets::PICKED;
 pub(crate) use targets::acquire as acquire_target;
+pub(crate) use time::{WaitTime, millis};
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};

@@ -6,8 +6,9 @@
 use super::keys::{self, Client, IDLE, Inside, Named};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
+use super::time::WaitTime;
 use super::{RELEASE, ours, raise, targets};
-use crate::request::{LockInfo, WaitTime};
+use crate::targets::LockInfo;
 
 /// What stands in a message.
 pub(crate) struct Message<'a> {

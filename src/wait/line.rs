@@ -1,11 +1,10 @@
 //! Waiting in line: see [`crate::sql::Wait`] for what a line is.
 
-use super::{Attempt, SLICE, session};
+use super::{Attempt, SLICE, holders, session};
 use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
-use crate::inspect;
-use crate::request::LockInfo;
 use crate::sql::{OUTCOME, PLACE, Wait};
+use crate::targets::LockInfo;
 
 /// Waits for a lock of the session's, slice after slice. Several keys are acquired one after the other,
 /// and kept.
@@ -85,7 +84,7 @@ fn give_up<S: Session>(
     let mut left = Err(());
     if busy && attempt.request.names_holders(true) {
         let leave = [attempt.first(), &wait.map(Wait::leave).unwrap_or_default()].concat();
-        let (sent, claims) = inspect::holders_after(session, &leave, &attempt.request.lock);
+        let (sent, claims) = holders::after(session, &leave, &attempt.request.lock);
         (left, holders) = (sent.map_err(drop), claims);
     }
     if let (Err(()), Some(wait)) = (left, wait) {

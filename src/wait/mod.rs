@@ -15,20 +15,16 @@ use std::time::{Duration, Instant};
 use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Session, insist, while_canceled};
 use crate::error::Error;
-use crate::inspect;
 use crate::nesting::Note;
-use crate::request::{LockInfo, Request, WaitTime, millis};
-use crate::sql::{self, Situation};
+use crate::request::Request;
+use crate::sql::{self, Situation, WaitTime, millis};
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
-mod label;
+mod holders;
 pub(crate) mod line;
 pub(crate) mod session;
 pub(crate) mod transaction;
-
-#[cfg(feature = "diesel")]
-pub(crate) use self::label::LABEL;
-pub(crate) use self::label::{label, label_of_holder};
 
 /// A slice, in milliseconds: less than `deadlock_timeout`, which is a second by default, so that a
 /// CREATE INDEX CONCURRENTLY that the lock's holder runs gets past the waiters before the server looks for
@@ -104,7 +100,7 @@ impl<'r> Attempt<'r> {
     pub(crate) fn label(&mut self) -> String {
         let waited = self.asked.map(|asked| asked.elapsed());
         self.asked.get_or_insert_with(Instant::now);
-        label(self.request.labelled.then_some(&self.request.lock), waited)
+        sql::label(self.request.labelled.then_some(&self.request.lock), waited)
     }
 
     /// Asks what the session holds, and which timeouts it has.
@@ -221,7 +217,7 @@ impl<'r> Attempt<'r> {
             _ if matches!(failure, Failure::Lost(_)) => {}
             Within::CallersTransaction => {
                 if busy && self.request.names_holders(S::HAS_SQLSTATE) {
-                    (_, holders) = inspect::holders_after(session, "", lock);
+                    (_, holders) = holders::after(session, "", lock);
                 }
                 failure = match session.in_transaction() {
                     true => failure.without_transaction(true),
@@ -231,7 +227,7 @@ impl<'r> Attempt<'r> {
             Within::CallersSavepoint => {
                 let undone;
                 if busy && self.request.names_holders(S::HAS_SQLSTATE) {
-                    (undone, holders) = inspect::holders_after(session, sql::UNDO, lock);
+                    (undone, holders) = holders::after(session, sql::UNDO, lock);
                 } else {
                     undone = while_canceled(|| session.send(sql::UNDO));
                 }
@@ -242,7 +238,7 @@ impl<'r> Attempt<'r> {
                 }
             }
             _ if busy && self.request.names_holders(true) => {
-                (_, holders) = inspect::holders_after(session, self.first(), lock);
+                (_, holders) = holders::after(session, self.first(), lock);
             }
             Within::Session | Within::OwnTransaction | Within::OneMessage => {
                 // A driver may return before the server has released what the message held: the next

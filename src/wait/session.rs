@@ -6,8 +6,8 @@ use super::{Attempt, SLICE, Within, explained, line};
 use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, KEEP, Line, OUTCOME};
+use crate::sql::{self, Client, KEEP, Line, OUTCOME, WaitTime};
+use crate::targets::LockInfo;
 
 /// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
 pub(crate) fn acquire<S: Session>(

@@ -6,8 +6,10 @@ use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
-use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, UNDO, Wait};
+use crate::sql::{
+    self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, UNDO, Wait, WaitTime,
+};
+use crate::targets::LockInfo;
 
 /// Acquires a lock for the caller's transaction, which stays usable whatever happens.
 pub(crate) fn acquire<S: Session>(

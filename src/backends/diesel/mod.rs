@@ -7,7 +7,6 @@ use crate::driver::{
     BoxError, Failure, Finish, LockBackend, Opening, Session, Statement, Transacted,
     TransactionBackend, end_session,
 };
-use crate::wait::LABEL;
 use crate::{prepared, sql};
 
 mod error;
@@ -63,7 +62,7 @@ impl Session for PgConnection {
 
     fn prepared(&mut self, before: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
         // A label is for others to read: it must stand in the text.
-        if before.contains(LABEL) && !self.in_transaction() {
+        if before.contains(sql::LABEL) && !self.in_transaction() {
             return answer_of_text(
                 self,
                 &[before, &statement.clone().raising().text()].concat(),

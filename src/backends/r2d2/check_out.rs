@@ -7,7 +7,7 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::error::Error;
 use crate::failure::BoxError;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// Takes a connection out of the pool, within the pool's own timeout and that of the lock. A timeout
 /// of zero is a single attempt.

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::guard::unlock;
 use crate::nesting::Place;
 use crate::prepared::Known;
-use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::LockInfo;
 
 mod check_out;
 
