@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::acquire::begin;
 use crate::driver::{
-    Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled,
+    self, Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled,
 };
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;
+use crate::lock::acquire::begin;
 use crate::lock::sections::free;
+use crate::lock::wait::{self, Attempt, SLICE, Within, explained};
 use crate::prepared;
 use crate::process;
 use crate::request::{Request, Scope};
 use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait, WaitTime};
 use crate::targets::LockInfo;
 use crate::telemetry::Outcome;
-use crate::wait::{self, Attempt, SLICE, Within, explained};
 
 /// A section in one message.
 impl<B: LockBackend, L> Lock<B, L> {
@@ -220,7 +220,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         copies,
         has_rows: <B::Session as Session>::HAS_SQLSTATE,
     };
-    prepared::recall(&mut handle);
+    driver::recall(&mut handle);
     let session = &mut *handle;
     let mut sending = Sending {
         message: &message,
@@ -231,7 +231,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
     let (sent, around) = match sent {
         Ok(sent) => sent,
         Err(error) => {
-            prepared::keep(&mut handle, true);
+            driver::keep(&mut handle, true);
             waiting.failed(&error);
             return Err(error);
         }
@@ -244,7 +244,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         Ok(reply) => settled(session, request, &message).map(|()| reply),
         Err(failure) => Err(after(session, &message, failure)),
     };
-    prepared::keep(&mut handle, true);
+    driver::keep(&mut handle, true);
     waiting.acquired().end(match &done {
         Ok(_) if message.inside => Outcome::Kept,
         Ok(_) => Outcome::Released,

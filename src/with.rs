@@ -1,9 +1,9 @@
 //! The short forms: one function per use, with the defaults of [`Lock`].
 
-use crate::acquire;
 use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
 use crate::lock::Lock;
+use crate::lock::acquire;
 use crate::request::Request;
 use crate::targets::{IntoTarget, SessionTarget};
 

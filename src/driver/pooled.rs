@@ -1,7 +1,8 @@
 //! What a pool remembers of a session while somebody has it.
 
+use std::sync::Arc;
+
 use crate::error::Error;
-use crate::nesting::Place;
 use crate::prepared::Known;
 use crate::targets::LockInfo;
 
@@ -11,6 +12,16 @@ use crate::targets::LockInfo;
 pub trait Pooled: Kept {}
 
 impl<T: Kept> Pooled for T {}
+
+/// Where locks are taken. Only locks of one place wait for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A database, by its oid and the moment at which its server started.
+    Database(Arc<str>),
+    /// The queue of a queued pool and its clones.
+    #[cfg(feature = "r2d2")]
+    Queue(u64),
+}
 
 /// What is kept.
 pub trait Kept {

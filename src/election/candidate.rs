@@ -13,12 +13,12 @@ use super::line::{self, SLICE};
 use super::token::Token;
 use crate::driver::{BoxError, Failure, Session};
 use crate::error::Error;
-use crate::guard::LockGuard;
 use crate::held::clock::{Moment, Silence};
 use crate::held::office::Office;
 use crate::held::session::{self, Unlock};
 use crate::key::Key;
 use crate::lock::Lock;
+use crate::lock::guard::LockGuard;
 use crate::request::Scope;
 use crate::sql::election as sql;
 

@@ -9,8 +9,16 @@ use crate::request::{Request, Scope};
 use crate::stop::StopToken;
 use crate::targets::{IntoTarget, LockInfo, Mode, SessionTarget, Target};
 
+pub(crate) mod acquire;
+mod change;
+mod first_free;
+pub(crate) mod guard;
+pub(crate) mod nesting;
 pub(crate) mod sections;
 mod transactions;
+pub(crate) mod wait;
+
+pub use guard::LockGuard;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///

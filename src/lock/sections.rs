@@ -1,11 +1,11 @@
 //! The ways to run under a lock of the session's.
 
 use super::Lock;
-use crate::acquire;
+use super::acquire;
+use super::guard::LockGuard;
+use super::nesting;
 use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
 use crate::error::Error;
-use crate::guard::LockGuard;
-use crate::nesting;
 use crate::targets::SessionTarget;
 
 // `SessionTarget` stands at each method: on the impl, the compiler would say only that there is no such

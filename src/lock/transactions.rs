@@ -1,8 +1,8 @@
 //! The ways to run in a transaction under a lock.
 
 use super::Lock;
+use super::acquire;
 use super::sections::{free, or_else};
-use crate::acquire;
 use crate::driver::{LockBackend, Session};
 use crate::error::Error;
 use crate::request::Request;

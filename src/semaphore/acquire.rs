@@ -4,17 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 
 use super::held::held_of;
 use super::permit::Permit;
-use crate::acquire::begin;
-use crate::driver::{Acquire, Failure, Refusal, Session, SessionHandle, insist};
+use crate::driver::{self, Acquire, Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
 use crate::key::Key;
-use crate::prepared;
+use crate::lock::acquire::begin;
+use crate::lock::guard::LockGuard;
+use crate::lock::wait::{self, Attempt, SLICE, Within};
 use crate::request::{Request, Scope};
 use crate::sql::{self, Situation, WaitTime};
 use crate::targets::{LockInfo, Mode, Slots, Target};
-use crate::wait::{self, Attempt, SLICE, Within};
 
 /// Acquires a slot on the session that `find` returns.
 pub(crate) fn permit<H: SessionHandle>(
@@ -27,9 +26,9 @@ pub(crate) fn permit<H: SessionHandle>(
         return Err(Error::InvalidPermits { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
-    prepared::recall(&mut handle);
+    driver::recall(&mut handle);
     let slot = on_session(&mut *handle, &mut attempt, slots);
-    prepared::keep(&mut handle, false);
+    driver::keep(&mut handle, false);
     match slot {
         Ok(slot) => {
             let hold = waiting.acquired();

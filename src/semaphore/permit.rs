@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use super::held::Held;
 use crate::driver::{Owned, Session, SessionHandle};
 use crate::error::Error;
-use crate::guard::{LockGuard, Suspended};
+use crate::lock::guard::{LockGuard, Suspended};
 use crate::targets::LockInfo;
 
 /// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.

@@ -80,7 +80,7 @@ pub(crate) fn first(bounded: bool) -> &'static str {
 /// lock with it, and perhaps begun another.
 #[derive(Debug)]
 pub(crate) struct Commit {
-    /// Looks for the name alone, and is [`prepared`](crate::prepared::commit).
+    /// Looks for the name alone, and is [`prepared`](crate::prepared).
     pub(crate) check: Statement,
     /// The same as text, with the COMMIT. Without a name it looks for the lock on its hash.
     pub(crate) text: String,

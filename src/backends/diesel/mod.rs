@@ -127,7 +127,7 @@ impl Session for PgConnection {
     }
 
     fn terminate(&mut self) {
-        end_session(self);
+        end_session(|text| self.send(text));
         Manager::transaction_manager_status_mut(self).set_in_error();
     }
 }

@@ -5,12 +5,10 @@ use std::thread;
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, Kept, LockBackend, OwnedBackend, Pooled, Session, SessionHandle,
-    TransactionBackend,
+    self, Acquire, BoxError, Kept, LockBackend, OwnedBackend, Place, Pooled, Session,
+    SessionHandle, TransactionBackend,
 };
 use crate::error::Error;
-use crate::guard::unlock;
-use crate::nesting::Place;
 use crate::prepared::Known;
 use crate::sql;
 use crate::targets::LockInfo;
@@ -117,7 +115,7 @@ where
 
     fn release_apart(&mut self, lock: &LockInfo) -> Option<Result<(), Error>> {
         let session = &mut **self;
-        thread::scope(|threads| threads.spawn(|| unlock(session, lock)).join().ok())
+        thread::scope(|threads| threads.spawn(|| driver::release(session, lock)).join().ok())
     }
 
     /// Asks once in the life of a connection. Two pools may lead to one database, and nothing tells

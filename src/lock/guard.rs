@@ -5,10 +5,9 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
-use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, while_canceled};
+use crate::driver::{self, Failure, Owned, Refusal, Session, SessionHandle, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::prepared;
 use crate::request::{Request, Scope};
 use crate::sql;
 use crate::targets::{LockInfo, Mode};
@@ -196,14 +195,17 @@ where
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
         }
-        prepared::recall(&mut self.handle);
-        let ended = catch_unwind(AssertUnwindSafe(|| self.unlock()));
+        driver::recall(&mut self.handle);
+        let ended = catch_unwind(AssertUnwindSafe(|| match self.scope {
+            Scope::Session => driver::release(&mut *self.handle, &self.lock),
+            Scope::Transaction => Ok(()),
+        }));
         let ended = ended.unwrap_or_else(|panic| {
             let pooled = self.handle.pooled();
             let released = pooled.and_then(|pooled| pooled.release_apart(&self.lock));
             released.unwrap_or_else(|| resume_unwind(panic))
         });
-        prepared::keep(&mut self.handle, true);
+        driver::keep(&mut self.handle, true);
         self.hold.end(match &ended {
             Ok(()) if self.scope == Scope::Transaction => Outcome::Kept,
             Ok(()) => Outcome::Released,
@@ -211,46 +213,6 @@ where
             Err(_) => Outcome::Lost,
         });
         ended
-    }
-
-    fn unlock(&mut self) -> Result<(), Error> {
-        if self.scope == Scope::Transaction {
-            return Ok(());
-        }
-        unlock(&mut *self.handle, &self.lock)
-    }
-}
-
-/// Releases a lock of the session's.
-pub(crate) fn unlock<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Error> {
-    let lock = lock.clone();
-    let release = sql::release(&lock);
-    let failure = match insist(|| answer(session.prepared("", &release))) {
-        Ok(()) => return Ok(()),
-        Err(failure) => failure,
-    };
-    if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
-        let source = failure.into_source();
-        return Err(Error::LockLost { lock, source });
-    }
-    let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
-        || failure.may_be_aborted_transaction();
-    let rolled_back = insist(|| session.send("ROLLBACK"));
-    let released = rolled_back.and_then(|()| insist(|| answer(session.prepared("", &release))));
-    match released {
-        Ok(()) if was_open => Err(Error::TransactionLeftOpen {
-            lock,
-            source: failure.into_source(),
-        }),
-        Ok(()) => Ok(()),
-        Err(Failure::Sql { source, .. }) => {
-            session.terminate();
-            Err(Error::ReleaseFailed { lock, source })
-        }
-        Err(failure) => {
-            let source = failure.into_source();
-            Err(Error::LockLost { lock, source })
-        }
     }
 }
 

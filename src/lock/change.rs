@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::guard::LockGuard;
 use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
 use crate::request::{Request, Scope};
 use crate::sql::{self, WaitTime};
 
+use super::wait::{self, Attempt, explained};
 use crate::targets::{LockInfo, Mode, Target};
-use crate::wait::{self, Attempt, explained};
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
 /// PostgreSQL 17, the server lets no attempt go past other waiters without a wait.

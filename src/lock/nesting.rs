@@ -7,22 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use crate::driver::Place;
 use crate::error::Error;
 use crate::targets::LockInfo;
-
-/// Where locks are taken. Only locks of one place wait for each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A database, by its oid and the moment at which its server started.
-    Database(Arc<str>),
-    /// The queue of a queued pool and its clones.
-    #[cfg(feature = "r2d2")]
-    Queue(u64),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -12,17 +12,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::nesting::Note;
 use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Session, insist, while_canceled};
 use crate::error::Error;
-use crate::nesting::Note;
 use crate::request::Request;
 use crate::sql::{self, Situation, WaitTime, millis};
 use crate::stop::StopToken;
 use crate::targets::LockInfo;
 
 mod holders;
-pub(crate) mod line;
 pub(crate) mod session;
 pub(crate) mod transaction;
 

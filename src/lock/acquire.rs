@@ -2,14 +2,15 @@
 
 use std::cell::Cell;
 
+use super::guard::LockGuard;
+use super::nesting;
+use super::wait::{self, Attempt, Within, explained};
 use crate::driver::{
-    Acquire, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session, SessionHandle,
-    Transacted,
+    self, Acquire, Failure, Finish, LockBackend, Opening, QueuePlace, Refusal, Session,
+    SessionHandle, Transacted,
 };
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
-use crate::nesting;
 use crate::prepared::{self, Sent};
 use crate::process;
 use crate::request::{Request, Scope};
@@ -17,7 +18,6 @@ use crate::sql::{self, Client, Commit, Inside, Named, Statement, Wait, WaitTime}
 use crate::stop::StopToken;
 use crate::targets::Target;
 use crate::telemetry::{Hold, Outcome, Waiting};
-use crate::wait::{self, Attempt, Within, explained};
 
 /// Acquires the lock on the session that `find` returns, and returns the guard.
 pub(crate) fn guard<H: SessionHandle>(
@@ -26,7 +26,7 @@ pub(crate) fn guard<H: SessionHandle>(
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
-    prepared::recall(&mut handle);
+    driver::recall(&mut handle);
     let (scope, hold) = if handle
         .pooled()
         .and_then(|pooled| pooled.place())
@@ -35,7 +35,7 @@ pub(crate) fn guard<H: SessionHandle>(
         (Scope::Session, waiting.acquired())
     } else {
         let acquired = on_session(&mut *handle, &mut attempt, waiting);
-        prepared::keep(&mut handle, acquired.is_err());
+        driver::keep(&mut handle, acquired.is_err());
         acquired?
     };
     Ok(LockGuard::new(handle, request, scope, hold))
@@ -81,7 +81,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         attempt.note.take(),
         handle.pooled().and_then(|pooled| pooled.queue()),
     );
-    prepared::recall(&mut handle);
+    driver::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -123,7 +123,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     } else {
         in_own_transaction(session, &mut attempt, &mut run)
     };
-    prepared::keep(&mut handle, true);
+    driver::keep(&mut handle, true);
     let Transacted {
         result: (result, finish),
         ended,

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::acquire::transact;
+use super::acquire::transact;
 use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::request::Request;
