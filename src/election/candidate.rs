@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::Election;
 use super::candidacy::{Answer, Ask, Candidacy};
-use super::keeper::Outcome;
 use super::keys::random_number;
 use super::line::{self, SLICE};
 use super::token::Token;
@@ -42,6 +41,9 @@ pub(super) struct Elected {
     pub(super) token: Token,
     pub(super) number: i32,
 }
+
+/// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
+pub(super) type Outcome = Result<Option<Elected>, Error>;
 
 /// Why a candidacy ends.
 pub(super) enum Trouble {

@@ -4,13 +4,10 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::candidate::{Candidate, Elected};
+use super::candidate::{Candidate, Outcome};
 use crate::driver::{BoxError, Failure, LockBackend};
 use crate::error::Error;
 use crate::held::thread::{Heard, Thread};
-
-/// The outcome of a candidacy. `None`: somebody else leads, or may still lead.
-pub(super) type Outcome = Result<Option<Elected>, Error>;
 
 /// What the thread runs.
 pub(super) type Run = dyn Fn(&Candidate, &Sender<Outcome>) + Send + Sync;

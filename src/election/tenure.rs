@@ -4,8 +4,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::candidacy::{Answer, Candidacy};
-use super::candidate::{Candidate, EXCLUSIVE, Elected, Stand, Trouble};
-use super::keeper::Outcome;
+use super::candidate::{Candidate, EXCLUSIVE, Elected, Outcome, Stand, Trouble};
 use super::line::SLICE;
 use super::token::Token;
 use crate::driver::{Failure, Session, insist};
