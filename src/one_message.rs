@@ -8,7 +8,7 @@ use crate::driver::{
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;
-use crate::lock::acquire::begin;
+use crate::lock::sections::begin;
 use crate::lock::sections::free;
 use crate::lock::wait::{self, Attempt, SLICE, Within, explained};
 use crate::prepared;

@@ -2,8 +2,7 @@
 
 use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
-use crate::lock::Lock;
-use crate::lock::acquire;
+use crate::lock::{Lock, transactions};
 use crate::request::Request;
 use crate::targets::{IntoTarget, SessionTarget};
 
@@ -208,7 +207,7 @@ pub fn transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<(
 where
     B: TransactionBackend + ?Sized,
 {
-    acquire::for_transaction(backend, &Request::new(target.into_target().into()))
+    transactions::for_transaction(backend, &Request::new(target.into_target().into()))
 }
 
 /// Acquires a [`transaction_lock`] if it is free, and returns `false` if another session holds it.
@@ -240,7 +239,7 @@ where
     B: TransactionBackend + ?Sized,
 {
     let request = Request::new(target.into_target().into()).or_no_wait();
-    match acquire::for_transaction(backend, &request) {
+    match transactions::for_transaction(backend, &request) {
         Ok(()) => Ok(true),
         Err(Error::Timeout { .. }) => Ok(false),
         Err(error) => Err(error),

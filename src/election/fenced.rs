@@ -4,6 +4,7 @@ use super::term::Term;
 use crate::driver::{Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
 use crate::error::Error;
 use crate::failure::answer;
+use crate::lock::own_transaction::within;
 use crate::process;
 use crate::sql::election::Fence;
 use crate::sql::{self, FIRST, RELEASE, SAVEPOINT, UNDO};
@@ -80,18 +81,14 @@ impl Term {
         let front = fence.at_begin(&name, true).raising().text();
         let opening = Opening::new(front, Some(sql::commit(&name)));
         let inside = session.in_transaction();
-        let transacted = session.transact(&opening, |transaction| {
-            if !inside && !opening.was_sent() {
-                let begun = fence.at_begin(&name, false).text();
-                let begun = answer(transaction.query(&[FIRST, &begun].concat()));
-                if let Err(failure) = begun {
-                    let finish = match failure.is_in_transaction() {
-                        true => Finish::Leave,
-                        false => Finish::Rollback,
-                    };
-                    return (Err(failure), finish);
-                }
+        let behind = |transaction: &mut S::Transaction<'_>| {
+            if inside || opening.was_sent() {
+                return Ok(());
             }
+            let begun = fence.at_begin(&name, false).text();
+            answer(transaction.query(&[FIRST, &begun].concat()))
+        };
+        let transacted = within(session, &opening, behind, |transaction| {
             let result = body(transaction).map_err(Some);
             let result = result.and_then(|value| match self.candidate().office.has_lapsed() {
                 true => Err(None),
@@ -101,13 +98,12 @@ impl Term {
                 true => Finish::Commit,
                 false => Finish::Rollback,
             };
-            (Ok(result), finish)
+            (result, finish)
         });
         let Transacted {
             result,
             ended: committed,
         } = transacted.map_err(|failure| self.refused(failure))?;
-        let result = result.map_err(|failure| self.refused(failure))?;
         Ok(match (result, committed) {
             (Ok(value), Ok(())) => Ok(value),
             (Ok(_), Err(failure)) => Err(Error::commit(self.lock().clone(), failure).into()),

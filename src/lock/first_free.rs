@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::acquire::transact;
+use super::transactions::transact;
 use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::request::Request;

@@ -5,6 +5,8 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
+use super::held_slots::HeldSlots;
+use super::nesting;
 use crate::driver::{self, Failure, Owned, Refusal, Session, SessionHandle, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
@@ -80,6 +82,8 @@ where
     labelled: bool,
     since: Instant,
     hold: Hold,
+    /// Of a permit. Dropped before the slot is free, so that others need not look it up.
+    slot: Option<HeldSlots>,
     released: bool,
 }
 
@@ -88,8 +92,10 @@ where
     H: SessionHandle,
 {
     pub(crate) fn new(handle: H, request: &Request, scope: Scope, hold: Hold) -> Self {
+        let slot = request.lock.slot();
         Self {
             handle,
+            slot: slot.map(|_| HeldSlots::new(request.lock.keys())),
             lock: request.lock.clone(),
             scope,
             labelled: request.labelled,
@@ -99,9 +105,18 @@ where
         }
     }
 
-    /// Runs the body with its spans inside the span of the hold.
-    pub(crate) fn run<R>(guard: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
-        guard.hold.inside().run(|| body(&mut guard.handle))
+    /// Runs the body under the lock, and releases it. The body's own error is never masked by the release's.
+    pub(crate) fn run<T, E: From<Error>>(
+        mut guard: Self,
+        body: impl FnOnce(&mut H::Target) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let pooled = guard.handle.pooled().filter(|_| guard.lock.is_on_keys());
+        let places = pooled.map(|pooled| [pooled.database(), pooled.queue()]);
+        let places = places.into_iter().flatten().flatten();
+        let _held = nesting::hold(places, &guard.lock);
+        let value = guard.hold.inside().run(|| body(&mut guard.handle))?;
+        Self::release(guard)?;
+        Ok(value)
     }
 
     /// Which lock this is: its keys and its mode.
@@ -169,6 +184,7 @@ where
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {
+        guard.slot = None;
         if guard.scope == Scope::Session
             && guard.lock.mode() == Mode::Exclusive // a downgraded one cannot be handed over
             && let Some(place) = guard.handle.pooled().and_then(|pooled| pooled.place())
@@ -188,6 +204,7 @@ where
             labelled: self.labelled,
             since: self.since,
             hold: std::mem::replace(&mut self.hold, Hold::not_yet()),
+            slot: self.slot.take(),
         }
     }
 
@@ -195,6 +212,7 @@ where
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
         }
+        self.slot = None;
         driver::recall(&mut self.handle);
         let ended = catch_unwind(AssertUnwindSafe(|| match self.scope {
             Scope::Session => driver::release(&mut *self.handle, &self.lock),
@@ -251,6 +269,7 @@ pub(crate) struct Suspended {
     labelled: bool,
     since: Instant,
     hold: Hold,
+    slot: Option<HeldSlots>,
 }
 
 impl Suspended {
@@ -267,6 +286,7 @@ impl Suspended {
             labelled: self.labelled,
             since: self.since,
             hold: self.hold,
+            slot: self.slot,
             released: false,
         })
     }

@@ -9,13 +9,14 @@ use crate::request::{Request, Scope};
 use crate::stop::StopToken;
 use crate::targets::{IntoTarget, LockInfo, Mode, SessionTarget, Target};
 
-pub(crate) mod acquire;
 mod change;
 mod first_free;
 pub(crate) mod guard;
+pub(crate) mod held_slots;
 pub(crate) mod nesting;
+pub(crate) mod own_transaction;
 pub(crate) mod sections;
-mod transactions;
+pub(crate) mod transactions;
 pub(crate) mod wait;
 
 pub use guard::LockGuard;

@@ -2,14 +2,14 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::held::held_of;
 use super::permit::Permit;
 use crate::driver::{self, Acquire, Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::key::Key;
-use crate::lock::acquire::begin;
 use crate::lock::guard::LockGuard;
+use crate::lock::held_slots::held_of;
+use crate::lock::sections::begin;
 use crate::lock::wait::{self, Attempt, SLICE, Within};
 use crate::request::{Request, Scope};
 use crate::sql::{self, Situation, WaitTime};
@@ -38,7 +38,7 @@ pub(crate) fn permit<H: SessionHandle>(
                 ..request.clone()
             };
             let guard = LockGuard::new(handle, &taken, Scope::Session, hold);
-            Ok(Permit::new(guard, slot))
+            Ok(Permit { guard, slot })
         }
         Err(error) => {
             waiting.failed(&error);

@@ -4,16 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 mod acquire;
-mod held;
 mod permit;
 
 pub(crate) use acquire::permit;
-pub(crate) use permit::Kept;
 pub use permit::Permit;
 
-use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
+use crate::driver::{LockBackend, OwnedBackend};
 use crate::error::Error;
 use crate::key::IntoKey;
+use crate::lock::guard::LockGuard;
 use crate::lock::sections::{free, or_else};
 use crate::request::Request;
 use crate::stop::StopToken;
@@ -86,6 +85,7 @@ use crate::targets::{LockInfo, Slots};
 /// by permits of this process, the statement looks in `pg_locks` for those of its own session.
 ///
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+#[derive(Clone)]
 #[must_use = "a semaphore does nothing until it is run or acquired"]
 pub struct Semaphore<B> {
     pub(crate) backend: B,
@@ -160,7 +160,7 @@ impl<B: LockBackend> Semaphore<B> {
     where
         E: From<Error>,
     {
-        run(self.acquire()?, body)
+        LockGuard::run(self.acquire()?.guard, body)
     }
 
     /// Runs the body only if a slot is free, or becomes free within the timeout, if one is set.
@@ -196,7 +196,7 @@ impl<B: LockBackend> Semaphore<B> {
         E: From<Error>,
     {
         match self.try_acquire()? {
-            Some(permit) => run(permit, body).map(Some),
+            Some(permit) => LockGuard::run(permit.guard, body).map(Some),
             None => Ok(None),
         }
     }
@@ -215,7 +215,11 @@ impl<B: LockBackend> Semaphore<B> {
     where
         E: From<Error>,
     {
-        or_else(self.acquire(), |permit| run(permit, body), on_conflict)
+        or_else(
+            self.acquire(),
+            |permit| LockGuard::run(permit.guard, body),
+            on_conflict,
+        )
     }
 
     /// Acquires a slot and returns a permit, for sections that do not fit in a closure.
@@ -287,31 +291,7 @@ impl<B: LockBackend> Semaphore<B> {
     }
 }
 
-/// Runs the body with a permit. Its own error is never masked by the release's.
-fn run<H, T, E>(
-    mut permit: Permit<H>,
-    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
-) -> Result<T, E>
-where
-    H: SessionHandle,
-    E: From<Error>,
-{
-    let value = Permit::run(&mut permit, body)?;
-    Permit::release(permit)?;
-    Ok(value)
-}
-
 /// The same semaphore, over a clone of the backend, such as a pool.
-impl<B: Clone> Clone for Semaphore<B> {
-    fn clone(&self) -> Self {
-        Self {
-            backend: self.backend.clone(),
-            slots: self.slots.clone(),
-            request: self.request.clone(),
-        }
-    }
-}
-
 impl<B> fmt::Debug for Semaphore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore")

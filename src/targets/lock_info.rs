@@ -155,6 +155,14 @@ impl LockInfo {
             })
     }
 
+    /// The slot of a semaphore that is held.
+    pub(crate) fn slot(&self) -> Option<u32> {
+        match &self.target {
+            Target::Slots(slots) => slots.taken(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn table_mode(&self, table: &Table) -> TableMode {
         table.mode.unwrap_or(match self.mode {
             Mode::Exclusive => TableMode::Exclusive,
