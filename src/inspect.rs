@@ -36,7 +36,7 @@
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
 pub use crate::claim::Claim;
-use crate::driver::{Failure, LockBackend, Session};
+use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 pub use crate::escape::escaped;
 use crate::key::{IntoKey, Key};
@@ -223,18 +223,18 @@ where
     Ok(lines.iter().any(|line| line == "true"))
 }
 
-fn query<B>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error>
+pub(crate) fn query<B>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error>
 where
     B: LockBackend + ?Sized,
 {
-    let mut session = backend
-        .session()
-        .map_err(|source| Error::Inspect { source })?;
-    session.query(sql).map_err(|failure| {
-        let source = match failure {
-            Failure::Sql { source, .. } | Failure::Lost(source) => source,
-            Failure::Refused(refusal) => refusal.to_string().into(),
-        };
-        Error::Inspect { source }
-    })
+    let mut session = backend.session().map_err(failed)?;
+    session.query(sql).map_err(refused)
+}
+
+pub(crate) fn failed(source: BoxError) -> Error {
+    Error::Inspect { source }
+}
+
+pub(crate) fn refused(failure: Failure) -> Error {
+    failed(failure.into_error())
 }

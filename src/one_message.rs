@@ -161,9 +161,8 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
     ///
     /// As [`batch_execute`](Lock::batch_execute).
     pub fn simple_query(&mut self, sql: &str) -> Result<Vec<postgres::SimpleQueryMessage>, Error> {
-        let (messages, around) =
-            one_message(&mut self.backend, &self.request, sql, backends::messages)?;
-        Ok(backends::without_ours(messages, around))
+        let (messages, around) = one_message(&mut self.backend, &self.request, sql, messages)?;
+        Ok(without_ours(messages, around))
     }
 
     /// As [`simple_query`](Lock::simple_query), but only if the lock is free, or becomes free
@@ -177,16 +176,34 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
         sql: &str,
     ) -> Result<Option<Vec<postgres::SimpleQueryMessage>>, Error> {
         let request = self.request.or_no_wait();
-        let sent = one_message(&mut self.backend, &request, sql, backends::messages);
+        let sent = one_message(&mut self.backend, &request, sql, messages);
         let sent = free(sent)?;
-        Ok(sent.map(|(messages, around)| backends::without_ours(messages, around)))
+        Ok(sent.map(|(messages, around)| without_ours(messages, around)))
     }
 }
 
 #[cfg(feature = "postgres")]
-use crate::backends::postgres as backends;
+use crate::backends::postgres::messages;
 
 /// Sends the message. A row of the text's is no refusal.
+#[cfg(feature = "postgres")]
+/// Removes the replies to the first and the last statements, which are pglock's own.
+fn without_ours(
+    mut messages: Vec<postgres::SimpleQueryMessage>,
+    (before, after): (usize, usize),
+) -> Vec<postgres::SimpleQueryMessage> {
+    let ends = messages.iter().enumerate();
+    let ends = ends
+        .filter(|(_, message)| matches!(message, postgres::SimpleQueryMessage::CommandComplete(_)));
+    let ends: Vec<_> = ends.map(|(index, _)| index + 1).collect();
+    let Some(last) = ends.len().checked_sub(after + 1) else {
+        return Vec::new();
+    };
+    messages.truncate(ends[last]);
+    messages.drain(..ends[before - 1]);
+    messages
+}
+
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
     session.message(sql, "").map(drop)
 }

@@ -5,7 +5,7 @@ use std::{fmt, thread};
 
 use super::keys::Keys;
 use super::line::SLICE;
-use crate::driver::{BoxError, Failure, LockBackend, Session};
+use crate::driver::{LockBackend, Session};
 use crate::error::Error;
 use crate::inspect::{self, Claim};
 use crate::key::IntoKey;
@@ -127,11 +127,11 @@ impl<B: LockBackend> Observe<B> {
     /// Waits until the term is over.
     fn wait_for_end(&mut self, number: i32) -> Result<(), Error> {
         let term = self.keys.term(number);
-        let mut session = self.backend.session().map_err(failed)?;
+        let mut session = self.backend.session().map_err(inspect::failed)?;
         loop {
             let waited = session.send(&sql::wait_for_end(&term, Mode::Shared, SLICE));
             let free = waited.and_then(|()| session.query(&sql::is_free(&term)));
-            if free.map_err(refused)? == ["true"] {
+            if free.map_err(inspect::refused)? == ["true"] {
                 return Ok(());
             }
         }
@@ -166,20 +166,8 @@ fn in_office<B>(backend: &mut B, keys: &Keys) -> Result<Option<Office>, Error>
 where
     B: LockBackend + ?Sized,
 {
-    let mut session = backend.session().map_err(failed)?;
-    let lines = session.query(&sql::in_office(&keys.lock, &keys.member, keys.class));
-    let lines = lines.map_err(refused)?;
+    let question = sql::in_office(&keys.lock, &keys.member, keys.class);
+    let lines = inspect::query(backend, &question)?;
     let office = lines.first().and_then(|line| line.split_once(' '));
     Ok(office.and_then(|(pid, number)| Some((pid.parse().ok()?, number.parse().ok()?))))
-}
-
-fn failed(source: BoxError) -> Error {
-    Error::Inspect { source }
-}
-
-fn refused(failure: Failure) -> Error {
-    failed(match failure {
-        Failure::Refused(answer) => answer.to_string().into(),
-        Failure::Sql { source, .. } | Failure::Lost(source) => source,
-    })
 }

@@ -93,9 +93,6 @@ impl Error {
 /// [`Session::send`](crate::driver::Session::send).
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(refusal) => Self::body(refusal.to_string()),
-            Failure::Sql { source, .. } | Failure::Lost(source) => Self::body(source),
-        }
+        Self::Body(failure.into_error())
     }
 }

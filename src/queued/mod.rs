@@ -228,37 +228,22 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
     }
 }
 
-impl<M: ManageConnection<Connection: Session>> LockBackend for QueuedPool<M> {
-    type Session = M::Connection;
-    type Handle<'a> = QueuedConnection<M>;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        self.unlocked()
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        self.queued(acquire)
-    }
-}
-
-impl<M: ManageConnection<Connection: Session>> LockBackend for &QueuedPool<M> {
-    type Session = M::Connection;
-    type Handle<'a>
-        = QueuedConnection<M>
-    where
-        Self: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        self.unlocked()
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        self.queued(acquire)
-    }
-}
-
-macro_rules! owned {
+/// A guard owns the connection that the pool gives it.
+macro_rules! pools {
     ($($backend:ty),*) => {$(
+        impl<M: ManageConnection<Connection: Session>> LockBackend for $backend {
+            type Session = M::Connection;
+            type Handle<'a> = QueuedConnection<M> where Self: 'a;
+
+            fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+                self.unlocked()
+            }
+
+            fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+                self.queued(acquire)
+            }
+        }
+
         impl<M: ManageConnection<Connection: Session>> OwnedBackend for $backend {
             type Owned = QueuedConnection<M>;
 
@@ -268,7 +253,7 @@ macro_rules! owned {
         }
     )*};
 }
-owned!(QueuedPool<M>, &QueuedPool<M>);
+pools!(QueuedPool<M>, &QueuedPool<M>);
 
 impl<M: ManageConnection> Clone for QueuedPool<M> {
     fn clone(&self) -> Self {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::call;
 use super::conditions::setting_millis;
 use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::line::Wait;
@@ -14,11 +15,6 @@ use crate::targets::{LockInfo, Mode, Target};
 /// Marks a session.
 pub(crate) fn join(mark: &Key) -> String {
     format!("SELECT {}", call("pg_advisory_lock_shared", mark))
-}
-
-/// A call of a lock function.
-pub(crate) fn call(function: &str, key: &Key) -> String {
-    format!("pg_catalog.{function}({})", key.arguments())
 }
 
 /// Waits for a lock for a slice, and leaves nothing in the server's log if it is not granted. In front of

@@ -150,6 +150,11 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
     rows
 }
 
+/// A call of a lock function.
+fn call(function: &str, key: &Key) -> String {
+    format!("pg_catalog.{function}({})", key.arguments())
+}
+
 /// Whether a row of `pg_locks l` is of one of these keys. VALUES, unlike a plain list, takes any number. Bare
 /// numbers would have types that depend on their size, and `pg_stat_statements` an entry for each.
 fn is_among(keys: &[Key]) -> String {

@@ -1,21 +1,16 @@
 //! The `postgres` crate: `Client` and `Transaction`.
 
-use std::cell::Cell;
 use std::time::Duration;
 
+use postgres::error::{DbError, ErrorPosition, Severity, SqlState};
 use postgres::fallible_iterator::FallibleIterator;
-use postgres::{Client, Transaction};
+use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
-use crate::driver::{
-    BoxError, Failure, Finish, LockBackend, Opening, Session, Transacted, TransactionBackend,
-    insist,
-};
-use crate::sql;
+use crate::driver::{BoxError, Failure, Finish, LockBackend, Opening, Session, Transacted, insist};
+use crate::error::Error;
+use crate::failure::{DEADLOCK, SERIALIZATION_FAILURE, TIMEOUT};
 
-mod reply;
-
-use self::reply::{failure, message};
-pub(crate) use self::reply::{is_in_the_way, messages, without_ours};
+mod transaction;
 
 impl LockBackend for Client {
     type Session = Self;
@@ -25,20 +20,6 @@ impl LockBackend for Client {
         Ok(self)
     }
 }
-
-impl<'c> LockBackend for Transaction<'c> {
-    type Session = Self;
-    type Handle<'a>
-        = &'a mut Self
-    where
-        'c: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self)
-    }
-}
-
-impl TransactionBackend for Transaction<'_> {}
 
 impl Session for Client {
     type Transaction<'t> = Transaction<'t>;
@@ -96,61 +77,76 @@ fn roll_back(client: &mut Client) -> Result<(), Failure> {
     insist(|| client.send("ROLLBACK"))
 }
 
-impl Session for Transaction<'_> {
-    type Transaction<'t> = Transaction<'t>;
+fn message(
+    client: &mut impl GenericClient,
+    statements: &str,
+    question: &str,
+) -> Result<Vec<String>, Failure> {
+    let messages = messages(client, &[statements, question].concat())?;
+    let texts = messages.iter().filter_map(|message| match message {
+        // A row of the caller's statements may have no column, or one that is not UTF-8.
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
+        _ => None,
+    });
+    Ok(texts.collect())
+}
 
-    fn in_transaction(&mut self) -> bool {
-        true
+/// Returns all messages of the reply. A reply that completes no statement belongs to another message:
+/// the server has ended an earlier reply twice.
+pub(crate) fn messages(
+    client: &mut impl GenericClient,
+    sql: &str,
+) -> Result<Vec<SimpleQueryMessage>, Failure> {
+    let messages = client.simple_query(sql).map_err(failure)?;
+    let is_complete =
+        |message: &SimpleQueryMessage| matches!(message, SimpleQueryMessage::CommandComplete(_));
+    match messages.iter().any(is_complete) {
+        true => Ok(messages),
+        false => Err(Failure::from_error(
+            None,
+            "",
+            "the server's reply completes no statement",
+        )),
     }
+}
 
-    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
-        message(self, statements, question)
-    }
+/// The statement of a block that failed, as it ran or when it was parsed.
+fn context(server: &DbError) -> String {
+    let parsed = match server.position() {
+        Some(ErrorPosition::Internal { query, .. }) => query,
+        _ => "",
+    };
+    [server.where_().unwrap_or_default(), parsed].concat()
+}
 
-    fn transact<R>(
-        &mut self,
-        _: &Opening,
-        body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
-    ) -> Result<Transacted<R>, Failure> {
-        let depth = Depth::enter();
-        let savepoint = self.savepoint(sql::body_savepoint(depth.0));
-        let mut savepoint = savepoint.map_err(failure)?;
-        let (result, finish) = body(&mut savepoint);
-        let ended = match finish {
-            Finish::Commit => savepoint.commit(),
-            Finish::Rollback | Finish::Leave => savepoint.rollback(),
-        };
-        let ended = ended.map_err(failure);
-        if ended.is_err() {
-            // The driver takes the savepoint for ended, and would leave the caller's transaction aborted.
-            let undone = insist(|| self.send(&sql::undo_body(depth.0)));
-            if finish == Finish::Rollback {
-                return Ok(Transacted {
-                    result,
-                    ended: undone,
-                });
-            }
+fn failure(error: postgres::Error) -> Failure {
+    match error.as_db_error() {
+        Some(server) if ends_session(server) => Failure::Lost(error.into()),
+        Some(server) => {
+            let (sqlstate, message) = (server.code().clone(), server.message().to_owned());
+            let context = context(server);
+            Failure::from_error(Some(sqlstate.code()), &message, error).in_context(&context)
         }
-        Ok(Transacted { result, ended })
+        None => Failure::Lost(error.into()),
     }
 }
 
-/// How many bodies this thread is in.
-struct Depth(u32);
-
-thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-}
-
-impl Depth {
-    fn enter() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        Self(DEPTH.get())
+/// A pooler's own errors have no severity in the form that every language shares.
+fn ends_session(server: &DbError) -> bool {
+    match server.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        None => matches!(server.severity(), "FATAL" | "PANIC"),
     }
 }
 
-impl Drop for Depth {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
+/// Whether somebody else was in the way of a statement.
+pub(crate) fn is_in_the_way(error: &postgres::Error) -> bool {
+    let state = error.code().map(SqlState::code);
+    matches!(state, Some(SERIALIZATION_FAILURE | DEADLOCK | TIMEOUT))
+}
+
+impl From<postgres::Error> for Error {
+    fn from(error: postgres::Error) -> Self {
+        Self::body(error)
     }
 }

@@ -17,41 +17,6 @@ mod check_out;
 
 pub(crate) use self::check_out::check_out;
 
-impl<M> LockBackend for Pool<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
-    type Session = M::Connection;
-    type Handle<'a> = PooledConnection<M>;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self.get()?)
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        check_out(self, acquire.lock, acquire.timeout)
-    }
-}
-
-impl<M> LockBackend for &Pool<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
-    type Session = M::Connection;
-    type Handle<'a>
-        = PooledConnection<M>
-    where
-        Self: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self.get()?)
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        check_out(self, acquire.lock, acquire.timeout)
-    }
-}
-
 impl<M> LockBackend for PooledConnection<M>
 where
     M: ManageConnection<Connection: Session>,
@@ -65,12 +30,22 @@ where
 }
 
 /// A guard owns the connection that the pool gives it.
-macro_rules! owned {
+macro_rules! pools {
     ($($backend:ty),*) => {$(
-        impl<M> OwnedBackend for $backend
-        where
-            M: ManageConnection<Connection: Session>,
-        {
+        impl<M: ManageConnection<Connection: Session>> LockBackend for $backend {
+            type Session = M::Connection;
+            type Handle<'a> = PooledConnection<M> where Self: 'a;
+
+            fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+                Ok(self.get()?)
+            }
+
+            fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+                check_out(self, acquire.lock, acquire.timeout)
+            }
+        }
+
+        impl<M: ManageConnection<Connection: Session>> OwnedBackend for $backend {
             type Owned = PooledConnection<M>;
 
             fn into_session_for(mut self, acquire: &Acquire<'_>) -> Result<Self::Owned, Error> {
@@ -79,7 +54,7 @@ macro_rules! owned {
         }
     )*};
 }
-owned!(Pool<M>, &Pool<M>);
+pools!(Pool<M>, &Pool<M>);
 
 impl<M> OwnedBackend for PooledConnection<M>
 where
