@@ -65,10 +65,10 @@ use crate::sql;
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn holders<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn holders<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    key: impl IntoKey,
+) -> Result<Vec<Claim>, Error> {
     claims(backend, &[key.into()], "l.granted")
 }
 
@@ -93,10 +93,10 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn waiters<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn waiters<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    key: impl IntoKey,
+) -> Result<Vec<Claim>, Error> {
     claims(backend, &[key.into()], "NOT l.granted")
 }
 
@@ -123,10 +123,7 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn locks<B>(backend: &mut B) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn locks<B: LockBackend + ?Sized>(backend: &mut B) -> Result<Vec<Claim>, Error> {
     claims(backend, &[], "true")
 }
 
@@ -160,10 +157,7 @@ where
 /// `pg_signal_backend` or a superuser ([Server Signaling Functions]).
 ///
 /// [Server Signaling Functions]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
-pub fn cancel<B>(backend: &mut B, claim: &Claim) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn cancel<B: LockBackend + ?Sized>(backend: &mut B, claim: &Claim) -> Result<bool, Error> {
     signal(backend, claim, "pg_cancel_backend")
 }
 
@@ -197,25 +191,24 @@ where
 /// # Errors
 ///
 /// As [`cancel`].
-pub fn terminate<B>(backend: &mut B, claim: &Claim) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn terminate<B: LockBackend + ?Sized>(backend: &mut B, claim: &Claim) -> Result<bool, Error> {
     signal(backend, claim, "pg_terminate_backend")
 }
 
-fn claims<B>(backend: &mut B, keys: &[Key], condition: &str) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn claims<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    keys: &[Key],
+    condition: &str,
+) -> Result<Vec<Claim>, Error> {
     let lines = query(backend, &sql::claims_of(keys, condition))?;
     Ok(Claim::read_all(&lines, keys))
 }
 
-fn signal<B>(backend: &mut B, claim: &Claim, function: &str) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn signal<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    claim: &Claim,
+    function: &str,
+) -> Result<bool, Error> {
     let Some(pid) = claim.pid else {
         return Ok(false);
     };
@@ -223,10 +216,10 @@ where
     Ok(lines.iter().any(|line| line == "true"))
 }
 
-pub(crate) fn query<B>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub(crate) fn query<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    sql: &str,
+) -> Result<Vec<String>, Error> {
     let mut session = backend.session().map_err(failed)?;
     session.query(sql).map_err(refused)
 }

@@ -185,9 +185,8 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
 #[cfg(feature = "postgres")]
 use crate::backends::postgres::messages;
 
-/// Sends the message. A row of the text's is no refusal.
-#[cfg(feature = "postgres")]
 /// Removes the replies to the first and the last statements, which are pglock's own.
+#[cfg(feature = "postgres")]
 fn without_ours(
     mut messages: Vec<postgres::SimpleQueryMessage>,
     (before, after): (usize, usize),
@@ -204,6 +203,7 @@ fn without_ours(
     messages
 }
 
+/// Sends the message. A row of the text's is no refusal.
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
     session.message(sql, "").map(drop)
 }
@@ -237,7 +237,6 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         copies,
         has_rows: <B::Session as Session>::HAS_SQLSTATE,
     };
-    driver::recall(&mut handle);
     let session = &mut *handle;
     let mut sending = Sending {
         message: &message,
@@ -249,8 +248,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         Ok(sent) => sent,
         Err(error) => {
             driver::keep(&mut handle, true);
-            waiting.failed(&error);
-            return Err(error);
+            return Err(waiting.failed(error));
         }
     };
     let done = match sent {

@@ -130,26 +130,20 @@ impl Default for RetryPolicy {
 /// The last error: the first that is not tried again, or that of the last attempt.
 ///
 /// [Transaction Isolation]: https://www.postgresql.org/docs/current/transaction-iso.html
-pub fn retry<T, E, Kind>(
+pub fn retry<T, E: Retryable<Kind>, Kind>(
     policy: &RetryPolicy,
     mut work: impl FnMut() -> Result<T, E>,
-) -> Result<T, E>
-where
-    E: Retryable<Kind>,
-{
+) -> Result<T, E> {
     let token = policy.stop.clone().unwrap_or_default();
     retry_with(policy, &mut work, |pause| token.wait_timeout(pause))
 }
 
 /// `sleep` returns whether to make no further attempt.
-fn retry_with<T, E, Kind>(
+fn retry_with<T, E: Retryable<Kind>, Kind>(
     policy: &RetryPolicy,
     work: &mut impl FnMut() -> Result<T, E>,
     mut sleep: impl FnMut(Duration) -> bool,
-) -> Result<T, E>
-where
-    E: Retryable<Kind>,
-{
+) -> Result<T, E> {
     let start = Instant::now();
     let mut delays = policy.delays();
     loop {

@@ -42,7 +42,9 @@ mod watch {
 
         pub(crate) fn found_nothing(self) {}
 
-        pub(crate) fn failed(self, _: &Error) {}
+        pub(crate) fn failed(self, error: Error) -> Error {
+            error
+        }
     }
 
     impl Hold {
@@ -133,7 +135,8 @@ mod watch {
             self.end("nothing");
         }
 
-        pub(crate) fn failed(self, error: &Error) {
+        /// Returns the error.
+        pub(crate) fn failed(self, error: Error) -> Error {
             let outcome = match error {
                 Error::Timeout {
                     timeout: Some(Duration::ZERO),
@@ -149,6 +152,7 @@ mod watch {
             self.end(outcome);
             #[cfg(feature = "tracing")]
             spans::failed(&self.span, outcome);
+            error
         }
 
         fn end(&self, outcome: &'static str) {

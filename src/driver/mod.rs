@@ -225,11 +225,7 @@ impl Acquire<'_> {
     /// [`Error::Checkout`]: there is no session. `in_use` says that all connections of the pool are in use, so that
     /// another moment may do better.
     pub fn no_session(&self, in_use: bool, source: impl Into<BoxError>) -> Error {
-        Error::Checkout {
-            lock: self.lock.clone(),
-            in_use,
-            source: source.into(),
-        }
+        Error::no_session(self.lock, in_use, source)
     }
 }
 

@@ -106,12 +106,7 @@ impl Candidate {
     }
 
     pub(super) fn no_connection(&self, source: BoxError) -> Error {
-        let lock = self.election.info.clone();
-        Error::Checkout {
-            lock,
-            in_use: false,
-            source,
-        }
+        Error::no_session(&self.election.info, false, source)
     }
 
     /// Adds to what is known of silences, and returns the longest.

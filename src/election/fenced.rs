@@ -39,23 +39,16 @@ impl Term {
     /// it is; its work is rolled back.
     ///
     /// [`idle_in_transaction_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
-    pub fn fenced<B, T, E>(
+    pub fn fenced<B: LockBackend + ?Sized, T, E: From<Error>>(
         &self,
         backend: &mut B,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        B: LockBackend + ?Sized,
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         if self.candidate().office.has_lapsed() {
             return Err(self.over().into());
         }
-        let mut handle = backend.session().map_err(|source| Error::Checkout {
-            in_use: false,
-            lock: self.lock().clone(),
-            source,
-        })?;
+        let no_session = |source| Error::no_session(self.lock(), false, source);
+        let mut handle = backend.session().map_err(no_session)?;
         self.fence(&mut *handle, body)?
     }
 

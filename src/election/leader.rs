@@ -43,10 +43,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn leader<B>(backend: &mut B, name: impl IntoKey) -> Result<Option<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn leader<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    name: impl IntoKey,
+) -> Result<Option<Claim>, Error> {
     let keys = Keys::of(&name.into());
     match in_office(backend, &keys)? {
         Some(office) => named(backend, &keys, office),
@@ -154,18 +154,19 @@ impl<B> fmt::Debug for Observe<B> {
     }
 }
 
-fn named<B>(backend: &mut B, keys: &Keys, (pid, _): Office) -> Result<Option<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn named<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    keys: &Keys,
+    (pid, _): Office,
+) -> Result<Option<Claim>, Error> {
     let holders = inspect::holders(backend, &keys.lock)?;
     Ok(holders.into_iter().find(|claim| claim.pid == Some(pid)))
 }
 
-fn in_office<B>(backend: &mut B, keys: &Keys) -> Result<Option<Office>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn in_office<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    keys: &Keys,
+) -> Result<Option<Office>, Error> {
     let question = sql::in_office(&keys.lock, &keys.member, keys.class);
     let lines = inspect::query(backend, &question)?;
     let office = lines.first().and_then(|line| line.split_once(' '));

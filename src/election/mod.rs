@@ -86,14 +86,10 @@ impl Election {
     /// a connection for the election alone, which the leader keeps for its term:
     /// `Client::connect(…)`, `PgConnection::establish(…)`, or `pool.get()`. It must lead to the
     /// server itself, or through a pooler in session mode.
-    pub fn new<C, E>(
+    pub fn new<C: LockBackend, E: Into<BoxError>>(
         connect: impl Fn() -> Result<C, E> + Send + Sync + 'static,
         name: impl IntoKey,
-    ) -> Self
-    where
-        C: LockBackend,
-        E: Into<BoxError>,
-    {
+    ) -> Self {
         let keys = Keys::of(&name.into());
         Self {
             run: Arc::new(move |candidate, news| keeper::run(&connect, candidate, news)),
@@ -180,10 +176,7 @@ impl Election {
     ///
     /// Those of [`campaign`](Election::campaign) and of the body, and [`Error::LockLost`] if the term
     /// was over before the body returned `Ok`. A panic of the body resigns.
-    pub fn run<T, E>(&self, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    pub fn run<T, E: From<Error>>(&self, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E> {
         let term = self.campaign()?;
         let value = body(&term)?;
         term.resign()?;

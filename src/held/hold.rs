@@ -96,12 +96,8 @@ pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>
         let (desk, order) = (Arc::clone(&desk), order.clone());
         move || serve(&desk, &order, &reply)
     });
-    let lock = order.request.lock.clone();
-    let mut thread = started.map_err(|error| Error::Checkout {
-        lock,
-        source: error.into(),
-        in_use: false,
-    })?;
+    let no_session = |error| Error::no_session(&order.request.lock, false, error);
+    let mut thread = started.map_err(no_session)?;
     let mut gives_up = order.patience();
     match thread.hear(&news, || gives_up() || desk.has_lapsed()) {
         Heard::News(Ok(held)) => Ok((held, desk)),

@@ -59,7 +59,7 @@ impl<H: SessionHandle> LockGuard<H> {
         }
         let lock = guard.lock.clone();
         must_be_variable(&lock)?;
-        if guard.scope == Scope::Transaction || guard.in_transaction() {
+        if guard.scope == Scope::Transaction || guard.handle.in_transaction() {
             return Err(Error::CannotDowngrade { lock });
         }
         match insist(|| guard.change()) {
@@ -134,7 +134,7 @@ impl<H: SessionHandle> LockGuard<H> {
 
     fn upgrade_for_session(&mut self) -> Result<(), Error> {
         let lock = self.lock.clone();
-        if self.in_transaction() {
+        if self.handle.in_transaction() {
             return Err(Error::InTransaction { lock });
         }
         let start = Instant::now();
@@ -160,10 +160,6 @@ impl<H: SessionHandle> LockGuard<H> {
         };
         let mut attempt = Attempt::begin(&request);
         wait::transaction::acquire(&mut *self.handle, &mut attempt, lock)
-    }
-
-    fn in_transaction(&mut self) -> bool {
-        self.handle.in_transaction()
     }
 
     fn change(&mut self) -> Result<(), Failure> {

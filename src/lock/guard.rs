@@ -71,26 +71,20 @@ use crate::telemetry::{Hold, Outcome};
 /// # }
 /// ```
 #[must_use = "a guard that is not kept releases its lock at once"]
-pub struct LockGuard<H>
-where
-    H: SessionHandle,
-{
+pub struct LockGuard<H: SessionHandle> {
     pub(crate) handle: H,
     pub(crate) lock: LockInfo,
     pub(crate) scope: Scope,
     /// Whether questions about the lock carry its name.
-    labelled: bool,
-    since: Instant,
+    /// Of a labelled one.
+    since: Option<Instant>,
     hold: Hold,
     /// Of a permit. Dropped before the slot is free, so that others need not look it up.
     slot: Option<HeldSlots>,
     released: bool,
 }
 
-impl<H> LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> LockGuard<H> {
     pub(crate) fn new(handle: H, request: &Request, scope: Scope, hold: Hold) -> Self {
         let slot = request.lock.slot();
         Self {
@@ -98,8 +92,7 @@ where
             slot: slot.map(|_| HeldSlots::new(request.lock.keys())),
             lock: request.lock.clone(),
             scope,
-            labelled: request.labelled,
-            since: Instant::now(),
+            since: request.labelled.then(Instant::now),
             hold,
             released: false,
         }
@@ -143,7 +136,7 @@ where
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let label = question_label(&guard.lock, guard.labelled, guard.since);
+        let label = question_label(&guard.lock, guard.since);
         let session = &mut *guard.handle;
         let reply = match guard.scope {
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
@@ -201,7 +194,6 @@ where
         self.released = true;
         Suspended {
             lock: self.lock.clone(),
-            labelled: self.labelled,
             since: self.since,
             hold: std::mem::replace(&mut self.hold, Hold::not_yet()),
             slot: self.slot.take(),
@@ -266,8 +258,8 @@ impl<S: Session> LockGuard<Owned<S>> {
 /// A lock of a session's that is held without its guard.
 pub(crate) struct Suspended {
     lock: LockInfo,
-    labelled: bool,
-    since: Instant,
+    /// Of a labelled one.
+    since: Option<Instant>,
     hold: Hold,
     slot: Option<HeldSlots>,
 }
@@ -283,7 +275,6 @@ impl Suspended {
             handle: session,
             lock: self.lock,
             scope: Scope::Session,
-            labelled: self.labelled,
             since: self.since,
             hold: self.hold,
             slot: self.slot,
@@ -293,15 +284,13 @@ impl Suspended {
 
     /// What stands in front of a question about it.
     pub(crate) fn label(&self) -> String {
-        question_label(&self.lock, self.labelled, self.since)
+        question_label(&self.lock, self.since)
     }
 }
 
-fn question_label(lock: &LockInfo, labelled: bool, since: Instant) -> String {
-    match labelled {
-        true => sql::label_of_holder(lock, since.elapsed()),
-        false => String::new(),
-    }
+fn question_label(lock: &LockInfo, since: Option<Instant>) -> String {
+    let label = |since: Instant| sql::label_of_holder(lock, since.elapsed());
+    since.map(label).unwrap_or_default()
 }
 
 /// Asks in the caller's transaction, which stays usable if the question is cancelled.
@@ -321,10 +310,7 @@ fn held_behind_savepoint<S: Session>(
     asked
 }
 
-impl<H> Deref for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Deref for LockGuard<H> {
     type Target = H::Target;
 
     fn deref(&self) -> &Self::Target {
@@ -332,28 +318,19 @@ where
     }
 }
 
-impl<H> DerefMut for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> DerefMut for LockGuard<H> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.handle
     }
 }
 
-impl<H> Drop for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Drop for LockGuard<H> {
     fn drop(&mut self) {
         let _ = self.end();
     }
 }
 
-impl<H> fmt::Debug for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> fmt::Debug for LockGuard<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
             .field("lock", &self.lock)

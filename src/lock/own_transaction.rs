@@ -15,7 +15,7 @@ struct Entry<'a> {
     /// Waits quietly, in front of a BEGIN or behind it.
     wait: Option<&'a str>,
     acquire: &'a Statement,
-    commit: &'a dyn Fn() -> Commit,
+    commit: &'a Commit,
 }
 
 /// Begins a transaction with the lock, anew with each slice.
@@ -27,7 +27,7 @@ pub(super) fn in_own_transaction<S: Session, R>(
     let lock = &attempt.request.lock;
     let name = process::unique_word();
     let named = Some(Named::Transaction(&name));
-    let commit = || sql::commit(&name);
+    let commit = sql::commit(&name);
     let (mut client, mut brief) = (Client::Own, true);
     let (mut slice, mut blocks) = (None, true);
     let wait = Wait::new(lock);
@@ -57,7 +57,7 @@ pub(super) fn in_own_transaction<S: Session, R>(
         );
         let done = if let Some(block) = block {
             let front = [attempt.first(), &label, &*block].concat();
-            let opening = Opening::new(front, Some(commit()));
+            let opening = Opening::new(front, Some(commit.clone()));
             let behind = |transaction: &mut S::Transaction<'_>| {
                 prepared::in_transaction(here, transaction);
                 if opening.was_sent() {
@@ -140,7 +140,7 @@ fn begin_with<S: Session, R>(
         Some(wait) => [entry.before, wait.trim_end_matches("; ")].concat(),
         None => [entry.before, &sent.text].concat(),
     };
-    let opening = Opening::new(front, Some((entry.commit)()));
+    let opening = Opening::new(front, Some(entry.commit.clone()));
     let here = prepared::address(session);
     let mut again = false;
     let behind = |transaction: &mut S::Transaction<'_>| {

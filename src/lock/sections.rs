@@ -6,7 +6,6 @@ use super::{Lock, nesting};
 use crate::driver::{self, Acquire, LockBackend, OwnedBackend, QueuePlace, Session, SessionHandle};
 use crate::error::Error;
 use crate::request::{Request, Scope};
-use crate::stop::StopToken;
 use crate::targets::{SessionTarget, Target};
 use crate::telemetry::{Hold, Waiting};
 
@@ -284,7 +283,6 @@ pub(crate) fn guard<H: SessionHandle>(
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
-    driver::recall(&mut handle);
     let (scope, hold) = if handle
         .pooled()
         .and_then(|pooled| pooled.place())
@@ -318,17 +316,14 @@ pub(crate) fn begin<'r, H: SessionHandle>(
         target if target.has_nul() => return Err(Error::NulByte { lock: lock.clone() }),
         _ => {}
     }
-    let stop = request.stop.as_ref();
-    if stop.is_some_and(StopToken::is_stopped) {
-        return Err(Error::Stopped { lock: lock.clone() });
-    }
-    let waiting = Waiting::start(lock, scope);
     let mut attempt = Attempt::begin(request);
+    attempt.go_on()?;
+    let waiting = Waiting::start(lock, scope);
     let found = find(&Acquire {
         lock,
         scope,
         timeout: request.timeout,
-        stop,
+        stop: request.stop.as_ref(),
         one_message,
     });
     // A message holds nothing that its thread could wait for.
@@ -343,11 +338,11 @@ pub(crate) fn begin<'r, H: SessionHandle>(
         Ok(handle)
     });
     match found {
-        Ok(handle) => Ok((handle, attempt, waiting)),
-        Err(error) => {
-            waiting.failed(&error);
-            Err(error)
+        Ok(mut handle) => {
+            driver::recall(&mut handle);
+            Ok((handle, attempt, waiting))
         }
+        Err(error) => Err(waiting.failed(error)),
     }
 }
 
@@ -374,9 +369,6 @@ pub(super) fn on_session<S: Session>(
     };
     match acquired {
         Ok(()) => Ok((scope, waiting.acquired())),
-        Err(error) => {
-            waiting.failed(&error);
-            Err(error)
-        }
+        Err(error) => Err(waiting.failed(error)),
     }
 }

@@ -50,13 +50,10 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
     /// - [`Error::ConnectionLost`]: the connection broke at the COMMIT.
     /// - [`Error::LockLost`]: the body ended the transaction itself.
-    pub fn run_in_transaction<T, E>(
+    pub fn run_in_transaction<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         self.transact(&self.request.clone(), body)?
     }
 
@@ -66,13 +63,10 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # Errors
     ///
     /// As [`run_in_transaction`](Lock::run_in_transaction), except the timeout.
-    pub fn try_run_in_transaction<T, E>(
+    pub fn try_run_in_transaction<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<Option<T>, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<Option<T>, E> {
         free(self.transact(&self.request.or_no_wait(), body))?.transpose()
     }
 
@@ -82,26 +76,20 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # Errors
     ///
     /// As [`run_in_transaction`](Lock::run_in_transaction), and those of the handler.
-    pub fn run_in_transaction_or_else<T, E>(
+    pub fn run_in_transaction_or_else<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
         on_conflict: impl FnOnce(Error) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         let transacted = self.transact(&self.request.clone(), body);
         or_else(transacted, |result| result, on_conflict)
     }
 
-    fn transact<T, E>(
+    fn transact<T, E: From<Error>>(
         &mut self,
         request: &Request,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<Result<T, E>, Error>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<Result<T, E>, Error> {
         let transacted = transact(
             &mut self.backend,
             request,
@@ -152,7 +140,6 @@ pub(super) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         attempt.note.take(),
         handle.pooled().and_then(|pooled| pooled.queue()),
     );
-    driver::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
@@ -201,10 +188,10 @@ pub(super) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     } = match ended {
         Ok(transacted) => transacted,
         Err(error) => {
-            if let Some(waiting) = waiting {
-                waiting.failed(&error);
-            }
-            return Err(error);
+            return Err(match waiting {
+                Some(waiting) => waiting.failed(error),
+                None => error,
+            });
         }
     };
     hold.end(match (&ended, finish) {

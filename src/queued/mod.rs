@@ -19,7 +19,9 @@ pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
 use self::queue::{Patience, Queues};
 use crate::backends::r2d2::check_out;
-use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Place, Session};
+use crate::driver::{
+    Acquire, BoxError, Failure, LockBackend, OwnedBackend, Place, Refusal, Session,
+};
 use crate::error::Error;
 use crate::lock::nesting;
 use crate::request::Scope;
@@ -177,12 +179,8 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             if stopped() {
                 return Err(Error::Stopped { lock: lock.clone() });
             }
-            return Err(Error::Timeout {
-                lock: lock.clone(),
-                timeout,
-                source: None,
-                holders: Vec::new(),
-            });
+            let busy = Failure::Refused(Refusal::Busy);
+            return Err(Error::acquire(lock.clone(), timeout, busy));
         };
         owner.waits_no_more();
         let since = match handed_over {

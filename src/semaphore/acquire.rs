@@ -12,7 +12,7 @@ use crate::lock::held_slots::held_of;
 use crate::lock::sections::begin;
 use crate::lock::wait::{self, Attempt, SLICE, Within};
 use crate::request::{Request, Scope};
-use crate::sql::{self, Situation, WaitTime};
+use crate::sql::{self, WaitTime};
 use crate::targets::{LockInfo, Mode, Slots, Target};
 
 /// Acquires a slot on the session that `find` returns.
@@ -26,7 +26,6 @@ pub(crate) fn permit<H: SessionHandle>(
         return Err(Error::InvalidPermits { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
-    driver::recall(&mut handle);
     let slot = on_session(&mut *handle, &mut attempt, slots);
     driver::keep(&mut handle, false);
     match slot {
@@ -40,10 +39,7 @@ pub(crate) fn permit<H: SessionHandle>(
             let guard = LockGuard::new(handle, &taken, Scope::Session, hold);
             Ok(Permit { guard, slot })
         }
-        Err(error) => {
-            waiting.failed(&error);
-            Err(error)
-        }
+        Err(error) => Err(waiting.failed(error)),
     }
 }
 
@@ -125,8 +121,9 @@ impl Asked<'_> {
         for _ in 0..RACES {
             let held = held_of(&self.order);
             let slots = self.slots(&held);
-            let lines = wait::session::as_client(|client, _| {
-                let lines = session.prepared(before, &slots.attempt(client, at_head))?;
+            let attempt = |client| slots.attempt(client, at_head);
+            let lines = wait::session::as_client(WaitTime::No, attempt, |attempt| {
+                let lines = session.prepared(before, attempt)?;
                 answer(Ok(lines.clone())).map(|()| lines)
             })?;
             let free = lines.iter().find_map(|line| line.strip_prefix("free "));
@@ -173,8 +170,7 @@ impl Asked<'_> {
             return Ok(());
         }
         if attempt.situation.is_none() {
-            let lines = session.query(&Situation::question())?;
-            attempt.situation = Situation::read(&lines);
+            attempt.situation = attempt.ask(session)?;
         }
         attempt.slice_in()?;
         let stuck = session.query(&sql::all_slots_wait_for_us(self.lock))?;

@@ -156,10 +156,10 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// Those of [`acquire`](Semaphore::acquire), of the body, and of [`Permit::release`].
-    pub fn run<T, E>(&mut self, body: impl FnOnce(&mut B::Session) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    pub fn run<T, E: From<Error>>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+    ) -> Result<T, E> {
         LockGuard::run(self.acquire()?.guard, body)
     }
 
@@ -188,13 +188,10 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// As [`run`](Semaphore::run), except the timeout.
-    pub fn try_run<T, E>(
+    pub fn try_run<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
-    ) -> Result<Option<T>, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<Option<T>, E> {
         match self.try_acquire()? {
             Some(permit) => LockGuard::run(permit.guard, body).map(Some),
             None => Ok(None),
@@ -207,14 +204,11 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// As [`run`](Semaphore::run), and those of the handler.
-    pub fn run_or_else<T, E>(
+    pub fn run_or_else<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
         on_conflict: impl FnOnce(Error) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         or_else(
             self.acquire(),
             |permit| LockGuard::run(permit.guard, body),

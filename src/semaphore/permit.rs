@@ -33,18 +33,12 @@ use crate::targets::LockInfo;
 /// # }
 /// ```
 #[must_use = "a permit that is not kept gives its slot back at once"]
-pub struct Permit<H>
-where
-    H: SessionHandle,
-{
+pub struct Permit<H: SessionHandle> {
     pub(crate) guard: LockGuard<H>,
     pub(super) slot: u32,
 }
 
-impl<H> Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Permit<H> {
     /// Which slot it is: 0 or more, and less than the number of slots. No other permit of the
     /// semaphore has the same one at the same time, so it can number what each slot has one of: a
     /// port, a directory, an account.
@@ -87,10 +81,7 @@ impl<S: Session> Permit<Owned<S>> {
     }
 }
 
-impl<H> Deref for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Deref for Permit<H> {
     type Target = H::Target;
 
     fn deref(&self) -> &Self::Target {
@@ -98,19 +89,13 @@ where
     }
 }
 
-impl<H> DerefMut for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> DerefMut for Permit<H> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.guard
     }
 }
 
-impl<H> fmt::Debug for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> fmt::Debug for Permit<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
             .field("lock", LockGuard::lock_info(&self.guard))

@@ -70,15 +70,10 @@ pub(crate) use versions::{delete, update, version};
 /// raw BEGIN, and would be committed with one of ours. (It does not see a raw BEGIN alone.)
 pub(crate) const FIRST: &str = "SET TRANSACTION NOT DEFERRABLE; ";
 
-/// [`FIRST`], or nothing.
-pub(crate) fn first(bounded: bool) -> &'static str {
-    if bounded { FIRST } else { "" }
-}
-
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
 /// lock with it, and perhaps begun another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Commit {
     /// Looks for the name alone, and is [`prepared`](crate::prepared).
     pub(crate) check: Statement,

@@ -107,8 +107,7 @@ fn order(order: &Order) -> String {
 fn timeout(time: WaitTime) -> Option<i32> {
     match time {
         WaitTime::No => Some(1),
-        WaitTime::InPlace(limit) => limit,
-        WaitTime::Slice(limit) | WaitTime::OwnSlice(limit) => Some(limit),
+        time => time.limit(),
     }
 }
 

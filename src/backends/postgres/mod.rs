@@ -64,17 +64,13 @@ impl Session for Client {
             });
         }
         let undone = transaction.rollback().map_err(failure);
-        let undone = undone.or_else(|_| roll_back(self));
+        // A cancel can hit the driver's own ROLLBACK, which then leaves an aborted transaction behind.
+        let undone = undone.or_else(|_| insist(|| self.send("ROLLBACK")));
         Ok(Transacted {
             result,
             ended: committed.and(undone),
         })
     }
-}
-
-/// A cancel can hit the driver's own ROLLBACK, which then leaves an aborted transaction behind.
-fn roll_back(client: &mut Client) -> Result<(), Failure> {
-    insist(|| client.send("ROLLBACK"))
 }
 
 fn message(

@@ -11,14 +11,11 @@ use crate::targets::LockInfo;
 
 /// Takes a connection out of the pool, within the pool's own timeout and that of the lock. A timeout
 /// of zero is a single attempt.
-pub(crate) fn check_out<M>(
+pub(crate) fn check_out<M: ManageConnection>(
     pool: &Pool<M>,
     lock: &LockInfo,
     timeout: Option<Duration>,
-) -> Result<PooledConnection<M>, Error>
-where
-    M: ManageConnection,
-{
+) -> Result<PooledConnection<M>, Error> {
     let checked_out = match timeout {
         Some(Duration::ZERO) => attempt(pool),
         Some(timeout) => {
@@ -27,11 +24,9 @@ where
         }
         None => pool.get().map_err(BoxError::from),
     };
-    let lock = lock.clone();
-    checked_out.map_err(|source| Error::Checkout {
-        lock,
-        in_use: pool.state().connections >= pool.max_size(),
-        source,
+    checked_out.map_err(|source| {
+        let in_use = pool.state().connections >= pool.max_size();
+        Error::no_session(lock, in_use, source)
     })
 }
 

@@ -17,10 +17,7 @@ mod check_out;
 
 pub(crate) use self::check_out::check_out;
 
-impl<M> LockBackend for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> LockBackend for PooledConnection<M> {
     type Session = M::Connection;
     type Handle<'a> = &'a mut M::Connection;
 
@@ -56,10 +53,7 @@ macro_rules! pools {
 }
 pools!(Pool<M>, &Pool<M>);
 
-impl<M> OwnedBackend for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> OwnedBackend for PooledConnection<M> {
     type Owned = Self;
 
     fn into_session_for(self, _: &Acquire<'_>) -> Result<Self::Owned, Error> {
@@ -67,19 +61,13 @@ where
     }
 }
 
-impl<M> SessionHandle for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> SessionHandle for PooledConnection<M> {
     fn pooled(&mut self) -> Option<&mut dyn Pooled> {
         Some(self)
     }
 }
 
-impl<M> Kept for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> Kept for PooledConnection<M> {
     fn known(&mut self) -> Option<&mut Known> {
         let extensions = Self::extensions_mut(self);
         if extensions.get::<Known>().is_none() {

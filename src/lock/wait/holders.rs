@@ -5,6 +5,9 @@ use crate::driver::{Failure, Session, while_canceled};
 use crate::sql;
 use crate::targets::{LockInfo, Target};
 
+/// Enough for an error's text.
+const FEW: usize = 10;
+
 /// The sessions that hold a lock, ten at most, asked behind these statements; and what became of the
 /// statements. If asking fails there are none: the failure must not replace the error that the holders
 /// explain.
@@ -13,30 +16,20 @@ pub(super) fn after<S: Session>(
     statements: &str,
     lock: &LockInfo,
 ) -> (Result<(), Failure>, Vec<Claim>) {
-    match session.message(statements, &holders_query(lock)) {
-        Ok(lines) => (Ok(()), read_holders(&lines, lock)),
-        Err(_) => (while_canceled(|| session.send(statements)), Vec::new()),
+    // One session may hold all keys of a range. Their nodes mean nothing to the caller.
+    let is_range = matches!(lock.target(), Target::Range(_));
+    let mut question = sql::claims_in_the_way(lock);
+    if !is_range {
+        question = format!("SELECT line FROM ({question}) AS claims LIMIT {FEW}");
     }
-}
-
-/// Enough for an error's text.
-const FEW: usize = 10;
-
-fn holders_query(lock: &LockInfo) -> String {
-    let claims = sql::claims_in_the_way(lock);
-    match lock.target() {
-        Target::Range(_) => claims, // one session may hold all of the keys
-        _ => format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}"),
-    }
-}
-
-/// For a range, names each session once: the nodes on which they meet mean nothing to the caller.
-fn read_holders(lines: &[String], lock: &LockInfo) -> Vec<Claim> {
-    let mut claims = Claim::read_all(lines, lock.keys());
-    if let Target::Range(_) = lock.target() {
+    let Ok(lines) = session.message(statements, &question) else {
+        return (while_canceled(|| session.send(statements)), Vec::new());
+    };
+    let mut claims = Claim::read_all(&lines, lock.keys());
+    if is_range {
         claims.sort_by_key(|claim| claim.pid);
         claims.dedup_by_key(|claim| claim.pid);
         claims.truncate(FEW);
     }
-    claims
+    (Ok(()), claims)
 }

@@ -87,7 +87,10 @@ impl<'r> Attempt<'r> {
 
     /// Goes in front of everything that is sent outside a transaction.
     pub(crate) fn first(&self) -> &'static str {
-        sql::first(self.request.timeout.is_some())
+        match self.request.timeout {
+            Some(_) => sql::FIRST,
+            None => "",
+        }
     }
 
     /// Goes in front of everything that waits outside a transaction.
@@ -263,7 +266,11 @@ impl<'r> Attempt<'r> {
 
     pub(crate) fn error(&self, failure: Failure, holders: Vec<Claim>) -> Error {
         let (lock, timeout) = (self.request.lock.clone(), self.request.timeout);
-        Error::acquire(lock, timeout, failure).held_by(holders)
+        let mut error = Error::acquire(lock, timeout, failure);
+        if let Error::Timeout { holders: of, .. } = &mut error {
+            *of = holders;
+        }
+        error
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Attempt, SLICE, Within, explained, holders};
 use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::sql::{self, Client, KEEP, Line, OUTCOME, PLACE, WaitTime};
+use crate::sql::{self, Client, KEEP, Line, OUTCOME, PLACE, Statement, WaitTime};
 use crate::targets::LockInfo;
 
 /// Acquires a lock for the session: at once, in the server's queue for a slice, and then in line.
@@ -52,12 +52,9 @@ fn send<S: Session>(
     time: WaitTime,
     line: Line,
 ) -> Result<(), Failure> {
-    as_client(|client, brief| {
-        let mut acquire = sql::acquire_for_session(lock, time, client, line);
-        if brief && time != WaitTime::No {
-            acquire = acquire.brief();
-        }
-        answer(session.prepared(before, &acquire))
+    let acquire = |client| sql::acquire_for_session(lock, time, client, line);
+    as_client(time, acquire, |acquire| {
+        answer(session.prepared(before, acquire))
     })
 }
 
@@ -251,16 +248,21 @@ fn wait_without_blocks<S: Session>(
     }
 }
 
-/// Sends a message with an acquire that may be brief. If it does not say why it is refused, sends it once more
-/// to be told. If the session bears another process's number, sends it in the form that looks at what the
-/// session holds.
+/// Sends an acquire. One that waits is brief: if it does not say why it is refused, it is sent once more to be
+/// told. If the session bears another process's number, it is sent in the form that looks at what the session
+/// holds: that says all reasons, and looks only if it must.
 pub(crate) fn as_client<R>(
-    mut send: impl FnMut(Client, bool) -> Result<R, Failure>,
+    time: WaitTime,
+    acquire: impl Fn(Client) -> Statement,
+    mut send: impl FnMut(&Statement) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    match send(Client::Own, true) {
-        // The form that looks at the session says all reasons, and looks only if it must.
+    let own = match time {
+        WaitTime::No => acquire(Client::Own),
+        _ => acquire(Client::Own).brief(),
+    };
+    match send(&own) {
         Err(Failure::Refused(Refusal::Unexplained | Refusal::Stranger)) => {
-            send(Client::Other, false)
+            send(&acquire(Client::Other))
         }
         done => done,
     }
