@@ -113,7 +113,9 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         begin(&request, Scope::Transaction, false, |acquire| {
             backend.session_for(acquire)
         })?;
-    let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
+    let acquired = on_session(&mut *handle, &mut attempt, waiting);
+    driver::keep(&mut handle, true);
+    let (_, mut hold) = acquired?;
     hold.end(Outcome::Kept);
     Ok(())
 }
