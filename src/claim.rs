@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::escape::escaped;
 use crate::key::Key;
-use crate::request::Mode;
+use crate::targets::Mode;
 
 /// What separates the fields of a line; it occurs in none of them.
 const FIELD: char = '\x1f';
@@ -137,6 +137,11 @@ fn as_seconds<S: serde::Serializer>(
 }
 
 impl Claim {
+    pub(crate) fn read_all(lines: &[String], keys: &[Key]) -> Vec<Self> {
+        let claims = lines.iter().map(|line| Self::read(line, keys));
+        claims.flatten().collect()
+    }
+
     pub(crate) fn read(line: &str, keys: &[Key]) -> Option<Self> {
         fn seconds(text: &str) -> Option<Duration> {
             Duration::try_from_secs_f64(text.parse::<f64>().ok()?.max(0.0)).ok()

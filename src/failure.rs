@@ -41,46 +41,27 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 13] = [
-        Self::Busy,
-        Self::NotHeld,
-        Self::InTransaction,
-        Self::StaleSnapshot,
-        Self::InRecovery,
-        Self::NoSuchRow,
-        Self::SharedSession,
-        Self::NotPostgres,
-        Self::Stranger,
-        Self::Line,
-        Self::Unexplained,
-        Self::Done,
-        Self::Unfinished,
+    const WORDS: [(Self, &str); 13] = [
+        (Self::Busy, "busy"),
+        (Self::NotHeld, "not held"),
+        (Self::InTransaction, "in transaction"),
+        (Self::StaleSnapshot, "stale snapshot"),
+        (Self::InRecovery, "in recovery"),
+        (Self::NoSuchRow, "no such row"),
+        (Self::SharedSession, "shared session"),
+        (Self::NotPostgres, "not postgres"),
+        (Self::Stranger, "stranger"),
+        (Self::Line, "line"),
+        (Self::Unexplained, "unexplained"),
+        (Self::Done, "done"),
+        (Self::Unfinished, "unfinished"),
     ];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Busy => "busy",
-            Self::NotHeld => "not held",
-            Self::InTransaction => "in transaction",
-            Self::StaleSnapshot => "stale snapshot",
-            Self::InRecovery => "in recovery",
-            Self::NoSuchRow => "no such row",
-            Self::SharedSession => "shared session",
-            Self::NotPostgres => "not postgres",
-            Self::Stranger => "stranger",
-            Self::Line => "line",
-            Self::Unexplained => "unexplained",
-            Self::Done => "done",
-            Self::Unfinished => "unfinished",
-        }
-    }
 
     /// Reads the refusal at the beginning of a text, where there is one.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|refusal| text.starts_with(refusal.word()))
+        let word = |(_, word): &&(Self, &str)| text.starts_with(word);
+        Self::WORDS.iter().find(word).map(|(refusal, _)| *refusal)
     }
 }
 
@@ -94,7 +75,8 @@ pub(crate) fn answer(reply: Result<Vec<String>, Failure>) -> Result<(), Failure>
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        let word = Self::WORDS.iter().find(|(refusal, _)| refusal == self);
+        f.write_str(word.map_or("", |(_, word)| word))
     }
 }
 
@@ -233,25 +215,23 @@ impl Failure {
 
     /// Whether a session does not have the prepared statement of this name.
     pub(crate) fn is_missing(&self, name: &str) -> bool {
-        match self {
-            Self::Sql {
-                sqlstate: None,
-                source,
-                ..
-            } => source.to_string().contains(name),
-            failure => failure.has_state(NO_STATEMENT),
-        }
+        self.is_or_says(&[NO_STATEMENT], name)
     }
 
     /// Whether a block of PL/pgSQL cannot be run: there is no such language, or not for this user.
     pub(crate) fn is_without_blocks(&self) -> bool {
+        self.is_or_says(&["42704", "42501"], "plpgsql")
+    }
+
+    /// Whether it has one of the SQLSTATEs; if the driver gives none, whether it says the text.
+    fn is_or_says(&self, states: &[&str], text: &str) -> bool {
         match self {
             Self::Sql {
                 sqlstate: None,
                 source,
                 ..
-            } => source.to_string().contains("plpgsql"),
-            failure => failure.has_state("42704") || failure.has_state("42501"),
+            } => source.to_string().contains(text),
+            failure => states.iter().any(|state| failure.has_state(state)),
         }
     }
 
@@ -282,24 +262,10 @@ impl Failure {
     /// The failure of a message that needs a transaction, and found none or an aborted one. Adds
     /// the SQLSTATE if the driver gives none.
     pub(crate) fn without_transaction(self, in_transaction: bool) -> Self {
-        match self {
-            Self::Sql {
-                sqlstate: None,
-                marked,
-                source,
-            } => {
-                let state = if in_transaction {
-                    IN_FAILED_TRANSACTION
-                } else {
-                    NO_TRANSACTION
-                };
-                Self::Sql {
-                    sqlstate: Some(state.to_owned()),
-                    marked,
-                    source,
-                }
-            }
-            failure => failure,
+        match in_transaction {
+            _ if !self.is_unknown() => self,
+            true => self.with_state(IN_FAILED_TRANSACTION),
+            false => self.with_state(NO_TRANSACTION),
         }
     }
 
@@ -312,6 +278,14 @@ impl Failure {
         match self {
             Self::Refused(_) => None,
             Self::Sql { source, .. } | Self::Lost(source) => Some(source),
+        }
+    }
+
+    /// The error that it is reported as, where a refusal is one.
+    pub(crate) fn into_error(self) -> BoxError {
+        match self {
+            Self::Refused(refusal) => refusal.to_string().into(),
+            Self::Sql { source, .. } | Self::Lost(source) => source,
         }
     }
 }

@@ -36,13 +36,11 @@
 //! [`stats_fetch_consistency`]: https://www.postgresql.org/docs/current/runtime-config-statistics.html#GUC-STATS-FETCH-CONSISTENCY
 
 pub use crate::claim::Claim;
-use crate::driver::{Failure, LockBackend, Session, while_canceled};
+use crate::driver::{Failure, LockBackend, Session};
 use crate::error::Error;
 pub use crate::escape::escaped;
 use crate::key::{IntoKey, Key};
-use crate::request::LockInfo;
 use crate::sql;
-use crate::targets::Target;
 
 /// The sessions that hold a key. One round trip, or two with diesel.
 ///
@@ -67,10 +65,10 @@ use crate::targets::Target;
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn holders<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn holders<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    key: impl IntoKey,
+) -> Result<Vec<Claim>, Error> {
     claims(backend, &[key.into()], "l.granted")
 }
 
@@ -95,10 +93,10 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn waiters<B>(backend: &mut B, key: impl IntoKey) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn waiters<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    key: impl IntoKey,
+) -> Result<Vec<Claim>, Error> {
     claims(backend, &[key.into()], "NOT l.granted")
 }
 
@@ -125,10 +123,7 @@ where
 /// # Errors
 ///
 /// As [`holders`].
-pub fn locks<B>(backend: &mut B) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn locks<B: LockBackend + ?Sized>(backend: &mut B) -> Result<Vec<Claim>, Error> {
     claims(backend, &[], "true")
 }
 
@@ -162,10 +157,7 @@ where
 /// `pg_signal_backend` or a superuser ([Server Signaling Functions]).
 ///
 /// [Server Signaling Functions]: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-SIGNAL
-pub fn cancel<B>(backend: &mut B, claim: &Claim) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn cancel<B: LockBackend + ?Sized>(backend: &mut B, claim: &Claim) -> Result<bool, Error> {
     signal(backend, claim, "pg_cancel_backend")
 }
 
@@ -199,25 +191,24 @@ where
 /// # Errors
 ///
 /// As [`cancel`].
-pub fn terminate<B>(backend: &mut B, claim: &Claim) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn terminate<B: LockBackend + ?Sized>(backend: &mut B, claim: &Claim) -> Result<bool, Error> {
     signal(backend, claim, "pg_terminate_backend")
 }
 
-fn claims<B>(backend: &mut B, keys: &[Key], condition: &str) -> Result<Vec<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn claims<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    keys: &[Key],
+    condition: &str,
+) -> Result<Vec<Claim>, Error> {
     let lines = query(backend, &sql::claims_of(keys, condition))?;
-    Ok(read(&lines, keys))
+    Ok(Claim::read_all(&lines, keys))
 }
 
-fn signal<B>(backend: &mut B, claim: &Claim, function: &str) -> Result<bool, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn signal<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    claim: &Claim,
+    function: &str,
+) -> Result<bool, Error> {
     let Some(pid) = claim.pid else {
         return Ok(false);
     };
@@ -225,71 +216,15 @@ where
     Ok(lines.iter().any(|line| line == "true"))
 }
 
-fn query<B>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+fn query<B: LockBackend + ?Sized>(backend: &mut B, sql: &str) -> Result<Vec<String>, Error> {
     ask(backend, |session| session.query(sql))
 }
 
-pub(crate) fn ask<B, T>(
+pub(crate) fn ask<B: LockBackend + ?Sized, T>(
     backend: &mut B,
     ask: impl FnOnce(&mut B::Session) -> Result<T, Failure>,
-) -> Result<T, Error>
-where
-    B: LockBackend + ?Sized,
-{
-    let mut session = backend
-        .session()
-        .map_err(|source| Error::Inspect { source })?;
-    ask(&mut session).map_err(|failure| {
-        let source = match failure {
-            Failure::Sql { source, .. } | Failure::Lost(source) => source,
-            Failure::Refused(refusal) => refusal.to_string().into(),
-        };
-        Error::Inspect { source }
-    })
-}
-
-/// The sessions that hold a lock, ten at most, asked behind these statements; and what became of the
-/// statements. If asking fails there are none: the failure must not replace the error that the holders
-/// explain.
-pub(crate) fn holders_after<S: Session>(
-    session: &mut S,
-    statements: &str,
-    lock: &LockInfo,
-) -> (Result<(), Failure>, Vec<Claim>) {
-    match session.message(statements, &holders_query(lock)) {
-        Ok(lines) => (Ok(()), read_holders(&lines, lock)),
-        Err(_) => (while_canceled(|| session.send(statements)), Vec::new()),
-    }
-}
-
-/// Enough for an error's text.
-const FEW: usize = 10;
-
-fn holders_query(lock: &LockInfo) -> String {
-    let claims = sql::claims_in_the_way(lock);
-    match lock.target() {
-        Target::Range(_) => claims, // one session may hold all of the keys
-        _ => format!("SELECT line FROM ({claims}) AS claims LIMIT {FEW}"),
-    }
-}
-
-/// For a range, names each session once: the nodes on which they meet mean nothing to the caller.
-fn read_holders(lines: &[String], lock: &LockInfo) -> Vec<Claim> {
-    let mut claims = read(lines, lock.keys());
-    if let Target::Range(_) = lock.target() {
-        claims.sort_by_key(|claim| claim.pid);
-        claims.dedup_by_key(|claim| claim.pid);
-        claims.truncate(FEW);
-    }
-    claims
-}
-
-fn read(lines: &[String], keys: &[Key]) -> Vec<Claim> {
-    lines
-        .iter()
-        .filter_map(|line| Claim::read(line, keys))
-        .collect()
+) -> Result<T, Error> {
+    let failed = |source| Error::Inspect { source };
+    let mut session = backend.session().map_err(failed)?;
+    ask(&mut session).map_err(|failure| failed(failure.into_error()))
 }

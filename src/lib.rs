@@ -82,11 +82,9 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod acquire;
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
-mod change;
 mod claim;
 #[cfg(feature = "compat")]
 pub mod compat;
@@ -95,14 +93,11 @@ pub mod election;
 mod error;
 mod escape;
 mod failure;
-mod first_free;
-mod guard;
 pub mod guide;
 pub mod held;
 pub mod inspect;
 mod key;
 mod lock;
-mod nesting;
 mod one_message;
 pub mod optimistic;
 mod prepared;
@@ -116,26 +111,24 @@ mod sql;
 mod stop;
 mod targets;
 mod telemetry;
-mod wait;
 mod with;
 
 #[cfg(feature = "macros")]
 pub use attribute::locked;
 pub use driver::LockBackend;
 pub use error::Error;
-pub use guard::LockGuard;
 pub use key::{IntoKey, Key};
-pub use lock::Lock;
+pub use lock::{Lock, LockGuard};
 #[cfg(feature = "r2d2")]
 pub use queued::{QueuedConnection, QueuedPool};
-pub use request::{LockInfo, Mode, Scope};
+pub use request::Scope;
 pub use retry::{AnyError, RetryPolicy, Retryable, retry};
 pub use semaphore::{Permit, Semaphore};
 pub use sql::quote_literal;
 pub use stop::StopToken;
 pub use targets::{
-    FirstFree, FirstFreeRows, IntoTarget, KeyRange, Row, SessionTarget, Slots, Table, TableMode,
-    TableName, Target,
+    FirstFree, FirstFreeRows, IntoTarget, KeyRange, LockInfo, Mode, Row, SessionTarget, Slots,
+    Table, TableMode, TableName, Target,
 };
 pub use with::{
     transaction_lock, try_transaction_lock, try_with_lock, try_with_transaction_lock, with_lock,

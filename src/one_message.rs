@@ -2,20 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::acquire::begin;
 use crate::driver::{
-    Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled,
+    self, Failure, LockBackend, Refusal, Session, insist, until_answered, while_canceled,
 };
 use crate::error::Error;
 use crate::failure::answer;
 use crate::lock::Lock;
+use crate::lock::sections::begin;
 use crate::lock::sections::free;
+use crate::lock::wait::{self, Attempt, SLICE, Within, explained};
 use crate::prepared;
 use crate::process;
-use crate::request::{LockInfo, Request, Scope, WaitTime};
-use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait};
+use crate::request::{Request, Scope};
+use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait, WaitTime};
+use crate::targets::LockInfo;
 use crate::telemetry::Outcome;
-use crate::wait::{self, Attempt, SLICE, Within, explained};
 
 /// A section in one message.
 impl<B: LockBackend, L> Lock<B, L> {
@@ -160,9 +161,8 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
     ///
     /// As [`batch_execute`](Lock::batch_execute).
     pub fn simple_query(&mut self, sql: &str) -> Result<Vec<postgres::SimpleQueryMessage>, Error> {
-        let (messages, around) =
-            one_message(&mut self.backend, &self.request, sql, backends::messages)?;
-        Ok(backends::without_ours(messages, around))
+        let (messages, around) = one_message(&mut self.backend, &self.request, sql, messages)?;
+        Ok(without_ours(messages, around))
     }
 
     /// As [`simple_query`](Lock::simple_query), but only if the lock is free, or becomes free
@@ -176,14 +176,32 @@ impl<B: LockBackend<Session: postgres::GenericClient>, L> Lock<B, L> {
         sql: &str,
     ) -> Result<Option<Vec<postgres::SimpleQueryMessage>>, Error> {
         let request = self.request.or_no_wait();
-        let sent = one_message(&mut self.backend, &request, sql, backends::messages);
+        let sent = one_message(&mut self.backend, &request, sql, messages);
         let sent = free(sent)?;
-        Ok(sent.map(|(messages, around)| backends::without_ours(messages, around)))
+        Ok(sent.map(|(messages, around)| without_ours(messages, around)))
     }
 }
 
 #[cfg(feature = "postgres")]
-use crate::backends::postgres as backends;
+use crate::backends::postgres::messages;
+
+/// Removes the replies to the first and the last statements, which are pglock's own.
+#[cfg(feature = "postgres")]
+fn without_ours(
+    mut messages: Vec<postgres::SimpleQueryMessage>,
+    (before, after): (usize, usize),
+) -> Vec<postgres::SimpleQueryMessage> {
+    let ends = messages.iter().enumerate();
+    let ends = ends
+        .filter(|(_, message)| matches!(message, postgres::SimpleQueryMessage::CommandComplete(_)));
+    let ends: Vec<_> = ends.map(|(index, _)| index + 1).collect();
+    let Some(last) = ends.len().checked_sub(after + 1) else {
+        return Vec::new();
+    };
+    messages.truncate(ends[last]);
+    messages.drain(..ends[before - 1]);
+    messages
+}
 
 /// Sends the message. A row of the text's is no refusal.
 fn send<S: Session>(session: &mut S, sql: &str) -> Result<(), Failure> {
@@ -219,7 +237,6 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         copies,
         has_rows: <B::Session as Session>::HAS_SQLSTATE,
     };
-    prepared::recall(&mut handle);
     let session = &mut *handle;
     let mut sending = Sending {
         message: &message,
@@ -230,9 +247,8 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
     let (sent, around) = match sent {
         Ok(sent) => sent,
         Err(error) => {
-            prepared::keep(&mut handle, true);
-            waiting.failed(&error);
-            return Err(error);
+            driver::keep(&mut handle, true);
+            return Err(waiting.failed(error));
         }
     };
     let done = match sent {
@@ -243,7 +259,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
         Ok(reply) => settled(session, request, &message).map(|()| reply),
         Err(failure) => Err(after(session, &message, failure)),
     };
-    prepared::keep(&mut handle, true);
+    driver::keep(&mut handle, true);
     waiting.acquired().end(match &done {
         Ok(_) if message.inside => Outcome::Kept,
         Ok(_) => Outcome::Released,

@@ -11,8 +11,8 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::driver::{Failure, Refusal, Session, SessionHandle};
-use crate::sql::{BEFORE_COMMIT, Commit, NOT_YET, PREPARE_ONCE, Statement, name, prepare_once};
+use crate::failure::{Failure, Refusal};
+use crate::sql::{PREPARE_ONCE, Statement, name, prepare_once};
 
 /// What a session is known to have prepared.
 #[derive(Debug, Default, Clone)]
@@ -104,6 +104,11 @@ impl Sent {
         Self { text, id, form }
     }
 
+    /// Whether it is sent as it is.
+    pub(crate) fn is_text(&self) -> bool {
+        self.form == Form::Text
+    }
+
     /// Notes what became of it. Returns whether it must be sent again, as text: nothing has been done.
     pub(crate) fn is_gone<T>(&self, reply: &Result<T, Failure>) -> bool {
         let gone = match reply {
@@ -140,19 +145,8 @@ impl Sent {
     }
 }
 
-/// Sends a statement, and what goes in front of it.
-pub(crate) fn run<S: Session>(
-    session: &mut S,
-    before: &str,
-    statement: &Statement,
-) -> Result<Vec<String>, Failure> {
-    run_with(session, statement, |session, text| {
-        session.query(&[before, text].concat())
-    })
-}
-
 /// Sends a statement in a way of the session's.
-pub(crate) fn run_with<S: Session, R>(
+pub(crate) fn run_with<S, R>(
     session: &mut S,
     statement: &Statement,
     mut send: impl FnMut(&mut S, &str) -> Result<R, Failure>,
@@ -176,41 +170,9 @@ pub(crate) fn after_abort(failure: Failure) -> Failure {
     }
 }
 
-/// Commits. The check in front of it may be gone, as after a body's DEALLOCATE ALL: so it stands behind a
-/// savepoint. Where it is gone, or does not find the name, the text looks.
-pub(crate) fn commit<S: Session>(session: &mut S, commit: &Commit) -> Result<(), Failure> {
-    // A driver without SQLSTATEs knows by itself that the body has ended the transaction.
-    let here = address(session);
-    if !MEMORY.with_borrow(|memory| memory.at.contains(&here)) || !session.in_transaction() {
-        return session.send(&commit.text);
-    }
-    let sent = Sent::new(session, &commit.check);
-    if sent.form == Form::Text {
-        let done = session.send(&commit.text);
-        sent.is_gone(&done);
-        return done;
-    }
-    let done = session.send(&[BEFORE_COMMIT, &sent.text, "; COMMIT"].concat());
-    let gone = sent.is_gone(&done);
-    match done {
-        Err(failure) if failure.may_be_without_transaction() => session.send(&commit.text),
-        Err(failure) if gone || matches!(failure, Failure::Refused(_)) => {
-            match session.in_transaction() {
-                true => match session.send(&[NOT_YET, &commit.text].concat()) {
-                    // It was the COMMIT that failed.
-                    Err(ended) if ended.may_be_without_transaction() => Err(failure),
-                    again => again,
-                },
-                false => Err(failure),
-            }
-        }
-        done => done,
-    }
-}
-
 /// Sends a statement as part of a message, in the form that the session knows it by: `send` gets the text, and
 /// how many statements it is.
-pub(crate) fn with<S: Session, R>(
+pub(crate) fn with<S, R>(
     session: &mut S,
     statement: &Statement,
     mut send: impl FnMut(&mut S, &str, usize) -> Result<R, Failure>,
@@ -251,12 +213,13 @@ pub(crate) fn in_transaction<T>(session: usize, transaction: &T) {
     });
 }
 
-/// Takes what is kept beside a session. What this thread remembers of it may be newer.
-pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
-    let here = address(&**handle);
-    let Some(kept) = handle.pooled().and_then(|pooled| pooled.known()) else {
-        return;
-    };
+/// Whether this thread remembers anything of a session.
+pub(crate) fn is_known<S>(session: &S) -> bool {
+    MEMORY.with_borrow(|memory| memory.at.contains(&address(session)))
+}
+
+/// Takes what is kept beside the session that is here. What this thread remembers of it may be newer.
+pub(crate) fn recall(here: usize, kept: &mut Known) {
     if kept.connection == 0 {
         kept.connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
     }
@@ -273,13 +236,9 @@ pub(crate) fn recall<H: SessionHandle>(handle: &mut H) {
     });
 }
 
-/// Keeps beside a session what this thread remembers of it; with `forget`, in no other place: the session
+/// Keeps what this thread remembers of the session that is here; with `forget`, in no other place: the session
 /// goes on to somebody else.
-pub(crate) fn keep<H: SessionHandle>(handle: &mut H, forget: bool) {
-    let here = address(&**handle);
-    let Some(kept) = handle.pooled().and_then(|pooled| pooled.known()) else {
-        return;
-    };
+pub(crate) fn keep(here: usize, kept: &mut Known, forget: bool) {
     MEMORY.with_borrow_mut(|memory| {
         let same = memory.exact && memory.known.connection == kept.connection;
         if same && memory.at[0] == here {

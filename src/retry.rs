@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use crate::error::{Error, causes};
+use crate::error::Error;
+use crate::error::find::causes;
 use crate::optimistic;
 use crate::stop::StopToken;
 
@@ -129,26 +130,20 @@ impl Default for RetryPolicy {
 /// The last error: the first that is not tried again, or that of the last attempt.
 ///
 /// [Transaction Isolation]: https://www.postgresql.org/docs/current/transaction-iso.html
-pub fn retry<T, E, Kind>(
+pub fn retry<T, E: Retryable<Kind>, Kind>(
     policy: &RetryPolicy,
     mut work: impl FnMut() -> Result<T, E>,
-) -> Result<T, E>
-where
-    E: Retryable<Kind>,
-{
+) -> Result<T, E> {
     let token = policy.stop.clone().unwrap_or_default();
     retry_with(policy, &mut work, |pause| token.wait_timeout(pause))
 }
 
 /// `sleep` returns whether to make no further attempt.
-fn retry_with<T, E, Kind>(
+fn retry_with<T, E: Retryable<Kind>, Kind>(
     policy: &RetryPolicy,
     work: &mut impl FnMut() -> Result<T, E>,
     mut sleep: impl FnMut(Duration) -> bool,
-) -> Result<T, E>
-where
-    E: Retryable<Kind>,
-{
+) -> Result<T, E> {
     let start = Instant::now();
     let mut delays = policy.delays();
     loop {
@@ -246,6 +241,26 @@ impl<E: AsRef<dyn StdError + Send + Sync>> Retryable<AnyError> for E {
     }
 }
 
+impl Error {
+    /// Whether somebody else was in the way, so that doing the same again may succeed, by hand or by
+    /// [`retry`]: a timeout, a deadlock, a row that has changed, a COMMIT that failed because of another
+    /// transaction, a pool without a free connection, and a body's error that is or carries any of these, a conflict of an
+    /// [`optimistic`](crate::optimistic) save or a driver's serialization failure.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        is_retryable(self)
+    }
+}
+
+impl optimistic::Error {
+    /// Whether somebody else was faster or in the way, so that it may help to read the row again and to decide again, by
+    /// hand or by [`retry`]: a conflict, a serialization failure, a deadlock.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        is_retryable(self)
+    }
+}
+
 /// The first error that says something decides: what lies below an unknown COMMIT does not count.
 pub(crate) fn is_retryable(error: &(dyn StdError + 'static)) -> bool {
     causes(error).find_map(verdict).unwrap_or(false)
@@ -254,12 +269,27 @@ pub(crate) fn is_retryable(error: &(dyn StdError + 'static)) -> bool {
 fn verdict(error: &(dyn StdError + 'static)) -> Option<bool> {
     match error.downcast_ref() {
         Some(Error::Body(_)) => return None,
-        Some(error) => return Some(error.is_in_the_way()),
+        Some(error) => {
+            return Some(matches!(
+                error,
+                Error::Timeout { .. }
+                    | Error::Checkout { in_use: true, .. }
+                    | Error::Deadlock { .. }
+                    | Error::Changed { .. }
+                    | Error::NotCommitted {
+                        contention: true,
+                        ..
+                    }
+            ));
+        }
         None => {}
     }
     match error.downcast_ref() {
         Some(optimistic::Error::Database(_)) => return None,
-        Some(error) => return Some(error.is_conflict()),
+        Some(optimistic::Error::Conflict { .. } | optimistic::Error::Serialization(_)) => {
+            return Some(true);
+        }
+        Some(_) => return Some(false),
         None => {}
     }
     #[cfg(feature = "postgres")]

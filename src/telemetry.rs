@@ -22,7 +22,8 @@ pub(crate) enum Outcome {
 mod watch {
     use super::Outcome;
     use crate::error::Error;
-    use crate::request::{LockInfo, Scope};
+    use crate::request::Scope;
+    use crate::targets::LockInfo;
 
     pub(crate) struct Waiting;
     pub(crate) struct Hold;
@@ -41,7 +42,9 @@ mod watch {
 
         pub(crate) fn found_nothing(self) {}
 
-        pub(crate) fn failed(self, _: &Error) {}
+        pub(crate) fn failed(self, error: Error) -> Error {
+            error
+        }
     }
 
     impl Hold {
@@ -73,7 +76,8 @@ mod watch {
     #[cfg(feature = "tracing")]
     use super::spans;
     use crate::error::Error;
-    use crate::request::{LockInfo, Mode, Scope};
+    use crate::request::Scope;
+    use crate::targets::{LockInfo, Mode};
 
     /// The labels of waits and holds, each with only a few values.
     #[derive(Clone, Copy)]
@@ -131,7 +135,8 @@ mod watch {
             self.end("nothing");
         }
 
-        pub(crate) fn failed(self, error: &Error) {
+        /// Returns the error.
+        pub(crate) fn failed(self, error: Error) -> Error {
             let outcome = match error {
                 Error::Timeout {
                     timeout: Some(Duration::ZERO),
@@ -147,6 +152,7 @@ mod watch {
             self.end(outcome);
             #[cfg(feature = "tracing")]
             spans::failed(&self.span, outcome);
+            error
         }
 
         fn end(&self, outcome: &'static str) {
@@ -244,7 +250,7 @@ mod spans {
     use tracing::{Span, info_span};
 
     use super::watch::Labels;
-    use crate::request::LockInfo;
+    use crate::targets::LockInfo;
 
     macro_rules! lock_span {
         ($name:literal, $operation:literal, $lock:ident, $labels:ident) => {

@@ -1,9 +1,9 @@
 //! The short forms: one function per use, with the defaults of [`Lock`].
 
-use crate::acquire;
 use crate::driver::{LockBackend, Session, TransactionBackend};
 use crate::error::Error;
-use crate::lock::Lock;
+use crate::lock::sections::free;
+use crate::lock::{Lock, transactions};
 use crate::request::Request;
 use crate::targets::{IntoTarget, SessionTarget};
 
@@ -44,15 +44,11 @@ use crate::targets::{IntoTarget, SessionTarget};
 /// # Errors
 ///
 /// Those of [`Lock::run`].
-pub fn with_lock<B, T, E>(
+pub fn with_lock<B: LockBackend + ?Sized, T, E: From<Error>>(
     backend: &mut B,
     target: impl IntoTarget<Target = impl SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
-) -> Result<T, E>
-where
-    B: LockBackend + ?Sized,
-    E: From<Error>,
-{
+) -> Result<T, E> {
     Lock::new(backend, target).run(body)
 }
 
@@ -82,15 +78,11 @@ where
 /// # Errors
 ///
 /// Those of [`Lock::try_run`].
-pub fn try_with_lock<B, T, E>(
+pub fn try_with_lock<B: LockBackend + ?Sized, T, E: From<Error>>(
     backend: &mut B,
     target: impl IntoTarget<Target = impl SessionTarget>,
     body: impl FnOnce(&mut B::Session) -> Result<T, E>,
-) -> Result<Option<T>, E>
-where
-    B: LockBackend + ?Sized,
-    E: From<Error>,
-{
+) -> Result<Option<T>, E> {
     Lock::new(backend, target).try_run(body)
 }
 
@@ -119,15 +111,11 @@ where
 /// # Errors
 ///
 /// Those of [`Lock::run_in_transaction`].
-pub fn with_transaction_lock<B, T, E>(
+pub fn with_transaction_lock<B: LockBackend + ?Sized, T, E: From<Error>>(
     backend: &mut B,
     target: impl IntoTarget,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-) -> Result<T, E>
-where
-    B: LockBackend + ?Sized,
-    E: From<Error>,
-{
+) -> Result<T, E> {
     Lock::new(backend, target).run_in_transaction(body)
 }
 
@@ -157,15 +145,11 @@ where
 /// # Errors
 ///
 /// Those of [`Lock::try_run_in_transaction`].
-pub fn try_with_transaction_lock<B, T, E>(
+pub fn try_with_transaction_lock<B: LockBackend + ?Sized, T, E: From<Error>>(
     backend: &mut B,
     target: impl IntoTarget,
     body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-) -> Result<Option<T>, E>
-where
-    B: LockBackend + ?Sized,
-    E: From<Error>,
-{
+) -> Result<Option<T>, E> {
     Lock::new(backend, target).try_run_in_transaction(body)
 }
 
@@ -204,11 +188,11 @@ where
 ///
 /// Those of [`Lock::acquire`], and for rows and tables [`Error::NoSuchRow`], [`Error::Changed`] and
 /// [`Error::NulByte`]. After any of them, the transaction goes on as it was.
-pub fn transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<(), Error>
-where
-    B: TransactionBackend + ?Sized,
-{
-    acquire::for_transaction(backend, &Request::new(target.into_target().into()))
+pub fn transaction_lock<B: TransactionBackend + ?Sized>(
+    backend: &mut B,
+    target: impl IntoTarget,
+) -> Result<(), Error> {
+    transactions::for_transaction(backend, &Request::new(target.into_target().into()))
 }
 
 /// Acquires a [`transaction_lock`] if it is free, and returns `false` if another session holds it.
@@ -235,14 +219,10 @@ where
 ///
 /// Those of [`transaction_lock`], except the timeout. After any of them, the transaction goes on as
 /// it was.
-pub fn try_transaction_lock<B>(backend: &mut B, target: impl IntoTarget) -> Result<bool, Error>
-where
-    B: TransactionBackend + ?Sized,
-{
+pub fn try_transaction_lock<B: TransactionBackend + ?Sized>(
+    backend: &mut B,
+    target: impl IntoTarget,
+) -> Result<bool, Error> {
     let request = Request::new(target.into_target().into()).or_no_wait();
-    match acquire::for_transaction(backend, &request) {
-        Ok(()) => Ok(true),
-        Err(Error::Timeout { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
+    Ok(free(transactions::for_transaction(backend, &request))?.is_some())
 }

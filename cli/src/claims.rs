@@ -7,7 +7,7 @@ use pglock::{Key, Mode};
 use serde::Serialize;
 
 use crate::groups::{Does, Group, Session, What};
-use crate::names::{Meaning, Names};
+use crate::names::{Meaning, Names, text};
 use crate::table::table;
 
 /// A line for each lock: who holds it, and how many wait.
@@ -165,15 +165,6 @@ fn last_known(claim: &Claim) -> String {
         (Some(time), _) if state == "idle" => format!("statement {} ago", short(time)),
         (Some(time), _) if state == "active" => format!("in a statement {}", short(time)),
         _ => String::new(),
-    }
-}
-
-/// As a person would write it.
-pub(crate) fn text(key: &Key) -> String {
-    match (key.as_i64(), key.as_pair()) {
-        (Some(number), _) => number.to_string(),
-        (_, Some((first, second))) => format!("({first}, {second})"),
-        (None, None) => String::new(),
     }
 }
 

@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pglock::inspect::Claim;
-use pglock::{Key, Slots};
+use pglock::{Key, Mode, Slots};
 
-use crate::claims::{mode, text};
-use crate::names::{Meaning, Names};
+use crate::names::{Meaning, Names, election, text};
 
 /// What sessions hold and wait for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,17 +62,6 @@ impl Does {
     pub(crate) fn holds(self) -> bool {
         matches!(self, Self::Holds | Self::HoldsSlot(_))
     }
-}
-
-/// The election of a name: its lock, and what all its sessions hold.
-pub(crate) fn election(name: &str) -> [Key; 2] {
-    let of = |namespace: &'static str| Key::namespaced(namespace, name.to_owned());
-    [of("pglock.election"), of("pglock.candidate")]
-}
-
-/// The queues for the slots of a semaphore, by their number.
-pub(crate) fn queue(name: &str, slots: u32) -> Key {
-    Key::namespaced("pglock.queue", format!("{slots}:{name}"))
 }
 
 pub(crate) fn groups<'c>(claims: &'c [Claim], names: &Names) -> Vec<Group<'c>> {
@@ -250,7 +238,7 @@ fn holders<'c>(claims: &'c [Claim], key: &'c Key) -> impl Iterator<Item = Option
 fn shared_by_all(claims: &[Claim], sessions: &HashSet<Option<i32>>) -> Option<Key> {
     let mut sharers = BTreeMap::<&Key, HashSet<_>>::new();
     for claim in claims {
-        if claim.granted && mode(claim) == "shared" && claim.key.as_i64().is_some() {
+        if claim.granted && claim.mode == Mode::Shared && claim.key.as_i64().is_some() {
             sharers.entry(&claim.key).or_default().insert(claim.pid);
         }
     }

@@ -5,8 +5,9 @@ use pglock::compat::Scheme;
 use serde::Serialize;
 
 use crate::args::KeyNameArgs;
-use crate::claims::{Number, number, text};
+use crate::claims::{Number, number};
 use crate::exit::Failure;
+use crate::names::text;
 use crate::output::{print, print_json};
 use crate::table::table;
 

@@ -45,7 +45,7 @@ use args::{Cli, Command};
 use exit::Failure;
 
 fn main() -> ExitCode {
-    if let Some(done) = spawn::become_another() {
+    if let Some(done) = warden::become_another() {
         return end(done);
     }
     let arguments: Vec<_> = std::env::args_os().collect();

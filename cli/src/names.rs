@@ -9,10 +9,7 @@ use pglock::compat::Scheme;
 use pglock::inspect::Claim;
 use pglock::{Key, KeyRange, Lock, Slots};
 
-use crate::args::LsArgs;
-use crate::claims::text;
 use crate::exit::{Failure, USAGE};
-use crate::groups::{election, queue};
 use crate::tools;
 
 /// Whose a key is.
@@ -104,12 +101,17 @@ pub(crate) struct Names {
 
 impl Names {
     /// For a database and the schema that tools would use in it.
-    pub(crate) fn of(args: &LsArgs, database: &str, schema: &str) -> Result<Self, Failure> {
+    pub(crate) fn of(
+        names: Option<&Path>,
+        namespaces: &[String],
+        database: &str,
+        schema: &str,
+    ) -> Result<Self, Failure> {
         let mut known = HashMap::<_, Vec<_>>::new();
         for (key, tool) in tools::keys(database, schema) {
             known.entry(key).or_default().push(Meaning::Tool(tool));
         }
-        let text = match args.names.as_deref() {
+        let text = match names {
             Some(path) => read(path).map_err(|error| {
                 Failure::new(USAGE, format_args!("{}: {error}", path.display()))
             })?,
@@ -118,7 +120,7 @@ impl Names {
         let names = text.lines().filter(|line| !line.is_empty());
         Ok(Self {
             candidates: names.map(str::to_owned).collect(),
-            namespaces: args.namespace.clone(),
+            namespaces: namespaces.to_vec(),
             known,
         })
     }
@@ -238,6 +240,26 @@ impl Names {
 
     pub(crate) fn meanings(&self, key: &Key) -> &[Meaning] {
         self.known.get(key).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The election of a name: its lock, and what all its sessions hold.
+pub(crate) fn election(name: &str) -> [Key; 2] {
+    let of = |namespace: &'static str| Key::namespaced(namespace, name.to_owned());
+    [of("pglock.election"), of("pglock.candidate")]
+}
+
+/// The queues for the slots of a semaphore, by their number.
+pub(crate) fn queue(name: &str, slots: u32) -> Key {
+    Key::namespaced("pglock.queue", format!("{slots}:{name}"))
+}
+
+/// A number, as a person would write it.
+pub(crate) fn text(key: &Key) -> String {
+    match (key.as_i64(), key.as_pair()) {
+        (Some(number), _) => number.to_string(),
+        (_, Some((first, second))) => format!("({first}, {second})"),
+        (None, None) => String::new(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn ls(url: &str, args: &LsArgs) -> Result<u8, Failure> {
     let mut connection = connect(url, "pglock ls")?;
     let Place { database, schema } = place(&mut connection)?;
     let place = [database, schema].map(|name| String::from_utf8_lossy(&name).into_owned());
-    let mut names = Names::of(args, &place[0], &place[1])?;
+    let mut names = Names::of(args.names.as_deref(), &args.namespace, &place[0], &place[1])?;
     loop {
         let claims = inspect::locks(&mut connection)?;
         names.look_up(claims.iter().map(|claim| &claim.key));

@@ -17,6 +17,9 @@ use crate::descendants;
 use crate::exit::{Failure, OS, SIGNAL, UNAVAILABLE};
 use crate::output::say;
 
+/// From one look at what has happened to the next. It sends nothing to the server.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
 /// How long a wait may take to end after a signal; normally it takes a slice.
 const STOPPED: Duration = Duration::from_secs(2);
 

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, getppid};
 
 use crate::args::RunArgs;
+use crate::descendants;
 use crate::exit::{CANNOT_RUN, Failure, NOT_FOUND};
 use crate::running::Running;
-use crate::{descendants, warden};
 
 /// The argument by which pglock becomes the command.
-const BECOME: &str = "--become-the-command-of";
+pub(crate) const BECOME: &str = "--become-the-command-of";
+
+/// The argument by which pglock becomes a warden.
+pub(crate) const WATCH: &str = "--watch-over-the-command-of";
 
 /// pglock itself.
 const SELF: &str = "/proc/self/exe";
@@ -39,9 +42,7 @@ pub(crate) fn spawn(args: &RunArgs, slot: Option<u32>) -> Result<Running, Failur
         return Err(Failure::new(CANNOT_RUN, message));
     }
     let mut starter = with_slot(Command::new(SELF), slot);
-    starter
-        .arg(warden::WATCH)
-        .arg(std::process::id().to_string());
+    starter.arg(WATCH).arg(std::process::id().to_string());
     starter.arg(args.grace.as_millis().to_string());
     let child = starter.args(&args.command).spawn();
     let child = child.map_err(|error| cannot_run(&args.command, &error))?;
@@ -80,22 +81,6 @@ fn with_slot(mut starter: Command, slot: Option<u32>) -> Command {
     starter
 }
 
-/// Becomes the command, or its warden, if pglock was started for that. Returns only if not, if it
-/// cannot, or when the warden's work is done.
-pub(crate) fn become_another() -> Option<Result<u8, Failure>> {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments.as_slice() {
-        [mode, parent, command @ ..] if mode == BECOME && !command.is_empty() => {
-            let gone = tell_if_parent_ends(parent, Signal::TERM).err();
-            Some(Err(gone.unwrap_or_else(|| become_the_command(command))))
-        }
-        [mode, parent, grace, command @ ..] if mode == warden::WATCH && !command.is_empty() => {
-            Some(warden::watch(parent, grace, command))
-        }
-        _ => None,
-    }
-}
-
 /// Asks for a signal when the parent ends.
 pub(crate) fn tell_if_parent_ends(parent: &OsStr, signal: Signal) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
@@ -116,7 +101,7 @@ pub(crate) fn tell_if_parent_ends(parent: &OsStr, signal: Signal) -> Result<(), 
     }
 }
 
-fn become_the_command(command: &[OsString]) -> Failure {
+pub(crate) fn become_the_command(command: &[OsString]) -> Failure {
     let (program, arguments) = split(command);
     let error = Command::new(program).args(arguments).exec();
     // exec has set SIGPIPE to its default, so a message that nobody reads would end this process.

@@ -12,11 +12,8 @@ use crate::exit::{CANNOT_RUN, Failure, LOST, NOT_FOUND, RUNS_ON};
 use crate::hold::Hold;
 use crate::output::{say, say_aside};
 use crate::running::Running;
-use crate::signals::{Event, Signals};
+use crate::signals::{Event, LOOK, Signals};
 use crate::spawn::spawn;
-
-/// From one look at what has happened to the next. It sends nothing to the server.
-pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
 /// If pglock has not looked for so long, it was itself stopped: the answer to its last question may have
 /// arrived meanwhile.

@@ -18,8 +18,7 @@ use pglock::{Error, LockGuard, LockInfo};
 
 use crate::exit::{Failure, LOST, UNAVAILABLE, chain};
 use crate::output::say_aside;
-use crate::signals::Event;
-use crate::supervise::LOOK;
+use crate::signals::{Event, LOOK};
 use crate::times::SHORTEST_LEASE;
 use crate::wire::Wired;
 

@@ -6,7 +6,8 @@ use diesel::pg::PgConnection;
 use pglock::inspect::{self, Claim};
 use pglock::{Error, Key, Slots};
 
-use crate::groups::{What, election};
+use crate::groups::What;
+use crate::names::election;
 
 pub(crate) enum Wanted {
     Key(Key),

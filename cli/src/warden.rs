@@ -13,19 +13,31 @@ use crate::ending::{Ended, Ending};
 use crate::exit::{Failure, LOST, RUNS_ON};
 use crate::output::say_aside;
 use crate::running::Running;
-use crate::signals::{is_by_terminal, origins};
-use crate::spawn::{spawn_here, tell_if_parent_ends};
-use crate::supervise::LOOK;
-
-/// The argument by which pglock becomes a warden.
-pub(crate) const WATCH: &str = "--watch-over-the-command-of";
+use crate::signals::{LOOK, is_by_terminal, origins};
+use crate::spawn::{BECOME, WATCH, become_the_command, spawn_here, tell_if_parent_ends};
 
 /// Tells the warden that pglock ends. It comes before the last thread of pglock has ended, and
 /// so while pglock still looks like the parent. Nothing else sends it.
-pub(crate) const PARENT_ENDS: Signal = Signal::ALARM;
+const PARENT_ENDS: Signal = Signal::ALARM;
+
+/// Becomes the command, or its warden, if pglock was started for that. Returns only if not, if it
+/// cannot, or when the warden's work is done.
+pub(crate) fn become_another() -> Option<Result<u8, Failure>> {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.as_slice() {
+        [mode, parent, command @ ..] if mode == BECOME && !command.is_empty() => {
+            let gone = tell_if_parent_ends(parent, Signal::TERM).err();
+            Some(Err(gone.unwrap_or_else(|| become_the_command(command))))
+        }
+        [mode, parent, grace, command @ ..] if mode == WATCH && !command.is_empty() => {
+            Some(watch(parent, grace, command))
+        }
+        _ => None,
+    }
+}
 
 /// Runs the command, passes signals on to it, and returns its status. `grace` is in milliseconds.
-pub(crate) fn watch(parent: &OsStr, grace: &OsStr, command: &[OsString]) -> Result<u8, Failure> {
+fn watch(parent: &OsStr, grace: &OsStr, command: &[OsString]) -> Result<u8, Failure> {
     let mut origins = origins(&[PARENT_ENDS.as_raw()])?;
     tell_if_parent_ends(parent, PARENT_ENDS)?;
     descendants::adopt();

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use pglock::{Key, election, key};
+use pglock::{Key, Slots, election, key};
 use postgres::{Client, NoTls};
 
+use crate::leader;
 use crate::tally::Tally;
-use crate::{leader, permit};
 
 pub const ACCOUNTS: i32 = 6;
 const BALANCE: i64 = 1_000;
@@ -16,6 +16,16 @@ pub const TOTAL: i64 = ACCOUNTS as i64 * BALANCE;
 /// The lock of an account.
 pub fn account_key(run: i32, account: i32) -> Key {
     key!("soak:{run}:account:{account}")
+}
+
+pub const SLOTS: u32 = 3;
+
+/// The number of slot 0 in the log.
+pub const FIRST_SLOT: i32 = 1_000;
+
+/// The semaphore of a run.
+pub fn slots(run: i32) -> Slots {
+    Slots::new(format!("soak:{run}"), SLOTS)
 }
 
 pub fn schema(run: i32) -> String {
@@ -101,7 +111,7 @@ impl Bank {
                    count(*) FILTER (WHERE exclusive AND any_left > entered),
                    count(*) FILTER (WHERE account >= $1)
             FROM seen";
-        let row = self.client.query_one(query, &[&permit::FIRST])?;
+        let row = self.client.query_one(query, &[&FIRST_SLOT])?;
         for (column, what) in [
             (0, "checks: holds logged"),
             (1, "checks: shared ones among them"),
@@ -135,7 +145,7 @@ impl Bank {
 
     /// The locks that must be free in the end.
     fn keys(&self) -> Vec<Key> {
-        let slots = permit::slots(self.run);
+        let slots = slots(self.run);
         let accounts = (1..=ACCOUNTS).map(|account| account_key(self.run, account));
         accounts
             .chain(slots.keys().iter().cloned())

@@ -3,20 +3,11 @@
 use std::time::Duration;
 
 use pglock::driver::Session;
-use pglock::{Error, LockBackend, Permit, Semaphore, Slots};
+use pglock::{Error, LockBackend, Permit, Semaphore};
 
+use crate::bank::{FIRST_SLOT, SLOTS, slots};
 use crate::random::Random;
 use crate::section::{Broken, Fate, holds_nothing, one, send};
-
-const SLOTS: u32 = 3;
-
-/// The number of slot 0 in the log.
-pub const FIRST: i32 = 1_000;
-
-/// The semaphore of a run.
-pub fn slots(run: i32) -> Slots {
-    Slots::new(format!("soak:{run}"), SLOTS)
-}
 
 #[derive(Debug)]
 pub struct Section {
@@ -89,7 +80,7 @@ fn logged<S: Session>(
     work: impl FnOnce(&mut S) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let account = match i32::try_from(slot) {
-        Ok(number) if slot < SLOTS => (FIRST + number).to_string(),
+        Ok(number) if slot < SLOTS => (FIRST_SLOT + number).to_string(),
         _ => return Err(Error::body(Broken("a slot that does not exist"))),
     };
     let entry = "WITH entry AS (INSERT INTO log (section, account, exclusive) \

@@ -1,4 +1,4 @@
-//! The drivers: each is one file behind a feature of its own.
+//! The drivers: each is one module behind a feature of its own.
 
 #[cfg(feature = "diesel")]
 pub(crate) mod diesel;

@@ -6,55 +6,15 @@ use std::time::{Duration, Instant};
 use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use crate::driver::{
-    Acquire, BoxError, Kept, LockBackend, OwnedBackend, Pooled, Session, SessionHandle,
-    TransactionBackend,
+    self, Acquire, BoxError, Kept, LockBackend, OwnedBackend, Place, Pooled, Session,
+    SessionHandle, TransactionBackend,
 };
 use crate::error::Error;
-use crate::guard::unlock;
-use crate::nesting::Place;
 use crate::prepared::Known;
-use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::LockInfo;
 
-impl<M> LockBackend for Pool<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
-    type Session = M::Connection;
-    type Handle<'a> = PooledConnection<M>;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self.get()?)
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        check_out(self, acquire.lock, acquire.timeout)
-    }
-}
-
-impl<M> LockBackend for &Pool<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
-    type Session = M::Connection;
-    type Handle<'a>
-        = PooledConnection<M>
-    where
-        Self: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self.get()?)
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        check_out(self, acquire.lock, acquire.timeout)
-    }
-}
-
-impl<M> LockBackend for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> LockBackend for PooledConnection<M> {
     type Session = M::Connection;
     type Handle<'a> = &'a mut M::Connection;
 
@@ -64,12 +24,22 @@ where
 }
 
 /// A guard owns the connection that the pool gives it.
-macro_rules! owned {
+macro_rules! pools {
     ($($backend:ty),*) => {$(
-        impl<M> OwnedBackend for $backend
-        where
-            M: ManageConnection<Connection: Session>,
-        {
+        impl<M: ManageConnection<Connection: Session>> LockBackend for $backend {
+            type Session = M::Connection;
+            type Handle<'a> = PooledConnection<M> where Self: 'a;
+
+            fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+                Ok(self.get()?)
+            }
+
+            fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+                check_out(self, acquire.lock, acquire.timeout)
+            }
+        }
+
+        impl<M: ManageConnection<Connection: Session>> OwnedBackend for $backend {
             type Owned = PooledConnection<M>;
 
             fn into_session_for(mut self, acquire: &Acquire<'_>) -> Result<Self::Owned, Error> {
@@ -78,12 +48,9 @@ macro_rules! owned {
         }
     )*};
 }
-owned!(Pool<M>, &Pool<M>);
+pools!(Pool<M>, &Pool<M>);
 
-impl<M> OwnedBackend for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> OwnedBackend for PooledConnection<M> {
     type Owned = Self;
 
     fn into_session_for(self, _: &Acquire<'_>) -> Result<Self::Owned, Error> {
@@ -91,19 +58,13 @@ where
     }
 }
 
-impl<M> SessionHandle for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> SessionHandle for PooledConnection<M> {
     fn pooled(&mut self) -> Option<&mut dyn Pooled> {
         Some(self)
     }
 }
 
-impl<M> Kept for PooledConnection<M>
-where
-    M: ManageConnection<Connection: Session>,
-{
+impl<M: ManageConnection<Connection: Session>> Kept for PooledConnection<M> {
     fn known(&mut self) -> Option<&mut Known> {
         let extensions = Self::extensions_mut(self);
         if extensions.get::<Known>().is_none() {
@@ -114,7 +75,7 @@ where
 
     fn release_apart(&mut self, lock: &LockInfo) -> Option<Result<(), Error>> {
         let session = &mut **self;
-        thread::scope(|threads| threads.spawn(|| unlock(session, lock)).join().ok())
+        thread::scope(|threads| threads.spawn(|| driver::release(session, lock)).join().ok())
     }
 
     /// Asks once in the life of a connection. Two pools may lead to one database, and nothing tells
@@ -144,14 +105,11 @@ impl<M> TransactionBackend for PooledConnection<M> where
 
 /// Takes a connection out of the pool, within the pool's own timeout and that of the lock. A timeout
 /// of zero is a single attempt.
-pub(crate) fn check_out<M>(
+pub(crate) fn check_out<M: ManageConnection>(
     pool: &Pool<M>,
     lock: &LockInfo,
     timeout: Option<Duration>,
-) -> Result<PooledConnection<M>, Error>
-where
-    M: ManageConnection,
-{
+) -> Result<PooledConnection<M>, Error> {
     let checked_out = match timeout {
         Some(Duration::ZERO) => attempt(pool),
         Some(timeout) => {
@@ -160,11 +118,9 @@ where
         }
         None => pool.get().map_err(BoxError::from),
     };
-    let lock = lock.clone();
-    checked_out.map_err(|source| Error::Checkout {
-        lock,
-        in_use: pool.state().connections >= pool.max_size(),
-        source,
+    checked_out.map_err(|source| {
+        let in_use = pool.state().connections >= pool.max_size();
+        Error::no_session(lock, in_use, source)
     })
 }
 

@@ -35,20 +35,23 @@ pub use self::transaction::{Finish, Opening, Transacted};
 pub use crate::failure::{BoxError, Failure, Refusal};
 pub use crate::sql::{Parameter, Statement};
 
+pub(crate) use self::known::{keep, recall};
 pub(crate) use self::persist::{end_session, insist, until_answered, while_canceled};
 #[cfg(feature = "r2d2")]
 pub(crate) use self::pooled::Kept;
-pub(crate) use self::pooled::QueuePlace;
+pub(crate) use self::pooled::{Place, QueuePlace};
+pub(crate) use self::release::release;
 use crate::error::Error;
 use crate::failure::answer;
-#[cfg(feature = "r2d2")]
-use crate::nesting::Wait;
 use crate::prepared;
-use crate::request::{LockInfo, Scope};
+use crate::request::Scope;
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
+mod known;
 mod persist;
 mod pooled;
+mod release;
 mod transaction;
 
 /// Where a lock finds the session that holds it. A connection is its own session; a pool checks one
@@ -222,16 +225,7 @@ impl Acquire<'_> {
     /// [`Error::Checkout`]: there is no session. `in_use` says that all connections of the pool are in use, so that
     /// another moment may do better.
     pub fn no_session(&self, in_use: bool, source: impl Into<BoxError>) -> Error {
-        Error::Checkout {
-            lock: self.lock.clone(),
-            in_use,
-            source: source.into(),
-        }
-    }
-
-    #[cfg(feature = "r2d2")]
-    pub(crate) fn patience(&self) -> Wait {
-        Wait::of(self.timeout)
+        Error::no_session(self.lock, in_use, source)
     }
 }
 
@@ -380,7 +374,9 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     ///
     /// As [`message`](Session::message).
     fn prepared(&mut self, before: &str, statement: &Statement) -> Result<Vec<String>, Failure> {
-        prepared::run(self, before, statement)
+        prepared::run_with(self, statement, |session, text| {
+            session.query(&[before, text].concat())
+        })
     }
 
     /// Runs `body` in a transaction, or in a savepoint of the one that is open.
@@ -412,7 +408,7 @@ pub trait Session: LockBackend<Session = Self> + Sized {
     /// Ends the session on the server, so that a pool does not take the connection back. Implement it
     /// if the driver's pool looks at a mark on the connection: end the session, and set the mark.
     fn terminate(&mut self) {
-        end_session(self);
+        end_session(|text| self.send(text));
         let _ = self.send(""); // shows the driver that the connection has ended: its pool looks at that
     }
 }

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use super::Session;
 use crate::failure::Failure;
 use crate::sql;
 
 /// How often such a message is sent at most.
 const ATTEMPTS: usize = 100;
 
-pub(crate) fn end_session<S: Session>(session: &mut S) {
+/// Ends the session behind `send`.
+pub(crate) fn end_session(mut send: impl FnMut(&str) -> Result<(), Failure>) {
     for _ in 0..ATTEMPTS {
-        if matches!(session.send(sql::END_SESSION), Err(Failure::Lost(_))) {
+        if matches!(send(sql::END_SESSION), Err(Failure::Lost(_))) {
             return;
         }
         // The session's own role may not end it.
-        let _ = session.send(sql::LET_SESSION_END);
+        let _ = send(sql::LET_SESSION_END);
         std::thread::sleep(Duration::from_millis(5));
-        if matches!(session.send(""), Err(Failure::Lost(_))) {
+        if matches!(send(""), Err(Failure::Lost(_))) {
             return;
         }
     }

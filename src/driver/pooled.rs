@@ -1,9 +1,10 @@
 //! What a pool remembers of a session while somebody has it.
 
+use std::sync::Arc;
+
 use crate::error::Error;
-use crate::nesting::Place;
 use crate::prepared::Known;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// What pglock keeps beside a session that came out of a pool: what is prepared there, which database it leads to, and
 /// the place in a `QueuedPool`. Only pglock makes one, and only pglock reads it; see
@@ -11,6 +12,16 @@ use crate::request::LockInfo;
 pub trait Pooled: Kept {}
 
 impl<T: Kept> Pooled for T {}
+
+/// Where locks are taken. Only locks of one place wait for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A database, by its oid and the moment at which its server started.
+    Database(Arc<str>),
+    /// The queue of a queued pool and its clones.
+    #[cfg(feature = "r2d2")]
+    Queue(u64),
+}
 
 /// What is kept.
 pub trait Kept {

@@ -2,9 +2,7 @@
 
 use std::cell::Cell;
 
-use super::Session;
 use crate::failure::Failure;
-use crate::prepared;
 use crate::sql::Commit;
 
 /// What to send at the beginning and at the end of a transaction that pglock opens.
@@ -12,7 +10,7 @@ use crate::sql::Commit;
 pub struct Opening {
     front: String,
     /// `None`: in a transaction of the caller's, which pglock does not commit.
-    commit: Option<Commit>,
+    pub(super) commit: Option<Commit>,
     sent: Cell<bool>,
 }
 
@@ -31,19 +29,6 @@ impl Opening {
     pub fn begin(&self) -> String {
         self.sent.set(true);
         [&self.front, "; BEGIN"].concat()
-    }
-
-    /// Commits the transaction, in one message. It fails if the transaction has been aborted, or is no longer
-    /// pglock's: then it is still open.
-    ///
-    /// # Errors
-    ///
-    /// As [`send`](Session::send).
-    pub fn commit<S: Session>(&self, transaction: &mut S) -> Result<(), Failure> {
-        match &self.commit {
-            Some(commit) => prepared::commit(transaction, commit),
-            None => Ok(()),
-        }
     }
 
     pub(crate) fn was_sent(&self) -> bool {

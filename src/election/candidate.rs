@@ -11,12 +11,12 @@ use super::token::Token;
 use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
 use crate::held::clock::{Moment, Silence};
 use crate::held::office::Office;
 use crate::held::session::{self, Unlock};
 use crate::key::Key;
 use crate::lock::Lock;
+use crate::lock::guard::LockGuard;
 use crate::request::Scope;
 use crate::sql;
 use crate::sql::election::{self as ask, YES};
@@ -107,12 +107,7 @@ impl Candidate {
     }
 
     pub(super) fn no_connection(&self, source: BoxError) -> Error {
-        let lock = self.election.info.clone();
-        Error::Checkout {
-            lock,
-            in_use: false,
-            source,
-        }
+        Error::no_session(&self.election.info, false, source)
     }
 
     /// Adds to what is known of silences, and returns the longest.
@@ -173,7 +168,7 @@ impl<S: Session> Stand<'_, S> {
         self.candidate.office.heard();
         let silence = self.silence.time();
         let mark = keys.mark(silence);
-        let join = ["SELECT ", &ask::call("pg_advisory_lock_shared", &mark)].concat();
+        let join = ["SELECT ", &sql::call("pg_advisory_lock_shared", &mark)].concat();
         self.hear(|session| session.send(&join))?;
         self.held.push((mark, SHARED));
         let (_, [longest, shortest]) = self.look()?;

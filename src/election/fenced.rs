@@ -1,9 +1,10 @@
 //! Transactions that can commit only within a term.
 
 use super::term::Term;
-use crate::acquire;
-use crate::driver::{Failure, Finish, LockBackend, Refusal, Session, Transacted};
+use crate::driver::{Failure, Finish, LockBackend, Opening, Refusal, Session, Transacted};
 use crate::error::Error;
+use crate::failure::answer;
+use crate::lock::own_transaction::within;
 use crate::process;
 use crate::sql::election::Fence;
 use crate::sql::{self, FIRST, RELEASE, SAVEPOINT, UNDO};
@@ -38,15 +39,11 @@ impl Term {
     /// it is; its work is rolled back.
     ///
     /// [`idle_in_transaction_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-IN-TRANSACTION-SESSION-TIMEOUT
-    pub fn fenced<B, T, E>(
+    pub fn fenced<B: LockBackend + ?Sized, T, E: From<Error>>(
         &self,
         backend: &mut B,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        B: LockBackend + ?Sized,
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         if self.candidate.office.has_lapsed() {
             return Err(self.over().into());
         }
@@ -77,13 +74,15 @@ impl Term {
         }
         let name = process::unique_word();
         let front = fence.at_begin(&name, true).raising().text();
-        let behind = || match inside {
-            true => String::new(),
-            false => [FIRST, &fence.at_begin(&name, false).raising().text()].concat(),
+        let opening = Opening::new(front, Some(sql::commit(&name)));
+        let behind = |transaction: &mut S::Transaction<'_>| {
+            if inside || opening.was_sent() {
+                return Ok(());
+            }
+            let begun = fence.at_begin(&name, false).text();
+            answer(transaction.query(&[FIRST, &begun].concat()))
         };
-        let mut body = Some(body);
-        let mut run = |transaction: &mut S::Transaction<'_>| {
-            let body = body.take().expect("a driver runs the body once");
+        let transacted = within(session, &opening, behind, |transaction| {
             let result = body(transaction);
             let lapsed = self.candidate.office.has_lapsed();
             let finish = match result.is_ok() && !lapsed {
@@ -91,8 +90,7 @@ impl Term {
                 false => Finish::Rollback,
             };
             ((result, lapsed), finish)
-        };
-        let transacted = acquire::targeted(session, front, sql::commit(&name), &mut run, behind);
+        });
         let Transacted {
             result: (result, lapsed),
             ended,

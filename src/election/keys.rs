@@ -4,11 +4,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use crate::key::Key;
+use crate::key::{ELECTIONS, Key};
 use crate::sql::election as sql;
-
-/// Seeds the hash of an election's name, so that it shares no lock with a section of that name.
-pub(crate) const ELECTIONS: &str = "pglock.election";
 
 /// The locks of an election.
 #[derive(Debug, Clone)]

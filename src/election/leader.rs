@@ -9,8 +9,8 @@ use crate::driver::{LockBackend, Session};
 use crate::error::Error;
 use crate::inspect::{self, Claim};
 use crate::key::IntoKey;
-use crate::request::Mode;
 use crate::sql::election as sql;
+use crate::targets::Mode;
 
 /// From one look to the next while nobody leads.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -43,10 +43,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// [`Error::Inspect`]: no connection, or no right to read `pg_locks`.
-pub fn leader<B>(backend: &mut B, name: impl IntoKey) -> Result<Option<Claim>, Error>
-where
-    B: LockBackend + ?Sized,
-{
+pub fn leader<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    name: impl IntoKey,
+) -> Result<Option<Claim>, Error> {
     let office = look(backend, &Keys::of(&name.into()))?;
     Ok(office.map(|(_, leader)| leader))
 }

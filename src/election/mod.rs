@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use candidate::{Candidate, Outcome};
 use keys::Keys;
 
-pub(crate) use keys::ELECTIONS;
 pub use leader::{Observe, leader, observe};
 pub use term::Term;
 pub use token::Token;
@@ -33,12 +32,12 @@ pub use token::Token;
 use crate::driver::LockBackend;
 use crate::error::Error;
 use crate::failure::BoxError;
-use crate::held;
 use crate::held::clock::Silence;
 use crate::held::office::Office;
 use crate::key::IntoKey;
-use crate::request::{LockInfo, Request};
+use crate::request::{DEFAULT_LEASE, Request};
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 /// The first and the longest pause before another attempt.
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
@@ -88,20 +87,16 @@ impl Election {
     /// a connection for the election alone, which the leader keeps for its term:
     /// `Client::connect(…)`, `PgConnection::establish(…)`, or `pool.get()`. It must lead to the
     /// server itself, or through a pooler in session mode.
-    pub fn new<C, E>(
+    pub fn new<C: LockBackend, E: Into<BoxError>>(
         connect: impl Fn() -> Result<C, E> + Send + Sync + 'static,
         name: impl IntoKey,
-    ) -> Self
-    where
-        C: LockBackend,
-        E: Into<BoxError>,
-    {
+    ) -> Self {
         let keys = Keys::of(&name.into());
         Self {
             run: Arc::new(move |candidate, news| candidate.stand(&connect, news)),
             info: Request::new(keys.lock.clone().into()).lock,
             keys,
-            lease: held::DEFAULT_LEASE,
+            lease: DEFAULT_LEASE,
             at_once: false,
             stop: StopToken::new(),
             known: Arc::default(),
@@ -182,10 +177,7 @@ impl Election {
     ///
     /// Those of [`campaign`](Election::campaign) and of the body, and [`Error::LockLost`] if the term
     /// was over before the body returned `Ok`. A panic of the body resigns.
-    pub fn run<T, E>(&self, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    pub fn run<T, E: From<Error>>(&self, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E> {
         let term = self.campaign()?;
         let value = body(&term)?;
         term.resign()?;

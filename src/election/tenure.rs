@@ -10,8 +10,9 @@ use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::held::clock::{Clock, Moment};
 use crate::held::session;
-use crate::request::{Mode, Request};
+use crate::request::Request;
 use crate::sql::election as sql;
+use crate::targets::Mode;
 
 impl<S: Session> Stand<'_, S> {
     /// Begins the term, keeps it, and resigns.

@@ -10,7 +10,7 @@ use super::token::Token;
 use crate::driver::Failure;
 use crate::error::Error;
 use crate::held::thread::{Heard, Thread};
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// How long a campaign that was stopped waits until its connection is left as it was.
 const STOPPED: Duration = Duration::from_secs(2);

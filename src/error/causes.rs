@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use super::Error;
-use crate::claim::Claim;
 use crate::failure::{
-    ACTIVE_TRANSACTION, CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION, NO_TRANSACTION,
-    OUT_OF_MEMORY, Refusal, SERIALIZATION_FAILURE, TIMEOUT,
+    ACTIVE_TRANSACTION, BoxError, CANCELED, DEADLOCK, Failure, IN_FAILED_TRANSACTION,
+    NO_TRANSACTION, OUT_OF_MEMORY, Refusal, SERIALIZATION_FAILURE, TIMEOUT,
 };
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 impl Error {
-    /// Adds to a timeout who held the lock.
-    pub(crate) fn held_by(mut self, claims: Vec<Claim>) -> Self {
-        if let Self::Timeout { holders, .. } = &mut self {
-            *holders = claims;
+    /// There is no session to acquire the lock on.
+    pub(crate) fn no_session(lock: &LockInfo, in_use: bool, source: impl Into<BoxError>) -> Self {
+        Self::Checkout {
+            lock: lock.clone(),
+            in_use,
+            source: source.into(),
         }
-        self
     }
 
     /// What a failed acquire means.
@@ -93,9 +93,6 @@ impl Error {
 /// [`Session::send`](crate::driver::Session::send).
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(refusal) => Self::body(refusal.to_string()),
-            Failure::Sql { source, .. } | Failure::Lost(source) => Self::body(source),
-        }
+        Self::Body(failure.into_error())
     }
 }

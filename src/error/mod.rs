@@ -6,13 +6,11 @@ use texts::{connection_lost_text, in_transaction_text, timeout_text};
 
 use crate::claim::Claim;
 use crate::failure::BoxError;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 mod causes;
-mod find;
+pub(crate) mod find;
 mod texts;
-
-pub(crate) use find::causes;
 
 /// Why a lock was not acquired, was lost, or its work not committed.
 ///
@@ -503,15 +501,6 @@ impl Error {
         Self::Body(error.into())
     }
 
-    /// Whether somebody else was in the way, so that doing the same again may succeed, by hand or by
-    /// [`retry`](crate::retry): a timeout, a deadlock, a row that has changed, a COMMIT that failed because of another
-    /// transaction, a pool without a free connection, and a body's error that is or carries any of these, a conflict of an
-    /// [`optimistic`](crate::optimistic) save or a driver's serialization failure.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        crate::retry::is_retryable(self)
-    }
-
     /// Whether others have what was asked for: the lock until it timed out ([`Error::Timeout`]), or all connections of the
     /// pool ([`Error::Checkout`]). What a server answers with 503 or 409.
     #[must_use]
@@ -519,21 +508,6 @@ impl Error {
         matches!(
             self,
             Self::Timeout { .. } | Self::Checkout { in_use: true, .. }
-        )
-    }
-
-    /// The same without a look into the body's error.
-    pub(crate) fn is_in_the_way(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout { .. }
-                | Self::Checkout { in_use: true, .. }
-                | Self::Deadlock { .. }
-                | Self::Changed { .. }
-                | Self::NotCommitted {
-                    contention: true,
-                    ..
-                }
         )
     }
 

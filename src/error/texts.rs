@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use crate::claim::Claim;
-use crate::election::ELECTIONS;
-use crate::key::Key;
-use crate::request::LockInfo;
-use crate::targets::Target;
+use crate::key::{ELECTIONS, Key};
+use crate::targets::{LockInfo, Target};
 
 pub(super) fn timeout_text(
     lock: &LockInfo,

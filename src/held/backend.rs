@@ -82,13 +82,8 @@ pub(super) fn by_connecting<C: LockBackend, E: Into<BoxError>>(
     match connect() {
         Ok(mut backend) => serve(&mut backend, desk, order, reply),
         Err(error) => {
-            let (lock, source) = (order.request.lock.clone(), error.into());
-            let refused = Refused::Failed(Error::Checkout {
-                lock,
-                source,
-                in_use: false,
-            });
-            let _ = reply.send(Err(refused));
+            let refused = Error::no_session(&order.request.lock, false, error);
+            let _ = reply.send(Err(Refused::Failed(refused)));
         }
     }
 }

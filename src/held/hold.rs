@@ -10,16 +10,16 @@ use super::clock::{Clock, Moment, Silence};
 use super::office::Office;
 use super::session::{self, keep};
 use super::thread::{Heard, Thread};
-use crate::acquire;
 use crate::driver::{Acquire, Failure, LockBackend, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
-use crate::guard::Suspended;
-use crate::nesting;
-use crate::request::{LockInfo, Request};
-use crate::semaphore::{self, Kept};
+use crate::lock::guard::Suspended;
+use crate::lock::nesting;
+use crate::lock::sections;
+use crate::request::Request;
+use crate::semaphore;
 use crate::sql;
 use crate::stop::StopToken;
-use crate::targets::Slots;
+use crate::targets::{LockInfo, Slots};
 
 /// What is to be held.
 #[derive(Debug, Clone)]
@@ -95,12 +95,8 @@ pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>
         let (desk, order) = (Arc::clone(&desk), order.clone());
         move |reply: &Reply| serve(&desk, &order, reply)
     });
-    let lock = order.request.lock.clone();
-    let mut thread = started.map_err(|error| Error::Checkout {
-        lock,
-        source: error.into(),
-        in_use: false,
-    })?;
+    let no_session = |error| Error::no_session(&order.request.lock, false, error);
+    let mut thread = started.map_err(no_session)?;
     let mut gives_up = order.patience();
     match thread.hear(|| gives_up() || desk.has_lapsed()) {
         Heard::News(Ok(held)) => Ok((held, desk)),
@@ -112,35 +108,17 @@ pub(super) fn start(serve: Box<Serve>, order: &Order) -> Result<(Held, Arc<Desk>
     }
 }
 
-/// A lock that is held, or a slot.
-struct Tenant {
-    lock: Suspended,
-    slot: Option<Kept>,
-}
-
-impl Tenant {
-    fn acquire<H: SessionHandle>(
-        order: &Order,
-        find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
-    ) -> Result<Self, Error> {
-        let request = &order.request;
-        match &order.slots {
-            None => acquire::guard(request, find).map(|guard| Self {
-                lock: guard.suspend(),
-                slot: None,
-            }),
-            Some(slots) => semaphore::permit(request, slots, find).map(|permit| {
-                let (lock, slot) = permit.suspend();
-                let slot = Some(slot);
-                Self { lock, slot }
-            }),
-        }
-    }
-
-    fn release<S: Session>(self, session: &mut S) -> Result<(), Error> {
-        drop(self.slot);
-        self.lock.release(session)
-    }
+/// Acquires a lock, or a slot.
+fn acquire<H: SessionHandle>(
+    order: &Order,
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<Suspended, Error> {
+    let request = &order.request;
+    let guard = match &order.slots {
+        None => sections::guard(request, find)?,
+        Some(slots) => semaphore::permit(request, slots, find)?.guard,
+    };
+    Ok(guard.suspend())
 }
 
 /// Takes the first lock on a session of the backend, and keeps it, and those that come after it.
@@ -151,7 +129,7 @@ pub(super) fn serve<B: LockBackend>(
     reply: &Reply,
 ) {
     let mut found = None;
-    let acquired = Tenant::acquire(order, {
+    let acquired = acquire(order, {
         let (found, request) = (&mut found, &order.request);
         // Threads of this process have no order among those that hold a lock by a session of its own.
         move |acquire| {
@@ -217,13 +195,13 @@ struct Keeper<'s, S> {
     session: &'s mut S,
     desk: &'s Arc<Desk>,
     silence: Silence,
-    tenants: BTreeMap<u64, Tenant>,
+    tenants: BTreeMap<u64, Suspended>,
 }
 
 impl<S: Session> Keeper<'_, S> {
     fn serve(
         &mut self,
-        first: Tenant,
+        first: Suspended,
         pid: Option<i32>,
         at_least: Duration,
         reply: &Reply,
@@ -273,11 +251,11 @@ impl<S: Session> Keeper<'_, S> {
 
     /// Begins to count, and asks for the first time. The server has just answered, so that nobody waits for longer
     /// than a lease for it to answer again.
-    fn begin(&mut self, first: &Tenant, pid: Option<i32>) -> Result<(), Error> {
-        let lock = || first.lock.lock().clone();
+    fn begin(&mut self, first: &Suspended, pid: Option<i32>) -> Result<(), Error> {
+        let lock = || first.lock().clone();
         let clock = Clock::start(self.silence, Moment::now());
-        let held = sql::held_by_session(first.lock.lock()).raising().text();
-        let label = first.lock.label(); // some drivers send the two one after the other
+        let held = sql::held_by_session(first.lock()).raising().text();
+        let label = first.label(); // some drivers send the two one after the other
         let (held, here) = ([&*label, &held, "; "].concat(), label + sql::lease::PID);
         let begun = self.desk.begin(clock);
         let mut answer = insist(|| self.session.message(&held, &here));
@@ -309,7 +287,7 @@ impl<S: Session> Keeper<'_, S> {
     /// Keeps what is held until something is to be done. The question is about one lock, since nobody else lets
     /// one go on this session: what ends one ends all.
     fn keep(&mut self) -> Option<Job> {
-        let lock = self.tenants.values().next().map(|tenant| &tenant.lock);
+        let lock = self.tenants.values().next();
         let label = || lock.map(Suspended::label).unwrap_or_default();
         keep(self.session, self.desk, lock.map(Suspended::lock), label)
     }
@@ -321,10 +299,10 @@ impl<S: Session> Keeper<'_, S> {
     /// Tries to take a lock beside those that are held.
     fn hold(&mut self, order: &Order, reply: &Reply) {
         let lock = &order.request.lock;
-        let beside = |tenant: &Tenant| lock.may_wait_for(tenant.lock.lock());
-        let one_is_a_slot = |tenant: &Tenant| {
-            let held = tenant.lock.lock().keys();
-            tenant.slot.is_some() != order.slots.is_some()
+        let beside = |tenant: &Suspended| lock.may_wait_for(tenant.lock());
+        let one_is_a_slot = |tenant: &Suspended| {
+            let held = tenant.lock().keys();
+            tenant.lock().slot().is_some() != order.slots.is_some()
                 && lock.keys().iter().any(|key| held.contains(key))
         };
         if self
@@ -335,20 +313,20 @@ impl<S: Session> Keeper<'_, S> {
             let _ = reply.send(Err(Refused::Elsewhere));
             return;
         }
-        match Tenant::acquire(order, |_| Ok(&mut *self.session)) {
+        match acquire(order, |_| Ok(&mut *self.session)) {
             Ok(tenant) => self.give(tenant, order.request.at_least, reply),
             Err(error) => drop(reply.send(Err(Refused::Failed(error)))),
         }
     }
 
     /// Gives what is held to whoever wanted it, if he still does.
-    fn give(&mut self, tenant: Tenant, at_least: Duration, reply: &Reply) {
+    fn give(&mut self, tenant: Suspended, at_least: Duration, reply: &Reply) {
         let id = nesting::number();
         let held = Held {
             desk: Arc::clone(self.desk),
             id,
-            lock: tenant.lock.lock().clone(),
-            slot: tenant.slot.as_ref().map(Kept::slot),
+            lock: tenant.lock().clone(),
+            slot: tenant.lock().slot(),
             lease: self.silence.time(),
             until: Instant::now().checked_add(at_least),
             ended: false,

@@ -67,11 +67,9 @@ enum Tried {
 impl Keeper {
     /// A keeper whose connections come from `connect`: `Client::connect(…)`, `PgConnection::establish(…)`, or
     /// `pool.get()`.
-    pub fn new<C, E>(connect: impl Fn() -> Result<C, E> + Send + Sync + 'static) -> Self
-    where
-        C: LockBackend,
-        E: Into<BoxError>,
-    {
+    pub fn new<C: LockBackend, E: Into<BoxError>>(
+        connect: impl Fn() -> Result<C, E> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Shared {
             connect: Box::new(move |desk, order, reply| {
                 by_connecting(&connect, desk, order, reply);

@@ -9,7 +9,7 @@ use crate::lock::Lock;
 use crate::lock::sections::free;
 use crate::request::{Request, Scope};
 use crate::semaphore::Semaphore;
-use crate::targets::SessionTarget;
+use crate::targets::{SessionTarget, Slots};
 
 macro_rules! settings {
     ($($of:tt)*) => {
@@ -154,7 +154,7 @@ impl<B> Semaphore<B> {
 fn hold<Via, B: HoldBackend<Via>>(
     backend: B,
     request: Request,
-    slots: Option<crate::Slots>,
+    slots: Option<Slots>,
 ) -> Result<Held, Error> {
     let lock = || request.lock.clone();
     if super::clock::Silence::new(request.lease).is_none() {

@@ -123,11 +123,8 @@ pub use backend::{ByBackend, ByConnecting, ByKeeper, HoldBackend};
 pub use keeper::Keeper;
 
 use crate::error::Error;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 use hold::{Desk, Job};
-
-/// How long a holder that falls silent keeps others out, if nothing else is said.
-pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 
 /// How long dropping waits for the server to confirm.
 const DROP: Duration = Duration::from_secs(1);

@@ -8,8 +8,8 @@ use crate::driver::{BoxError, Failure, Session, insist};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::key::Key;
-use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::LockInfo;
 
 /// How a lock is let go.
 pub(crate) type Unlock = (Key, &'static str);

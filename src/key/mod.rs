@@ -254,6 +254,9 @@ impl Key {
     }
 }
 
+/// Seeds the hash of an election's name, so that it shares no lock with a section of that name.
+pub(crate) const ELECTIONS: &str = "pglock.election";
+
 impl Id {
     fn hashed(name: &str, seed: u64) -> Self {
         Id::Bigint(xxh3_64_with_seed(name.as_bytes(), seed) as i64)

@@ -5,12 +5,21 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, Request, Scope};
+use crate::request::{Request, Scope};
 use crate::stop::StopToken;
-use crate::targets::{IntoTarget, SessionTarget, Target};
+use crate::targets::{IntoTarget, LockInfo, Mode, SessionTarget, Target};
 
+mod change;
+mod first_free;
+pub(crate) mod guard;
+pub(crate) mod held_slots;
+pub(crate) mod nesting;
+pub(crate) mod own_transaction;
 pub(crate) mod sections;
-mod transactions;
+pub(crate) mod transactions;
+pub(crate) mod wait;
+
+pub use guard::LockGuard;
 
 /// A lock on a key, on several, on a row or on a table, over a connection or a pool.
 ///

@@ -1,12 +1,13 @@
 //! The ways to run under a lock of the session's.
 
-use super::Lock;
-use crate::acquire;
-use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
+use super::guard::LockGuard;
+use super::wait::{self, Attempt};
+use super::{Lock, nesting};
+use crate::driver::{self, Acquire, LockBackend, OwnedBackend, QueuePlace, Session, SessionHandle};
 use crate::error::Error;
-use crate::guard::LockGuard;
-use crate::nesting;
-use crate::targets::SessionTarget;
+use crate::request::{Request, Scope};
+use crate::targets::{SessionTarget, Target};
+use crate::telemetry::{Hold, Waiting};
 
 // `SessionTarget` stands at each method: on the impl, the compiler would say only that there is no such
 // method.
@@ -26,7 +27,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         L: SessionTarget,
         E: From<Error>,
     {
-        run(self.acquire()?, body)
+        LockGuard::run(self.acquire()?, body)
     }
 
     /// Runs the body only if the lock is free, or becomes free within the timeout, if one is set.
@@ -66,7 +67,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         let Some(guard) = self.try_acquire()? else {
             return Ok(None);
         };
-        run(guard, body).map(Some)
+        LockGuard::run(guard, body).map(Some)
     }
 
     /// As [`run`](Lock::run), with a conflict handler in place of [`Error::Timeout`].
@@ -111,7 +112,11 @@ impl<B: LockBackend, L> Lock<B, L> {
         L: SessionTarget,
         E: From<Error>,
     {
-        or_else(self.acquire(), |guard| run(guard, body), on_conflict)
+        or_else(
+            self.acquire(),
+            |guard| LockGuard::run(guard, body),
+            on_conflict,
+        )
     }
 
     /// Acquires the lock and returns a guard, for sections that do not fit in a closure.
@@ -155,7 +160,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     where
         L: SessionTarget,
     {
-        acquire::guard(&self.request, |acquire| self.backend.session_for(acquire))
+        guard(&self.request, |acquire| self.backend.session_for(acquire))
     }
 
     /// Acquires the lock and returns a guard that owns the connection: it can be a field of a
@@ -198,7 +203,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         let Self {
             backend, request, ..
         } = self;
-        acquire::guard(&request, |acquire| backend.into_session_for(acquire))
+        guard(&request, |acquire| backend.into_session_for(acquire))
     }
 
     /// As [`acquire_owned`](Lock::acquire_owned), if the lock is free, or becomes free within the timeout, if one is set.
@@ -245,9 +250,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         L: SessionTarget,
     {
         let request = self.request.or_no_wait();
-        free(acquire::guard(&request, |acquire| {
-            self.backend.session_for(acquire)
-        }))
+        free(guard(&request, |acquire| self.backend.session_for(acquire)))
     }
 }
 
@@ -273,20 +276,99 @@ pub(crate) fn free<G>(acquired: Result<G, Error>) -> Result<Option<G>, Error> {
     }
 }
 
-/// Runs the body under a held lock. Its own error is never masked by the release's.
-fn run<H, T, E>(
-    mut guard: LockGuard<H>,
-    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
-) -> Result<T, E>
-where
-    H: SessionHandle,
-    E: From<Error>,
-{
-    let pooled = guard.handle.pooled();
-    let places = pooled.map(|pooled| [pooled.database(), pooled.queue()]);
-    let places = places.into_iter().flatten().flatten();
-    let _held = nesting::hold(places, &guard.lock);
-    let value = LockGuard::run(&mut guard, body)?;
-    LockGuard::release(guard)?;
-    Ok(value)
+/// Acquires the lock on the session that `find` returns, and returns the guard.
+pub(crate) fn guard<H: SessionHandle>(
+    request: &Request,
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<LockGuard<H>, Error> {
+    let scope = request.scope.unwrap_or(Scope::Session);
+    let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
+    let (scope, hold) = if handle
+        .pooled()
+        .and_then(|pooled| pooled.place())
+        .is_some_and(QueuePlace::takes_over)
+    {
+        (Scope::Session, waiting.acquired())
+    } else {
+        let acquired = on_session(&mut *handle, &mut attempt, waiting);
+        driver::keep(&mut handle, acquired.is_err());
+        acquired?
+    };
+    Ok(LockGuard::new(handle, request, scope, hold))
+}
+
+/// Checks the target, starts the clock of the timeout, and finds the session.
+pub(crate) fn begin<'r, H: SessionHandle>(
+    request: &'r Request,
+    scope: Scope,
+    one_message: bool,
+    find: impl FnOnce(&Acquire<'_>) -> Result<H, Error>,
+) -> Result<(H, Attempt<'r>, Waiting), Error> {
+    let lock = &request.lock;
+    match lock.target() {
+        Target::Keys(keys) if keys.is_empty() => return Err(Error::NoKeys),
+        Target::Range(range) if range.numbers().is_empty() => {
+            return Err(Error::EmptyRange { lock: lock.clone() });
+        }
+        Target::Range(range) if range.is_too_long(lock.mode()) => {
+            return Err(Error::SharedRangeTooLong { lock: lock.clone() });
+        }
+        target if target.has_nul() => return Err(Error::NulByte { lock: lock.clone() }),
+        _ => {}
+    }
+    let mut attempt = Attempt::begin(request);
+    attempt.go_on()?;
+    let waiting = Waiting::start(lock, scope);
+    let found = find(&Acquire {
+        lock,
+        scope,
+        timeout: request.timeout,
+        stop: request.stop.as_ref(),
+        one_message,
+    });
+    // A message holds nothing that its thread could wait for.
+    let noted = lock.is_on_keys() && !(one_message && nesting::is_idle());
+    let found = found.and_then(|mut handle| {
+        if noted
+            && let Some(pooled) = handle.pooled()
+            && let Some(database) = pooled.database()
+        {
+            attempt.note = Some(nesting::enter(database, lock, request.timeout)?);
+        }
+        Ok(handle)
+    });
+    match found {
+        Ok(mut handle) => {
+            driver::recall(&mut handle);
+            Ok((handle, attempt, waiting))
+        }
+        Err(error) => Err(waiting.failed(error)),
+    }
+}
+
+/// Acquires the lock on a session, in the scope that the caller set or that the one rule gives.
+pub(super) fn on_session<S: Session>(
+    session: &mut S,
+    attempt: &mut Attempt<'_>,
+    mut waiting: Waiting,
+) -> Result<(Scope, Hold), Error> {
+    let request = attempt.request;
+    let lock = &request.lock;
+    let in_transaction = session.in_transaction();
+    let scope = match in_transaction {
+        true => Scope::Transaction,
+        false => request.scope.unwrap_or(Scope::Session),
+    };
+    waiting.in_scope(scope);
+    let acquired = match scope {
+        _ if in_transaction && request.scope == Some(Scope::Session) => {
+            Err(Error::InTransaction { lock: lock.clone() })
+        }
+        Scope::Session => wait::session::acquire(session, attempt, lock),
+        Scope::Transaction => wait::transaction::acquire(session, attempt, lock),
+    };
+    match acquired {
+        Ok(()) => Ok((scope, waiting.acquired())),
+        Err(error) => Err(waiting.failed(error)),
+    }
 }

@@ -1,11 +1,14 @@
 //! The ways to run in a transaction under a lock.
 
 use super::Lock;
-use super::sections::{free, or_else};
-use crate::acquire;
-use crate::driver::{LockBackend, Session};
+use super::own_transaction::in_own_transaction;
+use super::sections::{begin, free, on_session, or_else};
+use crate::driver::{
+    self, Failure, Finish, LockBackend, Opening, Session, SessionHandle, Transacted,
+};
 use crate::error::Error;
-use crate::request::Request;
+use crate::request::{Request, Scope};
+use crate::telemetry::{Hold, Outcome};
 
 /// The transaction forms, for every target.
 impl<B: LockBackend, L> Lock<B, L> {
@@ -47,13 +50,10 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// - [`Error::NotCommitted`]: the body swallowed an SQL error, or the COMMIT failed.
     /// - [`Error::ConnectionLost`]: the connection broke at the COMMIT.
     /// - [`Error::LockLost`]: the body ended the transaction itself.
-    pub fn run_in_transaction<T, E>(
+    pub fn run_in_transaction<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         self.transact(&self.request.clone(), body)?
     }
 
@@ -63,13 +63,10 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # Errors
     ///
     /// As [`run_in_transaction`](Lock::run_in_transaction), except the timeout.
-    pub fn try_run_in_transaction<T, E>(
+    pub fn try_run_in_transaction<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<Option<T>, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<Option<T>, E> {
         free(self.transact(&self.request.or_no_wait(), body))?.transpose()
     }
 
@@ -79,27 +76,21 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// # Errors
     ///
     /// As [`run_in_transaction`](Lock::run_in_transaction), and those of the handler.
-    pub fn run_in_transaction_or_else<T, E>(
+    pub fn run_in_transaction_or_else<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
         on_conflict: impl FnOnce(Error) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<T, E> {
         let transacted = self.transact(&self.request.clone(), body);
         or_else(transacted, |result| result, on_conflict)
     }
 
-    fn transact<T, E>(
+    fn transact<T, E: From<Error>>(
         &mut self,
         request: &Request,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<Result<T, E>, Error>
-    where
-        E: From<Error>,
-    {
-        let transacted = acquire::transact(
+    ) -> Result<Result<T, E>, Error> {
+        let transacted = transact(
             &mut self.backend,
             request,
             |_| Ok(Some(())),
@@ -107,4 +98,114 @@ impl<B: LockBackend, L> Lock<B, L> {
         )?;
         Ok(transacted.map(|value| value.expect("something was found")))
     }
+}
+
+/// Acquires the lock for the caller's transaction. Only the end of the transaction releases it.
+pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
+    backend: &mut B,
+    request: &Request,
+) -> Result<(), Error> {
+    let request = Request {
+        scope: Some(Scope::Transaction),
+        ..request.clone()
+    };
+    let (mut handle, mut attempt, waiting) =
+        begin(&request, Scope::Transaction, false, |acquire| {
+            backend.session_for(acquire)
+        })?;
+    let acquired = on_session(&mut *handle, &mut attempt, waiting);
+    driver::keep(&mut handle, true);
+    let (_, mut hold) = acquired?;
+    hold.end(Outcome::Kept);
+    Ok(())
+}
+
+/// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
+///
+/// Under the lock, `find` looks up what the body is to work on. If it finds nothing (`None`), the
+/// body does not run.
+pub(super) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
+    backend: &mut B,
+    request: &Request,
+    find: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<Option<F>, Error>,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>, F) -> Result<T, E>,
+) -> Result<Result<Option<T>, E>, Error> {
+    let lock = &request.lock;
+    if request.scope == Some(Scope::Session) {
+        return Err(Error::WrongScope { lock: lock.clone() });
+    }
+    let (mut handle, mut attempt, waiting) =
+        begin(request, Scope::Transaction, false, |acquire| {
+            backend.session_for(acquire)
+        })?;
+    let (note, queue) = (
+        attempt.note.take(),
+        handle.pooled().and_then(|pooled| pooled.queue()),
+    );
+    let session = &mut *handle;
+    let inside = session.in_transaction();
+    let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());
+    if inside && let Some(waiting) = waiting.take() {
+        (_, hold) = on_session(session, &mut attempt, waiting)?;
+    }
+    let mut work = Some((find, body));
+    let mut run = |transaction: &mut <B::Session as Session>::Transaction<'_>| {
+        let (find, body) = work.take().expect("a driver runs the body once");
+        let result = match find(transaction) {
+            Ok(Some(found)) => {
+                if let Some(note) = &note {
+                    note.holds(queue.clone());
+                }
+                if let Some(waiting) = waiting.take() {
+                    hold = waiting.acquired();
+                }
+                hold.inside().run(|| body(transaction, found)).map(Some)
+            }
+            Ok(None) => {
+                if let Some(waiting) = waiting.take() {
+                    waiting.found_nothing();
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        };
+        let finish = if result.is_ok() || !request.rollback_on_error {
+            Finish::Commit
+        } else {
+            Finish::Rollback
+        };
+        ((result, finish), finish)
+    };
+    let ended = if inside {
+        let opening = Opening::new(String::new(), None);
+        let done = session.transact(&opening, run);
+        done.map_err(|failure| Error::acquire(lock.clone(), None, failure))
+    } else {
+        in_own_transaction(session, &mut attempt, &mut run)
+    };
+    driver::keep(&mut handle, true);
+    let Transacted {
+        result: (result, finish),
+        ended,
+    } = match ended {
+        Ok(transacted) => transacted,
+        Err(error) => {
+            return Err(match waiting {
+                Some(waiting) => waiting.failed(error),
+                None => error,
+            });
+        }
+    };
+    hold.end(match (&ended, finish) {
+        _ if inside => Outcome::Kept,
+        (Ok(()), Finish::Commit) => Outcome::Released,
+        (Ok(()), Finish::Rollback | Finish::Leave) | (Err(Failure::Sql { .. }), _) => {
+            Outcome::RolledBack
+        }
+        (Err(Failure::Refused(_) | Failure::Lost(_)), _) => Outcome::Lost,
+    });
+    Ok(result.and_then(|value| match ended {
+        Ok(()) => Ok(value),
+        Err(failure) => Err(Error::commit(lock.clone(), failure).into()),
+    }))
 }

@@ -152,20 +152,6 @@ pub enum Error {
     Database(#[source] BoxError),
 }
 
-impl Error {
-    /// Whether somebody else was faster or in the way, so that it may help to read the row again and to decide again, by
-    /// hand or by [`retry`](crate::retry): a conflict, a serialization failure, a deadlock.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        crate::retry::is_retryable(self)
-    }
-
-    /// The same without a look at the driver's error.
-    pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::Serialization(_))
-    }
-}
-
 fn unusable(version: Option<i64>) -> String {
     match version {
         None => "a trigger has set its version to NULL; declare the column NOT NULL".to_owned(),
@@ -176,7 +162,7 @@ fn unusable(version: Option<i64>) -> String {
 }
 
 /// For saves in the body of a lock.
-impl From<Error> for crate::Error {
+impl From<Error> for crate::error::Error {
     fn from(error: Error) -> Self {
         Self::body(error)
     }

@@ -10,13 +10,13 @@ use r2d2::{ManageConnection, Pool, PooledConnection};
 
 use super::QueuedPool;
 use super::queue::Turn;
-use crate::driver::{Failure, Kept, Pooled, QueuePlace, Refusal, Session, SessionHandle};
+use crate::driver::{self, Failure, Kept, Pooled, QueuePlace, Refusal, Session, SessionHandle};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::nesting::{self, Note};
+use crate::lock::nesting::Note;
 use crate::prepared::Known;
-use crate::request::LockInfo;
 use crate::sql;
+use crate::targets::LockInfo;
 
 /// What one thread hands over to the next.
 pub(super) type HandOver<M> = Result<Connection<M>, NoConnection>;
@@ -74,7 +74,7 @@ pub struct QueuedConnection<M: ManageConnection<Connection: Session>> {
     connection: Option<PooledConnection<M>>,
     /// `None` for a lock that does not queue.
     place: Option<Place<M>>,
-    queue: nesting::Place,
+    queue: driver::Place,
     _owner: Option<Note>,
 }
 
@@ -143,11 +143,11 @@ impl<M: ManageConnection<Connection: Session>> Kept for QueuedConnection<M> {
         self.connection.as_mut()?.release_apart(lock)
     }
 
-    fn database(&mut self) -> Option<nesting::Place> {
+    fn database(&mut self) -> Option<driver::Place> {
         self.connection.as_mut()?.database()
     }
 
-    fn queue(&self) -> Option<nesting::Place> {
+    fn queue(&self) -> Option<driver::Place> {
         Some(self.queue.clone())
     }
 }

@@ -19,11 +19,14 @@ pub use self::connection::QueuedConnection;
 use self::connection::{Connection, HandOver, NoConnection};
 use self::queue::{Patience, Queues};
 use crate::backends::r2d2::check_out;
-use crate::driver::{Acquire, BoxError, LockBackend, OwnedBackend, Session};
+use crate::driver::{
+    Acquire, BoxError, Failure, LockBackend, OwnedBackend, Place, Refusal, Session,
+};
 use crate::error::Error;
-use crate::nesting::{self, Place};
-use crate::request::{LockInfo, Scope};
+use crate::lock::nesting;
+use crate::request::Scope;
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 /// An r2d2 pool with a queue in front, for keys that many threads of a process want.
 ///
@@ -159,7 +162,7 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
                 .map_or(Patience::Forever, Patience::Until),
             None => Patience::Forever,
         };
-        let owner = nesting::enter(self.id.clone(), lock, acquire.patience())?;
+        let owner = nesting::enter(self.id.clone(), lock, timeout)?;
         if one_message || !lock.is_self_conflicting() {
             owner.waits_no_more();
             let connection = check_out(&self.pool, lock, timeout)?;
@@ -176,12 +179,8 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
             if stopped() {
                 return Err(Error::Stopped { lock: lock.clone() });
             }
-            return Err(Error::Timeout {
-                lock: lock.clone(),
-                timeout,
-                source: None,
-                holders: Vec::new(),
-            });
+            let busy = Failure::Refused(Refusal::Busy);
+            return Err(Error::acquire(lock.clone(), timeout, busy));
         };
         owner.waits_no_more();
         let since = match handed_over {
@@ -227,37 +226,22 @@ impl<M: ManageConnection<Connection: Session>> QueuedPool<M> {
     }
 }
 
-impl<M: ManageConnection<Connection: Session>> LockBackend for QueuedPool<M> {
-    type Session = M::Connection;
-    type Handle<'a> = QueuedConnection<M>;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        self.unlocked()
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        self.queued(acquire)
-    }
-}
-
-impl<M: ManageConnection<Connection: Session>> LockBackend for &QueuedPool<M> {
-    type Session = M::Connection;
-    type Handle<'a>
-        = QueuedConnection<M>
-    where
-        Self: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        self.unlocked()
-    }
-
-    fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
-        self.queued(acquire)
-    }
-}
-
-macro_rules! owned {
+/// A guard owns the connection that the pool gives it.
+macro_rules! pools {
     ($($backend:ty),*) => {$(
+        impl<M: ManageConnection<Connection: Session>> LockBackend for $backend {
+            type Session = M::Connection;
+            type Handle<'a> = QueuedConnection<M> where Self: 'a;
+
+            fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
+                self.unlocked()
+            }
+
+            fn session_for(&mut self, acquire: &Acquire<'_>) -> Result<Self::Handle<'_>, Error> {
+                self.queued(acquire)
+            }
+        }
+
         impl<M: ManageConnection<Connection: Session>> OwnedBackend for $backend {
             type Owned = QueuedConnection<M>;
 
@@ -267,7 +251,7 @@ macro_rules! owned {
         }
     )*};
 }
-owned!(QueuedPool<M>, &QueuedPool<M>);
+pools!(QueuedPool<M>, &QueuedPool<M>);
 
 impl<M: ManageConnection> Clone for QueuedPool<M> {
     fn clone(&self) -> Self {

@@ -4,8 +4,7 @@ use std::thread;
 
 use super::*;
 use crate::key::Key;
-use crate::request::Mode;
-use crate::targets::Target;
+use crate::targets::{Mode, Target};
 
 fn lock_on(key: i64) -> LockInfo {
     LockInfo::new(Target::Keys([Key::from(key)].into()), Mode::Exclusive)

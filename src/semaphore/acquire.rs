@@ -2,19 +2,18 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::held::held_of;
 use super::permit::Permit;
-use crate::acquire::begin;
-use crate::driver::{Acquire, Failure, Refusal, Session, SessionHandle, insist};
+use crate::driver::{self, Acquire, Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
 use crate::key::Key;
-use crate::prepared;
-use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
-use crate::sql::{self, Situation};
-use crate::targets::{Slots, Target};
-use crate::wait::{self, Attempt, SLICE, Within};
+use crate::lock::guard::LockGuard;
+use crate::lock::held_slots::held_of;
+use crate::lock::sections::begin;
+use crate::lock::wait::{self, Attempt, SLICE, Within};
+use crate::request::{Request, Scope};
+use crate::sql::{self, WaitTime};
+use crate::targets::{LockInfo, Mode, Slots, Target};
 
 /// Acquires a slot on the session that `find` returns.
 pub(crate) fn permit<H: SessionHandle>(
@@ -27,9 +26,8 @@ pub(crate) fn permit<H: SessionHandle>(
         return Err(Error::InvalidPermits { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
-    prepared::recall(&mut handle);
     let slot = on_session(&mut *handle, &mut attempt, slots);
-    prepared::keep(&mut handle, false);
+    driver::keep(&mut handle, false);
     match slot {
         Ok(slot) => {
             let hold = waiting.acquired();
@@ -39,12 +37,9 @@ pub(crate) fn permit<H: SessionHandle>(
                 ..request.clone()
             };
             let guard = LockGuard::new(handle, &taken, Scope::Session, hold);
-            Ok(Permit::new(guard, slot))
+            Ok(Permit { guard, slot })
         }
-        Err(error) => {
-            waiting.failed(&error);
-            Err(error)
-        }
+        Err(error) => Err(waiting.failed(error)),
     }
 }
 
@@ -126,8 +121,9 @@ impl Asked<'_> {
         for _ in 0..RACES {
             let held = held_of(&self.order);
             let slots = self.slots(&held);
-            let lines = wait::session::as_client(|client, _| {
-                let lines = session.prepared(before, &slots.attempt(client, at_head))?;
+            let attempt = |client| slots.attempt(client, at_head);
+            let lines = wait::session::as_client(WaitTime::No, attempt, |attempt| {
+                let lines = session.prepared(before, attempt)?;
                 answer(Ok(lines.clone())).map(|()| lines)
             })?;
             let free = lines.iter().find_map(|line| line.strip_prefix("free "));
@@ -174,8 +170,7 @@ impl Asked<'_> {
             return Ok(());
         }
         if attempt.situation.is_none() {
-            let lines = session.query(&Situation::question())?;
-            attempt.situation = Situation::read(&lines);
+            attempt.situation = attempt.ask(session)?;
         }
         attempt.slice_in()?;
         let stuck = session.query(&sql::all_slots_wait_for_us(self.lock))?;

@@ -4,20 +4,19 @@ use std::fmt;
 use std::time::Duration;
 
 mod acquire;
-mod held;
 mod permit;
 
 pub(crate) use acquire::permit;
-pub(crate) use permit::Kept;
 pub use permit::Permit;
 
-use crate::driver::{LockBackend, OwnedBackend, SessionHandle};
+use crate::driver::{LockBackend, OwnedBackend};
 use crate::error::Error;
 use crate::key::IntoKey;
+use crate::lock::guard::LockGuard;
 use crate::lock::sections::{free, or_else};
-use crate::request::{LockInfo, Request};
+use crate::request::Request;
 use crate::stop::StopToken;
-use crate::targets::Slots;
+use crate::targets::{LockInfo, Slots};
 
 /// Limits how many run at a time, over all processes: calls of an API that allows three, workers
 /// that share four licences.
@@ -86,6 +85,7 @@ use crate::targets::Slots;
 /// by permits of this process, the statement looks in `pg_locks` for those of its own session.
 ///
 /// [Advisory Locks]: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+#[derive(Clone)]
 #[must_use = "a semaphore does nothing until it is run or acquired"]
 pub struct Semaphore<B> {
     pub(crate) backend: B,
@@ -156,11 +156,11 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// Those of [`acquire`](Semaphore::acquire), of the body, and of [`Permit::release`].
-    pub fn run<T, E>(&mut self, body: impl FnOnce(&mut B::Session) -> Result<T, E>) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
-        run(self.acquire()?, body)
+    pub fn run<T, E: From<Error>>(
+        &mut self,
+        body: impl FnOnce(&mut B::Session) -> Result<T, E>,
+    ) -> Result<T, E> {
+        LockGuard::run(self.acquire()?.guard, body)
     }
 
     /// Runs the body only if a slot is free, or becomes free within the timeout, if one is set.
@@ -188,15 +188,12 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// As [`run`](Semaphore::run), except the timeout.
-    pub fn try_run<T, E>(
+    pub fn try_run<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
-    ) -> Result<Option<T>, E>
-    where
-        E: From<Error>,
-    {
+    ) -> Result<Option<T>, E> {
         match self.try_acquire()? {
-            Some(permit) => run(permit, body).map(Some),
+            Some(permit) => LockGuard::run(permit.guard, body).map(Some),
             None => Ok(None),
         }
     }
@@ -207,15 +204,16 @@ impl<B: LockBackend> Semaphore<B> {
     /// # Errors
     ///
     /// As [`run`](Semaphore::run), and those of the handler.
-    pub fn run_or_else<T, E>(
+    pub fn run_or_else<T, E: From<Error>>(
         &mut self,
         body: impl FnOnce(&mut B::Session) -> Result<T, E>,
         on_conflict: impl FnOnce(Error) -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        E: From<Error>,
-    {
-        or_else(self.acquire(), |permit| run(permit, body), on_conflict)
+    ) -> Result<T, E> {
+        or_else(
+            self.acquire(),
+            |permit| LockGuard::run(permit.guard, body),
+            on_conflict,
+        )
     }
 
     /// Acquires a slot and returns a permit, for sections that do not fit in a closure.
@@ -287,31 +285,7 @@ impl<B: LockBackend> Semaphore<B> {
     }
 }
 
-/// Runs the body with a permit. Its own error is never masked by the release's.
-fn run<H, T, E>(
-    mut permit: Permit<H>,
-    body: impl FnOnce(&mut H::Target) -> Result<T, E>,
-) -> Result<T, E>
-where
-    H: SessionHandle,
-    E: From<Error>,
-{
-    let value = Permit::run(&mut permit, body)?;
-    Permit::release(permit)?;
-    Ok(value)
-}
-
 /// The same semaphore, over a clone of the backend, such as a pool.
-impl<B: Clone> Clone for Semaphore<B> {
-    fn clone(&self) -> Self {
-        Self {
-            backend: self.backend.clone(),
-            slots: self.slots.clone(),
-            request: self.request.clone(),
-        }
-    }
-}
-
 impl<B> fmt::Debug for Semaphore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore")

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use super::held::Held;
 use crate::driver::{Owned, Session, SessionHandle};
 use crate::error::Error;
-use crate::guard::{LockGuard, Suspended};
-use crate::request::LockInfo;
+use crate::lock::guard::LockGuard;
+use crate::targets::LockInfo;
 
 /// A slot of a [`Semaphore`](crate::Semaphore) that is held, and the connection that it is held on.
 ///
@@ -34,39 +33,12 @@ use crate::request::LockInfo;
 /// # }
 /// ```
 #[must_use = "a permit that is not kept gives its slot back at once"]
-pub struct Permit<H>
-where
-    H: SessionHandle,
-{
-    /// Dropped before the slot is free, so that others need not look it up.
-    held: Held,
-    guard: LockGuard<H>,
-    slot: u32,
+pub struct Permit<H: SessionHandle> {
+    pub(crate) guard: LockGuard<H>,
+    pub(super) slot: u32,
 }
 
-impl<H> Permit<H>
-where
-    H: SessionHandle,
-{
-    pub(super) fn new(guard: LockGuard<H>, slot: u32) -> Self {
-        Self {
-            held: Held::new(LockGuard::lock_info(&guard).keys()),
-            guard,
-            slot,
-        }
-    }
-
-    /// Runs the body with its spans inside the span of the hold.
-    pub(super) fn run<R>(permit: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
-        LockGuard::run(&mut permit.guard, body)
-    }
-
-    /// Leaves the slot to whoever keeps the session.
-    pub(crate) fn suspend(self) -> (Suspended, Kept) {
-        let Self { held, guard, slot } = self;
-        (guard.suspend(), Kept { _held: held, slot })
-    }
-
+impl<H: SessionHandle> Permit<H> {
     /// Which slot it is: 0 or more, and less than the number of slots. No other permit of the
     /// semaphore has the same one at the same time, so it can number what each slot has one of: a
     /// port, a directory, an account.
@@ -94,7 +66,6 @@ where
     ///
     /// Those of [`LockGuard::release`]. After any of them, the slot is free, as the lock is there.
     pub fn release(permit: Self) -> Result<(), Error> {
-        drop(permit.held);
         LockGuard::release(permit.guard)
     }
 }
@@ -106,27 +77,11 @@ impl<S: Session> Permit<Owned<S>> {
     ///
     /// Those of [`LockGuard::release`]. After any of them, the connection is closed.
     pub fn into_inner(permit: Self) -> Result<S, Error> {
-        drop(permit.held);
         LockGuard::into_inner(permit.guard)
     }
 }
 
-/// A slot that is held without its permit. Dropped before the slot is free.
-pub(crate) struct Kept {
-    _held: Held,
-    slot: u32,
-}
-
-impl Kept {
-    pub(crate) fn slot(&self) -> u32 {
-        self.slot
-    }
-}
-
-impl<H> Deref for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Deref for Permit<H> {
     type Target = H::Target;
 
     fn deref(&self) -> &Self::Target {
@@ -134,19 +89,13 @@ where
     }
 }
 
-impl<H> DerefMut for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> DerefMut for Permit<H> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.guard
     }
 }
 
-impl<H> fmt::Debug for Permit<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> fmt::Debug for Permit<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
             .field("lock", LockGuard::lock_info(&self.guard))

@@ -2,8 +2,9 @@
 
 use super::Line;
 use super::statement::{Conditions, Parameter};
+use super::time::WaitTime;
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, WaitTime};
+use crate::targets::{LockInfo, Mode};
 
 /// The keys of a lock, as parameters of a statement.
 pub(super) struct Locks {

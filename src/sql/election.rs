@@ -3,20 +3,16 @@
 
 use std::time::Duration;
 
+use super::call;
 use super::conditions::setting_millis;
 use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
+use super::time::millis;
 use crate::key::Key;
-use crate::request::{LockInfo, Mode, millis};
-use crate::targets::Target;
+use crate::targets::{LockInfo, Mode, Target};
 
-/// A call of a lock function.
-pub(crate) fn call(function: &str, key: &Key) -> String {
-    format!("pg_catalog.{function}({})", key.arguments())
-}
-
-/// Calls a lock function, and asks what it says.
+/// Asks what a lock function says.
 pub(crate) fn asks(function: &str, key: &Key) -> String {
     format!("SELECT {}::text AS line", call(function, key))
 }

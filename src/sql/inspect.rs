@@ -7,7 +7,7 @@
 use super::ours::NAMES;
 use super::{advisory_rows, is_in_the_way};
 use crate::key::Key;
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 const OWN: &str = "(l.pid IS NOT DISTINCT FROM pg_backend_pid())";
 

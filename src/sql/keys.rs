@@ -7,11 +7,11 @@
 
 use super::conditions::{Locks, Slots};
 use super::statement::{Conditions, Parameter, Statement};
+use super::time::WaitTime;
 use super::{advisory_rows, ours};
 use crate::failure::Refusal;
 use crate::process;
-use crate::request::{LockInfo, Mode, WaitTime};
-use crate::targets::Target;
+use crate::targets::{LockInfo, Mode, Target};
 
 /// Only in a message's implicit transaction does the transaction start with the statement: so this
 /// detects a raw BEGIN, which no driver knows of. It needs a clock that moves between two messages of a

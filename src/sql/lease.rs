@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::election::call;
+use super::call;
 use crate::key::Key;
 
 const SETTINGS: &str = "pg_catalog.pg_settings WHERE name IN ('idle_session_timeout', 'statement_timeout', \

@@ -19,10 +19,11 @@
 use std::fmt::Write as _;
 
 use super::conditions::suffix;
+use super::time::WaitTime;
 use crate::failure::Refusal;
 use crate::key::Key;
 use crate::process;
-use crate::request::{LockInfo, Mode, WaitTime};
+use crate::targets::{LockInfo, Mode};
 
 /// What a wait asks for, slice after slice.
 pub(crate) struct Wait {

@@ -17,12 +17,13 @@ use std::fmt::Write as _;
 
 use crate::failure::mark;
 use crate::key::Key;
-use crate::request::{LockInfo, Mode};
+use crate::targets::{LockInfo, Mode};
 
 mod conditions;
 pub(crate) mod election;
 mod inspect;
 mod keys;
+mod label;
 pub(crate) mod lease;
 mod line;
 mod literal;
@@ -32,6 +33,7 @@ mod questions;
 pub(crate) mod semaphore;
 mod statement;
 mod targets;
+mod time;
 mod versions;
 
 use self::keys::IDLE;
@@ -44,6 +46,9 @@ pub(crate) use keys::{
     Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
     held_by_session, release,
 };
+#[cfg(feature = "diesel")]
+pub(crate) use label::LABEL;
+pub(crate) use label::{label, label_of_holder};
 pub(crate) use line::{KEEP, OUTCOME, PLACE, Wait};
 pub use literal::quote_literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
@@ -53,6 +58,7 @@ pub(crate) use statement::{PREPARE_ONCE, name, prepare_once};
 pub use statement::{Parameter, Statement};
 pub(crate) use targets::PICKED;
 pub(crate) use targets::acquire as acquire_target;
+pub(crate) use time::{WaitTime, millis};
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};
@@ -64,17 +70,12 @@ pub(crate) use versions::{delete, update, version};
 /// raw BEGIN, and would be committed with one of ours. (It does not see a raw BEGIN alone.)
 pub(crate) const FIRST: &str = "SET TRANSACTION NOT DEFERRABLE; ";
 
-/// [`FIRST`], or nothing.
-pub(crate) fn first(bounded: bool) -> &'static str {
-    if bounded { FIRST } else { "" }
-}
-
 /// COMMIT, preceded by a statement that fails where COMMIT would silently roll back (the
 /// transaction is aborted), and where the transaction is not ours: the body has ended ours, and the
 /// lock with it, and perhaps begun another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Commit {
-    /// Looks for the name alone, and is [`prepared`](crate::prepared::commit).
+    /// Looks for the name alone, and is [`prepared`](crate::prepared).
     pub(crate) check: Statement,
     /// The same as text, with the COMMIT. Without a name it looks for the lock on its hash.
     pub(crate) text: String,
@@ -142,6 +143,11 @@ pub(crate) fn advisory_rows(keys: &[Key]) -> String {
         rows += &is_among(keys);
     }
     rows
+}
+
+/// A call of a lock function.
+pub(crate) fn call(function: &str, key: &Key) -> String {
+    format!("pg_catalog.{function}({})", key.arguments())
 }
 
 /// Whether a row of `pg_locks l` is of one of these keys: in arrays, whose number does not change the text.

@@ -6,8 +6,9 @@
 use super::keys::{self, Client, IDLE, Inside, Named};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
+use super::time::WaitTime;
 use super::{RELEASE, ours, raise, targets};
-use crate::request::{LockInfo, WaitTime};
+use crate::targets::LockInfo;
 
 /// What stands in a message.
 pub(crate) struct Message<'a> {
@@ -83,36 +84,29 @@ impl Message<'_> {
         )
     }
 
-    fn named(&self) -> Option<Named<'_>> {
-        self.name.map(Named::Message)
-    }
-
     /// What acquires keys; `None` for a target.
     pub(crate) fn acquire(&self, time: WaitTime, client: Client) -> Option<Statement> {
-        let inside = match self.inside {
-            true => Inside::Callers,
-            false => Inside::Message,
-        };
-        let keys = !self.lock.keys().is_empty();
-        keys.then(|| {
-            keys::acquire_in_transaction(self.lock, time, inside, client, self.named()).raising()
-        })
+        let acquire = self.keys(time, client, self.name.map(Named::Message));
+        acquire.map(Statement::raising)
     }
 
     /// Whether the keys are free, in a message of its own; `None` for a target.
     pub(crate) fn tries(&self) -> Option<Statement> {
+        self.keys(WaitTime::No, Client::Own, None)
+    }
+
+    fn keys(&self, time: WaitTime, client: Client, named: Option<Named<'_>>) -> Option<Statement> {
         let inside = match self.inside {
             true => Inside::Callers,
             false => Inside::Message,
         };
         let keys = !self.lock.keys().is_empty();
-        let (time, client) = (WaitTime::No, Client::Own);
-        keys.then(|| keys::acquire_in_transaction(self.lock, time, inside, client, None))
+        keys.then(|| keys::acquire_in_transaction(self.lock, time, inside, client, named))
     }
 
     /// The same in a form that marks every error of the acquire, and how many statements it is.
     pub(crate) fn acquire_exactly(&self, time: WaitTime) -> (String, usize) {
-        let named = self.named().map(Named::text);
+        let named = self.name.map(|name| Named::Message(name).text());
         match targets::acquire(self.lock, time, named.as_deref(), !self.inside, false) {
             Some(block) => (block, 1),
             None => {

@@ -2,7 +2,7 @@
 
 use super::advisory_rows;
 use super::conditions::setting_millis;
-use crate::request::{LockInfo, Mode};
+use crate::targets::{LockInfo, Mode};
 
 /// Whether this session holds the lock, for the session or the transaction, according to `pg_locks`:
 /// `true` or `false`.

@@ -11,8 +11,7 @@ use super::keys::{Client, allowed_for_session, held_here};
 use super::line::IDLE_MILLIS;
 use super::statement::{Conditions, Statement};
 use crate::key::Key;
-use crate::request::{LockInfo, Mode};
-use crate::targets::Target;
+use crate::targets::{LockInfo, Mode, Target};
 
 /// The subject of a semaphore's acquire.
 pub(crate) struct Slots<'a> {

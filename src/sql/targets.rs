@@ -2,10 +2,10 @@
 
 use super::keys::{IN_RECOVERY, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::literal::{executed, literal_inside};
+use super::time::WaitTime;
 use super::{block, carried};
 use crate::failure::mark;
-use crate::request::{LockInfo, Mode, WaitTime};
-use crate::targets::{Columns, FirstFree, Order, Row, Table, TableName, Target};
+use crate::targets::{Columns, FirstFree, LockInfo, Mode, Order, Row, Table, TableName, Target};
 
 /// Locks a row or a table in a transaction; `None` for keys. A transaction that pglock opens gets its
 /// name here.
@@ -107,8 +107,7 @@ fn order(order: &Order) -> String {
 fn timeout(time: WaitTime) -> Option<i32> {
     match time {
         WaitTime::No => Some(1),
-        WaitTime::InPlace(limit) => limit,
-        WaitTime::Slice(limit) | WaitTime::OwnSlice(limit) => Some(limit),
+        time => time.limit(),
     }
 }
 

@@ -1,5 +1,6 @@
+use super::time::WaitTime;
 use super::*;
-use crate::request::{Request, WaitTime};
+use crate::request::Request;
 
 const TIMES: [WaitTime; 5] = [
     WaitTime::No,

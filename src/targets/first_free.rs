@@ -1,6 +1,7 @@
 //! The first row that nobody else has locked: the queue case.
 
-use super::{Columns, TableName};
+use super::row::Columns;
+use super::table::TableName;
 
 /// The first row among several that nobody else has locked, by `FOR NO KEY UPDATE SKIP LOCKED`: for
 /// workers that each take another job of a queue, or buyers who take any free seat ([The Locking

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::mode::Mode;
 use crate::key::{IntoKey, Key};
-use crate::request::Mode;
 
 /// A range of the numbers under a key. A lock on it keeps out all overlapping ranges under the same key, and no
 /// others: nights of a room, bytes of a file, ids of a batch.

@@ -1,6 +1,9 @@
 //! A row, by the values of its columns.
 
-use super::{Columns, TableName};
+use super::table::TableName;
+
+/// Columns and their values.
+pub(crate) type Columns = Vec<(String, String)>;
 
 /// A row of a table, locked by `SELECT … FOR UPDATE`: for the transaction, against everybody who
 /// writes the row or locks it, whether they use pglock or not ([Row-Level Locks]).

@@ -98,6 +98,10 @@ impl Slots {
         }
     }
 
+    pub(crate) fn taken(&self) -> Option<u32> {
+        self.taken
+    }
+
     /// The keys that are claimed: that of the slot that is held, or all.
     pub(crate) fn claimed(&self) -> &[Key] {
         let taken = self.taken.and_then(|slot| usize::try_from(slot).ok());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::TableName;
+use super::mode::TableMode;
 
 /// A table, locked by [`LOCK TABLE`] for the transaction, with the tables that inherit from it.
 ///
@@ -60,76 +60,63 @@ impl Table {
     }
 }
 
-/// PostgreSQL's [table-level lock modes], the weakest first.
+/// The name of a table, exactly as the catalogue has it: it is quoted, so dots, upper case and
+/// quotes stand for themselves.
+///
+/// A text is one identifier, looked up along the [`search_path`]; a pair is a schema and a table in
+/// it.
 ///
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # #[cfg(feature = "postgres")] {
-/// # use postgres::{Client, NoTls};
-/// use pglock::{Table, TableMode, with_transaction_lock};
+/// use pglock::TableName;
 ///
-/// # let url = std::env::var("DATABASE_URL")?;
-/// # let mut client = Client::connect(&url, NoTls)?;
-/// # client.batch_execute("CREATE TEMP TABLE account AS SELECT 7::bigint AS balance")?;
-/// // Nobody writes while the two sums are read, and everybody reads. Others may hold it too.
-/// let accounts = Table::new("account").in_mode(TableMode::Share);
-/// let sums = with_transaction_lock(&mut client, accounts, |tx| {
-///     let sum = "SELECT sum(balance)::bigint FROM account";
-///     let (first, second) = (tx.query_one(sum, &[])?, tx.query_one(sum, &[])?);
-///     Ok::<_, pglock::Error>((first.get::<_, i64>(0), second.get::<_, i64>(0)))
-/// })?;
-/// assert_eq!(sums.0, sums.1);
-/// # }
-/// # Ok(())
-/// # }
+/// assert_eq!(TableName::from("seat").to_string(), "\"seat\"");
+/// assert_eq!(TableName::from(("app", "seat")).to_string(), "\"app\".\"seat\"");
+/// assert_ne!(TableName::from("app.seat"), TableName::from(("app", "seat")));
 /// ```
 ///
-/// [table-level lock modes]: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TableMode {
-    /// What a SELECT takes: conflicts with `AccessExclusive` alone.
-    AccessShare,
-    /// What a row lock takes: conflicts with `Exclusive` and `AccessExclusive`.
-    RowShare,
-    /// What a write takes: conflicts with `Share` and all that are stronger.
-    RowExclusive,
-    /// Keeps out changes of the schema, and itself.
-    ShareUpdateExclusive,
-    /// Keeps out writers; others may hold it too.
-    Share,
-    /// Keeps out writers and itself; row locks go on.
-    ShareRowExclusive,
-    /// Keeps out writers and row locks; reads go on.
-    Exclusive,
-    /// Keeps out everybody.
-    AccessExclusive,
+/// [`search_path`]: https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATH
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TableName {
+    pub(crate) schema: Option<String>,
+    pub(crate) table: String,
 }
 
-impl TableMode {
-    /// Whether two sessions cannot hold it at the same time: what PostgreSQL calls self-conflicting.
-    pub(crate) fn is_self_conflicting(self) -> bool {
-        match self {
-            Self::AccessShare | Self::RowShare | Self::RowExclusive | Self::Share => false,
-            Self::ShareUpdateExclusive
-            | Self::ShareRowExclusive
-            | Self::Exclusive
-            | Self::AccessExclusive => true,
+impl TableName {
+    pub(crate) fn has_nul(&self) -> bool {
+        let mut names = self.schema.iter().chain([&self.table]);
+        names.any(|name| name.contains('\0'))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema:?}.")?;
+        }
+        write!(f, "{:?}", self.table)
+    }
+}
+
+impl From<String> for TableName {
+    fn from(table: String) -> Self {
+        Self {
+            schema: None,
+            table,
         }
     }
 }
 
-/// As SQL writes it.
-impl fmt::Display for TableMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::AccessShare => "ACCESS SHARE",
-            Self::RowShare => "ROW SHARE",
-            Self::RowExclusive => "ROW EXCLUSIVE",
-            Self::ShareUpdateExclusive => "SHARE UPDATE EXCLUSIVE",
-            Self::Share => "SHARE",
-            Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
-            Self::Exclusive => "EXCLUSIVE",
-            Self::AccessExclusive => "ACCESS EXCLUSIVE",
-        })
+impl From<&str> for TableName {
+    fn from(table: &str) -> Self {
+        Self::from(table.to_owned())
+    }
+}
+
+impl<S: Into<String>, T: Into<String>> From<(S, T)> for TableName {
+    fn from((schema, table): (S, T)) -> Self {
+        Self {
+            schema: Some(schema.into()),
+            table: table.into(),
+        }
     }
 }

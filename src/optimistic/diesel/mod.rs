@@ -48,14 +48,11 @@ mod statement;
 pub trait AtVersion: IntoUpdateTarget + Sized {
     /// Names the row, and the version at which it was read. The filter must identify one row: if it
     /// matches several, none is changed.
-    fn at_version<C>(
+    fn at_version<C: VersionColumn<Table = Self::Table>>(
         self,
         column: C,
         version: C::Number,
-    ) -> RowAtVersion<Self::Table, Self::WhereClause, C>
-    where
-        C: VersionColumn<Table = Self::Table>,
-    {
+    ) -> RowAtVersion<Self::Table, Self::WhereClause, C> {
         let target = self.into_update_target();
         RowAtVersion {
             table: target.table,

@@ -25,11 +25,8 @@ pub(super) struct Statement<'a, F, W, V> {
     pub(super) expected: Option<i64>,
 }
 
-impl<F, W, V> QueryFragment<Pg> for Statement<'_, F, W, V>
-where
-    F: QueryFragment<Pg>,
-    W: QueryFragment<Pg>,
-    V: QueryFragment<Pg>,
+impl<F: QueryFragment<Pg>, W: QueryFragment<Pg>, V: QueryFragment<Pg>> QueryFragment<Pg>
+    for Statement<'_, F, W, V>
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.unsafe_to_cache_prepared();

@@ -5,14 +5,15 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
-use crate::driver::{Failure, Owned, Refusal, Session, SessionHandle, insist, while_canceled};
+use super::held_slots::HeldSlots;
+use super::nesting;
+use crate::driver::{self, Failure, Owned, Refusal, Session, SessionHandle, while_canceled};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::prepared;
-use crate::request::{LockInfo, Mode, Request, Scope};
+use crate::request::{Request, Scope};
 use crate::sql;
+use crate::targets::{LockInfo, Mode};
 use crate::telemetry::{Hold, Outcome};
-use crate::wait::label_of_holder;
 
 /// A lock that is held, and the connection that it is held on.
 ///
@@ -70,39 +71,45 @@ use crate::wait::label_of_holder;
 /// # }
 /// ```
 #[must_use = "a guard that is not kept releases its lock at once"]
-pub struct LockGuard<H>
-where
-    H: SessionHandle,
-{
+pub struct LockGuard<H: SessionHandle> {
     pub(crate) handle: H,
     pub(crate) lock: LockInfo,
     pub(crate) scope: Scope,
     /// Whether questions about the lock carry its name.
-    labelled: bool,
-    since: Instant,
+    /// Of a labelled one.
+    since: Option<Instant>,
     hold: Hold,
+    /// Of a permit. Dropped before the slot is free, so that others need not look it up.
+    slot: Option<HeldSlots>,
     released: bool,
 }
 
-impl<H> LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> LockGuard<H> {
     pub(crate) fn new(handle: H, request: &Request, scope: Scope, hold: Hold) -> Self {
+        let slot = request.lock.slot();
         Self {
             handle,
+            slot: slot.map(|_| HeldSlots::new(request.lock.keys())),
             lock: request.lock.clone(),
             scope,
-            labelled: request.labelled,
-            since: Instant::now(),
+            since: request.labelled.then(Instant::now),
             hold,
             released: false,
         }
     }
 
-    /// Runs the body with its spans inside the span of the hold.
-    pub(crate) fn run<R>(guard: &mut Self, body: impl FnOnce(&mut H::Target) -> R) -> R {
-        guard.hold.inside().run(|| body(&mut guard.handle))
+    /// Runs the body under the lock, and releases it. The body's own error is never masked by the release's.
+    pub(crate) fn run<T, E: From<Error>>(
+        mut guard: Self,
+        body: impl FnOnce(&mut H::Target) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let pooled = guard.handle.pooled().filter(|_| guard.lock.is_on_keys());
+        let places = pooled.map(|pooled| [pooled.database(), pooled.queue()]);
+        let places = places.into_iter().flatten().flatten();
+        let _held = nesting::hold(places, &guard.lock);
+        let value = guard.hold.inside().run(|| body(&mut guard.handle))?;
+        Self::release(guard)?;
+        Ok(value)
     }
 
     /// Which lock this is: its keys and its mode.
@@ -129,7 +136,7 @@ where
     ///
     /// [`Error::TransactionAborted`] and [`Error::Database`] when the server could not be asked.
     pub fn is_held(guard: &mut Self) -> Result<bool, Error> {
-        let label = question_label(&guard.lock, guard.labelled, guard.since);
+        let label = question_label(&guard.lock, guard.since);
         let session = &mut *guard.handle;
         let reply = match guard.scope {
             Scope::Session => answer(session.prepared(&label, &sql::held_by_session(&guard.lock))),
@@ -170,6 +177,7 @@ where
     /// - [`Error::TransactionLeftOpen`]: a transaction was open, and has been rolled back.
     /// - [`Error::ReleaseFailed`]: the server refused the release, and the session was ended.
     pub fn release(mut guard: Self) -> Result<(), Error> {
+        guard.slot = None;
         if guard.scope == Scope::Session
             && guard.lock.mode() == Mode::Exclusive // a downgraded one cannot be handed over
             && let Some(place) = guard.handle.pooled().and_then(|pooled| pooled.place())
@@ -186,9 +194,9 @@ where
         self.released = true;
         Suspended {
             lock: self.lock.clone(),
-            labelled: self.labelled,
             since: self.since,
             hold: std::mem::replace(&mut self.hold, Hold::not_yet()),
+            slot: self.slot.take(),
         }
     }
 
@@ -196,14 +204,18 @@ where
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
         }
-        prepared::recall(&mut self.handle);
-        let ended = catch_unwind(AssertUnwindSafe(|| self.unlock()));
+        self.slot = None;
+        driver::recall(&mut self.handle);
+        let ended = catch_unwind(AssertUnwindSafe(|| match self.scope {
+            Scope::Session => driver::release(&mut *self.handle, &self.lock),
+            Scope::Transaction => Ok(()),
+        }));
         let ended = ended.unwrap_or_else(|panic| {
             let pooled = self.handle.pooled();
             let released = pooled.and_then(|pooled| pooled.release_apart(&self.lock));
             released.unwrap_or_else(|| resume_unwind(panic))
         });
-        prepared::keep(&mut self.handle, true);
+        driver::keep(&mut self.handle, true);
         self.hold.end(match &ended {
             Ok(()) if self.scope == Scope::Transaction => Outcome::Kept,
             Ok(()) => Outcome::Released,
@@ -211,46 +223,6 @@ where
             Err(_) => Outcome::Lost,
         });
         ended
-    }
-
-    fn unlock(&mut self) -> Result<(), Error> {
-        if self.scope == Scope::Transaction {
-            return Ok(());
-        }
-        unlock(&mut *self.handle, &self.lock)
-    }
-}
-
-/// Releases a lock of the session's.
-pub(crate) fn unlock<S: Session>(session: &mut S, lock: &LockInfo) -> Result<(), Error> {
-    let lock = lock.clone();
-    let release = sql::release(&lock);
-    let failure = match insist(|| answer(session.prepared("", &release))) {
-        Ok(()) => return Ok(()),
-        Err(failure) => failure,
-    };
-    if let Failure::Lost(_) | Failure::Refused(Refusal::NotHeld) = failure {
-        let source = failure.into_source();
-        return Err(Error::LockLost { lock, source });
-    }
-    let was_open = matches!(failure, Failure::Refused(Refusal::InTransaction))
-        || failure.may_be_aborted_transaction();
-    let rolled_back = insist(|| session.send("ROLLBACK"));
-    let released = rolled_back.and_then(|()| insist(|| answer(session.prepared("", &release))));
-    match released {
-        Ok(()) if was_open => Err(Error::TransactionLeftOpen {
-            lock,
-            source: failure.into_source(),
-        }),
-        Ok(()) => Ok(()),
-        Err(Failure::Sql { source, .. }) => {
-            session.terminate();
-            Err(Error::ReleaseFailed { lock, source })
-        }
-        Err(failure) => {
-            let source = failure.into_source();
-            Err(Error::LockLost { lock, source })
-        }
     }
 }
 
@@ -286,9 +258,10 @@ impl<S: Session> LockGuard<Owned<S>> {
 /// A lock of a session's that is held without its guard.
 pub(crate) struct Suspended {
     lock: LockInfo,
-    labelled: bool,
-    since: Instant,
+    /// Of a labelled one.
+    since: Option<Instant>,
     hold: Hold,
+    slot: Option<HeldSlots>,
 }
 
 impl Suspended {
@@ -302,24 +275,22 @@ impl Suspended {
             handle: session,
             lock: self.lock,
             scope: Scope::Session,
-            labelled: self.labelled,
             since: self.since,
             hold: self.hold,
+            slot: self.slot,
             released: false,
         })
     }
 
     /// What stands in front of a question about it.
     pub(crate) fn label(&self) -> String {
-        question_label(&self.lock, self.labelled, self.since)
+        question_label(&self.lock, self.since)
     }
 }
 
-fn question_label(lock: &LockInfo, labelled: bool, since: Instant) -> String {
-    match labelled {
-        true => label_of_holder(lock, since.elapsed()),
-        false => String::new(),
-    }
+fn question_label(lock: &LockInfo, since: Option<Instant>) -> String {
+    let label = |since: Instant| sql::label_of_holder(lock, since.elapsed());
+    since.map(label).unwrap_or_default()
 }
 
 /// Asks in the caller's transaction, which stays usable if the question is cancelled.
@@ -339,10 +310,7 @@ fn held_behind_savepoint<S: Session>(
     asked
 }
 
-impl<H> Deref for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Deref for LockGuard<H> {
     type Target = H::Target;
 
     fn deref(&self) -> &Self::Target {
@@ -350,28 +318,19 @@ where
     }
 }
 
-impl<H> DerefMut for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> DerefMut for LockGuard<H> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.handle
     }
 }
 
-impl<H> Drop for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> Drop for LockGuard<H> {
     fn drop(&mut self) {
         let _ = self.end();
     }
 }
 
-impl<H> fmt::Debug for LockGuard<H>
-where
-    H: SessionHandle,
-{
+impl<H: SessionHandle> fmt::Debug for LockGuard<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
             .field("lock", &self.lock)

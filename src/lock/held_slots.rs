@@ -14,9 +14,9 @@ type Counts = HashMap<Key, usize>;
 static HELD: LazyLock<Mutex<Counts>> = LazyLock::new(Mutex::default);
 
 /// Slots that this process holds, for as long as their session may hold them.
-pub(super) struct Held(Vec<Key>);
+pub(crate) struct HeldSlots(Vec<Key>);
 
-impl Held {
+impl HeldSlots {
     pub(super) fn new(keys: &[Key]) -> Self {
         let mut counts = counts();
         for key in keys {
@@ -26,7 +26,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldSlots {
     fn drop(&mut self) {
         let mut counts = counts();
         for key in &self.0 {
@@ -41,7 +41,7 @@ impl Drop for Held {
 }
 
 /// Those of the keys that this process holds.
-pub(super) fn held_of(keys: &[Key]) -> Vec<Key> {
+pub(crate) fn held_of(keys: &[Key]) -> Vec<Key> {
     let counts = counts();
     let held = |key: &&Key| counts.contains_key(key);
     keys.iter().filter(held).cloned().collect()

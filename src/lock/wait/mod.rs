@@ -12,23 +12,18 @@
 
 use std::time::{Duration, Instant};
 
+use super::nesting::Note;
 use crate::claim::Claim;
 use crate::driver::{Failure, Refusal, Session, insist, while_canceled};
 use crate::error::Error;
-use crate::inspect;
-use crate::nesting::Note;
-use crate::request::{LockInfo, Request, WaitTime, millis};
-use crate::sql::{self, Situation};
+use crate::request::Request;
+use crate::sql::{self, Situation, WaitTime, millis};
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
-mod label;
-pub(crate) mod line;
+mod holders;
 pub(crate) mod session;
 pub(crate) mod transaction;
-
-#[cfg(feature = "diesel")]
-pub(crate) use self::label::LABEL;
-pub(crate) use self::label::{label, label_of_holder};
 
 /// A slice, in milliseconds: less than `deadlock_timeout`, which is a second by default, so that a
 /// CREATE INDEX CONCURRENTLY that the lock's holder runs gets past the waiters before the server looks for
@@ -92,7 +87,10 @@ impl<'r> Attempt<'r> {
 
     /// Goes in front of everything that is sent outside a transaction.
     pub(crate) fn first(&self) -> &'static str {
-        sql::first(self.request.timeout.is_some())
+        match self.request.timeout {
+            Some(_) => sql::FIRST,
+            None => "",
+        }
     }
 
     /// Goes in front of everything that waits outside a transaction.
@@ -104,7 +102,7 @@ impl<'r> Attempt<'r> {
     pub(crate) fn label(&mut self) -> String {
         let waited = self.asked.map(|asked| asked.elapsed());
         self.asked.get_or_insert_with(Instant::now);
-        label(self.request.labelled.then_some(&self.request.lock), waited)
+        sql::label(self.request.labelled.then_some(&self.request.lock), waited)
     }
 
     /// Asks what the session holds, and which timeouts it has.
@@ -221,7 +219,7 @@ impl<'r> Attempt<'r> {
             _ if matches!(failure, Failure::Lost(_)) => {}
             Within::CallersTransaction => {
                 if busy && self.request.names_holders(S::HAS_SQLSTATE) {
-                    (_, holders) = inspect::holders_after(session, "", lock);
+                    (_, holders) = holders::after(session, "", lock);
                 }
                 failure = match session.in_transaction() {
                     true => failure.without_transaction(true),
@@ -231,7 +229,7 @@ impl<'r> Attempt<'r> {
             Within::CallersSavepoint => {
                 let undone;
                 if busy && self.request.names_holders(S::HAS_SQLSTATE) {
-                    (undone, holders) = inspect::holders_after(session, sql::UNDO, lock);
+                    (undone, holders) = holders::after(session, sql::UNDO, lock);
                 } else {
                     undone = while_canceled(|| session.send(sql::UNDO));
                 }
@@ -242,7 +240,7 @@ impl<'r> Attempt<'r> {
                 }
             }
             _ if busy && self.request.names_holders(true) => {
-                (_, holders) = inspect::holders_after(session, self.first(), lock);
+                (_, holders) = holders::after(session, self.first(), lock);
             }
             Within::Session | Within::OwnTransaction | Within::OneMessage => {
                 // A driver may return before the server has released what the message held: the next
@@ -268,7 +266,11 @@ impl<'r> Attempt<'r> {
 
     pub(crate) fn error(&self, failure: Failure, holders: Vec<Claim>) -> Error {
         let (lock, timeout) = (self.request.lock.clone(), self.request.timeout);
-        Error::acquire(lock, timeout, failure).held_by(holders)
+        let mut error = Error::acquire(lock, timeout, failure);
+        if let Error::Timeout { holders: of, .. } = &mut error {
+            *of = holders;
+        }
+        error
     }
 }
 

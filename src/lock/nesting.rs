@@ -7,22 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use crate::driver::Place;
 use crate::error::Error;
-use crate::request::LockInfo;
-
-/// Where locks are taken. Only locks of one place wait for each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A database, by its oid and the moment at which its server started.
-    Database(Arc<str>),
-    /// The queue of a queued pool and its clones.
-    #[cfg(feature = "r2d2")]
-    Queue(u64),
-}
+use crate::targets::LockInfo;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -45,24 +36,6 @@ type Threads = HashMap<ThreadId, Vec<Entry>>;
 
 static THREADS: LazyLock<Mutex<Threads>> = LazyLock::new(Mutex::default);
 
-/// For how long a thread is about to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wait {
-    Not,
-    WithTimeout,
-    ForEver,
-}
-
-impl Wait {
-    pub(crate) fn of(timeout: Option<Duration>) -> Self {
-        match timeout {
-            Some(Duration::ZERO) => Self::Not,
-            Some(_) => Self::WithTimeout,
-            None => Self::ForEver,
-        }
-    }
-}
-
 /// What this thread waits for or holds, until this value is dropped, on any thread.
 #[derive(Debug)]
 pub(crate) struct Note {
@@ -76,15 +49,19 @@ pub(crate) struct Note {
 ///
 /// [`Error::AlreadyHeld`] if it could wait for itself, and [`Error::Deadlock`] if it would wait for a
 /// thread that waits for it.
-pub(crate) fn enter(place: Place, lock: &LockInfo, wait: Wait) -> Result<Note, Error> {
+pub(crate) fn enter(
+    place: Place,
+    lock: &LockInfo,
+    timeout: Option<Duration>,
+) -> Result<Note, Error> {
     let me = thread::current().id();
     let mut threads = all();
     let mine = threads.get(&me).map_or(&[][..], Vec::as_slice);
     let held = |entry: &Entry| entry.places.contains(&place) && lock.may_wait_for(&entry.lock);
-    if wait != Wait::Not && mine.iter().any(held) {
+    if timeout != Some(Duration::ZERO) && mine.iter().any(held) {
         return Err(Error::AlreadyHeld { lock: lock.clone() });
     }
-    let for_ever = wait == Wait::ForEver;
+    let for_ever = timeout.is_none();
     if for_ever && !mine.is_empty() && is_waited_for(&threads, me, &place, lock) {
         let source = "a thread of this process holds it, and waits for what this thread holds on \
                       another connection; lock on the connection that the section was given, or \

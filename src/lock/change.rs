@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::guard::LockGuard;
 use crate::driver::{Failure, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
 use crate::failure::answer;
-use crate::guard::LockGuard;
-use crate::request::{LockInfo, Mode, Request, Scope, WaitTime};
-use crate::sql;
-use crate::targets::Target;
-use crate::wait::{self, Attempt, explained};
+use crate::request::{Request, Scope};
+use crate::sql::{self, WaitTime};
+
+use super::wait::{self, Attempt, explained};
+use crate::targets::{LockInfo, Mode, Target};
 
 /// How long an upgrade waits for each key, in milliseconds. It has to wait a little: before
 /// PostgreSQL 17, the server lets no attempt go past other waiters without a wait.
@@ -58,7 +59,7 @@ impl<H: SessionHandle> LockGuard<H> {
         }
         let lock = guard.lock.clone();
         must_be_variable(&lock)?;
-        if guard.scope == Scope::Transaction || guard.in_transaction() {
+        if guard.scope == Scope::Transaction || guard.handle.in_transaction() {
             return Err(Error::CannotDowngrade { lock });
         }
         match insist(|| guard.change()) {
@@ -133,7 +134,7 @@ impl<H: SessionHandle> LockGuard<H> {
 
     fn upgrade_for_session(&mut self) -> Result<(), Error> {
         let lock = self.lock.clone();
-        if self.in_transaction() {
+        if self.handle.in_transaction() {
             return Err(Error::InTransaction { lock });
         }
         let start = Instant::now();
@@ -159,10 +160,6 @@ impl<H: SessionHandle> LockGuard<H> {
         };
         let mut attempt = Attempt::begin(&request);
         wait::transaction::acquire(&mut *self.handle, &mut attempt, lock)
-    }
-
-    fn in_transaction(&mut self) -> bool {
-        self.handle.in_transaction()
     }
 
     fn change(&mut self) -> Result<(), Failure> {

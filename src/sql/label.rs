@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::request::LockInfo;
+use crate::targets::LockInfo;
 
 /// A comment that says how long a wait has lasted before this slice, and for which lock: it shows in
 /// `pg_stat_activity`. A question says for how long the lock was held by then. It stands in front of a statement that is planned: of any other, `pg_stat_statements` up
@@ -62,7 +62,7 @@ fn comment(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::key::Key;
-    use crate::request::Mode;
+    use crate::targets::Mode;
 
     /// Of the whole comment, not only of what is in it.
     fn is_a_comment(name: &str) -> bool {

@@ -2,12 +2,12 @@
 
 use std::str::FromStr;
 
-use crate::acquire::transact;
+use super::transactions::transact;
 use crate::driver::{BoxError, Failure, LockBackend, Session};
 use crate::error::Error;
-use crate::request::{LockInfo, Request};
+use crate::request::Request;
 use crate::sql;
-use crate::targets::{FirstFree, FirstFreeRows};
+use crate::targets::{FirstFree, FirstFreeRows, LockInfo};
 
 impl FirstFree {
     /// BEGIN, lock the first free row, run the body with its id, COMMIT; rolled back on error.

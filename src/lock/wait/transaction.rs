@@ -6,8 +6,10 @@ use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
-use crate::request::{LockInfo, WaitTime};
-use crate::sql::{self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, UNDO, Wait};
+use crate::sql::{
+    self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, UNDO, Wait, WaitTime,
+};
+use crate::targets::LockInfo;
 
 /// Acquires a lock for the caller's transaction, which stays usable whatever happens.
 pub(crate) fn acquire<S: Session>(
@@ -49,13 +51,9 @@ fn once<S: Session>(
     }
     let acquire = |client| sql::acquire_in_transaction(lock, time, Inside::Callers, client, None);
     if S::HAS_SQLSTATE {
-        let sent = as_client(|client, brief| {
-            let mut acquire = acquire(client);
-            if brief && time != WaitTime::No {
-                acquire = acquire.brief();
-            }
+        let sent = as_client(time, acquire, |acquire| {
             let mut undo = "";
-            answer(prepared::with(session, &acquire, |session, text, _| {
+            answer(prepared::with(session, acquire, |session, text, _| {
                 let undo = std::mem::replace(&mut undo, UNDO);
                 session.query(&[undo, &behind(text)].concat())
             }))
@@ -65,7 +63,9 @@ fn once<S: Session>(
     match time {
         // Nothing but a cancel can fail here, and it would abort the transaction of any statement.
         WaitTime::No if session.in_transaction() => {
-            let sent = as_client(|client, _| answer(session.prepared("", &acquire(client))));
+            let sent = as_client(time, acquire, |acquire| {
+                answer(session.prepared("", acquire))
+            });
             sent.map_err(|failure| (Within::CallersTransaction, failure))
         }
         _ => {

@@ -1,19 +1,16 @@
 //! The `postgres` crate: `Client` and `Transaction`.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use postgres::error::{DbError, ErrorPosition, Severity, SqlState};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, GenericClient, SimpleQueryMessage, Transaction};
 
-use crate::driver::{
-    BoxError, Failure, Finish, LockBackend, Opening, Session, Transacted, TransactionBackend,
-    insist,
-};
+use crate::driver::{BoxError, Failure, Finish, LockBackend, Opening, Session, Transacted, insist};
 use crate::error::Error;
 use crate::failure::{DEADLOCK, SERIALIZATION_FAILURE, TIMEOUT};
-use crate::sql;
+
+mod transaction;
 
 impl LockBackend for Client {
     type Session = Self;
@@ -23,20 +20,6 @@ impl LockBackend for Client {
         Ok(self)
     }
 }
-
-impl<'c> LockBackend for Transaction<'c> {
-    type Session = Self;
-    type Handle<'a>
-        = &'a mut Self
-    where
-        'c: 'a;
-
-    fn session(&mut self) -> Result<Self::Handle<'_>, BoxError> {
-        Ok(self)
-    }
-}
-
-impl TransactionBackend for Transaction<'_> {}
 
 impl Session for Client {
     type Transaction<'t> = Transaction<'t>;
@@ -81,75 +64,12 @@ impl Session for Client {
             });
         }
         let undone = transaction.rollback().map_err(failure);
-        let undone = undone.or_else(|_| roll_back(self));
+        // A cancel can hit the driver's own ROLLBACK, which then leaves an aborted transaction behind.
+        let undone = undone.or_else(|_| insist(|| self.send("ROLLBACK")));
         Ok(Transacted {
             result,
             ended: committed.and(undone),
         })
-    }
-}
-
-/// A cancel can hit the driver's own ROLLBACK, which then leaves an aborted transaction behind.
-fn roll_back(client: &mut Client) -> Result<(), Failure> {
-    insist(|| client.send("ROLLBACK"))
-}
-
-impl Session for Transaction<'_> {
-    type Transaction<'t> = Transaction<'t>;
-
-    fn in_transaction(&mut self) -> bool {
-        true
-    }
-
-    fn message(&mut self, statements: &str, question: &str) -> Result<Vec<String>, Failure> {
-        message(self, statements, question)
-    }
-
-    fn transact<R>(
-        &mut self,
-        _: &Opening,
-        body: impl FnOnce(&mut Transaction<'_>) -> (R, Finish),
-    ) -> Result<Transacted<R>, Failure> {
-        let depth = Depth::enter();
-        let savepoint = self.savepoint(sql::body_savepoint(depth.0));
-        let mut savepoint = savepoint.map_err(failure)?;
-        let (result, finish) = body(&mut savepoint);
-        let ended = match finish {
-            Finish::Commit => savepoint.commit(),
-            Finish::Rollback | Finish::Leave => savepoint.rollback(),
-        };
-        let ended = ended.map_err(failure);
-        if ended.is_err() {
-            // The driver takes the savepoint for ended, and would leave the caller's transaction aborted.
-            let undone = insist(|| self.send(&sql::undo_body(depth.0)));
-            if finish == Finish::Rollback {
-                return Ok(Transacted {
-                    result,
-                    ended: undone,
-                });
-            }
-        }
-        Ok(Transacted { result, ended })
-    }
-}
-
-/// How many bodies this thread is in.
-struct Depth(u32);
-
-thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-}
-
-impl Depth {
-    fn enter() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
-        Self(DEPTH.get())
-    }
-}
-
-impl Drop for Depth {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
     }
 }
 
@@ -184,23 +104,6 @@ pub(crate) fn messages(
             "the server's reply completes no statement",
         )),
     }
-}
-
-/// Removes the replies to the first and the last statements, which are pglock's own.
-pub(crate) fn without_ours(
-    mut messages: Vec<SimpleQueryMessage>,
-    (before, after): (usize, usize),
-) -> Vec<SimpleQueryMessage> {
-    let ends = messages.iter().enumerate();
-    let ends =
-        ends.filter(|(_, message)| matches!(message, SimpleQueryMessage::CommandComplete(_)));
-    let ends: Vec<_> = ends.map(|(index, _)| index + 1).collect();
-    let Some(last) = ends.len().checked_sub(after + 1) else {
-        return Vec::new();
-    };
-    messages.truncate(ends[last]);
-    messages.drain(..ends[before - 1]);
-    messages
 }
 
 /// The statement of a block that failed, as it ran or when it was parsed.
