@@ -1,6 +1,7 @@
 //! From a connection to a term and its end: sends what the candidacy asks for, and leaves the connection as
 //! it was.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(super) struct Candidate {
     pub(super) silence: Silence,
     /// It does not wait for another leader.
     pub(super) tries: bool,
-    pub(super) office: Office,
+    pub(super) office: Arc<Office>,
 }
 
 /// A term that has begun.

@@ -263,7 +263,7 @@ impl Election {
                 election: self.clone(),
                 silence,
                 tries,
-                office: Office::new(stop.clone()),
+                office: Arc::new(Office::new(stop.clone())),
             })?;
             match keeper.outcome(patience) {
                 Ok(Some(elected)) => {

@@ -216,12 +216,7 @@ impl Held {
     /// # }
     /// ```
     pub fn on_loss(&self, callback: impl FnOnce(&Error) + Send + 'static) {
-        let lock = self.lock.clone();
-        let callback = move |loss: &office::Loss| {
-            let source = Some(loss.clone().into());
-            callback(&Error::LockLost { lock, source });
-        };
-        self.desk.on_loss(self.id, Box::new(callback));
+        self.desk.on_loss(self.id, self.lock.clone(), callback);
     }
 
     /// Which lock this is: its target and its mode.
