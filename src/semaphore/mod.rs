@@ -6,6 +6,7 @@ use std::time::Duration;
 mod acquire;
 mod held;
 mod permit;
+mod transactions;
 
 pub(crate) use acquire::permit;
 pub(crate) use permit::Kept;
@@ -72,7 +73,13 @@ use crate::targets::Slots;
 ///
 /// A slot that is released before the COMMIT would let others in too early, and one that is kept until
 /// then is kept for longer than its section. So a semaphore is refused in a transaction
-/// ([`Error::InTransaction`]): acquire first, then begin.
+/// ([`Error::InTransaction`]): acquire first, then begin, as
+/// [`run_in_transaction`](Semaphore::run_in_transaction) does.
+///
+/// # Why it is no target of a `Lock`
+///
+/// A [`Lock`](crate::Lock) on a key nests, can be shared, and can be the transaction's. A slot is none of that: each
+/// permit takes another one, and says which.
 ///
 /// # What it relies on
 ///
