@@ -82,6 +82,10 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// First, so that their pages begin with `new`: rustdoc shows impls module by module.
+mod lock;
+mod semaphore;
+
 mod acquire;
 #[cfg(feature = "macros")]
 mod attribute;
@@ -101,7 +105,6 @@ pub mod guide;
 pub mod held;
 pub mod inspect;
 mod key;
-mod lock;
 mod nesting;
 mod one_message;
 pub mod optimistic;
@@ -111,7 +114,6 @@ mod process;
 mod queued;
 mod request;
 mod retry;
-mod semaphore;
 mod sql;
 mod stop;
 mod targets;

@@ -1,12 +1,12 @@
 //! The ways to run in a transaction under a slot.
 
-use super::{Semaphore, run};
+use super::sections::run;
+use super::{Permit, Semaphore};
 use crate::acquire::transact;
 use crate::driver::{LockBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::lock::sections::or_else;
 use crate::request::Request;
-use crate::semaphore::Permit;
 
 /// The transaction forms.
 impl<B: LockBackend> Semaphore<B> {
