@@ -150,6 +150,7 @@ fn the_numbers_of_a_name_are_shown_in_every_scheme() {
     ] {
         assert!(table.contains(number), "{table}");
     }
+    assert!(table.lines().all(|line| line.len() <= 80), "{table}");
     let json: Value = serde_json::from_str(&stdout(&["key", "--json", "seat:12A"])).unwrap();
     assert_eq!(json[0]["key"], "4328960076536664018");
     let json = stdout(&["key", "--json", "--namespace", "billing", "invoice:7"]);
