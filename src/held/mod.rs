@@ -98,7 +98,8 @@
 //! # From async code
 //!
 //! Acquire it where blocking is allowed (`tokio::task::spawn_blocking`), keep the [`Held`] in the task, let
-//! [`Held::on_loss`] cancel the task's token, and release it where blocking is allowed. `examples/held_async.rs` shows it.
+//! [`Held::on_loss`] cancel the task's token, and release it where blocking is allowed. `examples/held_async.rs` shows it,
+//! and three calls of an API at a time.
 //!
 //! [`idle_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
 
