@@ -27,11 +27,11 @@ mod transactions;
 ///
 /// # let url = std::env::var("DATABASE_URL")?;
 /// # let mut client = Client::connect(&url, NoTls)?;
-/// let answer = Lock::new(&mut client, "doc:catalogue")
+/// let answer: i32 = Lock::new(&mut client, "doc:catalogue")
 ///     .shared()
 ///     .timeout(Duration::from_secs(2))
 ///     .run(|conn| anyhow::Ok(conn.query_one("SELECT 42", &[])?.get(0)))?;
-/// assert_eq!(answer, 42_i32);
+/// assert_eq!(answer, 42);
 /// # }
 /// # Ok(())
 /// # }
