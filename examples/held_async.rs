@@ -1,21 +1,25 @@
-//! Async tasks upload pages under a lock that a thread of pglock's keeps, and stop as soon as it is lost.
+//! Async tasks upload pages under a lock that a thread of pglock's keeps, and stop as soon as it is lost. Then others
+//! call an API that allows three calls at a time.
 //!
 //! ```sh
 //! scripts/with-postgres cargo run --example held_async --all-features
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pglock::held::Keeper;
-use pglock::{Error, Key, Lock, inspect, key};
+use pglock::{Error, Key, Lock, Semaphore, inspect, key};
 use postgres::{Client, NoTls};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 
 const PAGES: u32 = 10;
+const CALLS: u32 = 12;
+const ALLOWED: u32 = 3;
 
 fn main() -> Result<()> {
     let url = std::env::var("DATABASE_URL").context(
@@ -28,17 +32,43 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let uploaded = runtime.block_on(async {
+    let (uploaded, most) = runtime.block_on(async {
         let whole = import(&keeper, "ada", None).await?;
         let part = import(&keeper, "bob", Some(url)).await?;
-        anyhow::Ok((whole, part))
+        anyhow::Ok(((whole, part), call_all(&keeper).await?))
     })?;
     println!("pages of ada: {}, of bob: {}", uploaded.0, uploaded.1);
     ensure!(
         uploaded.0 == PAGES && uploaded.1 < PAGES,
         "bob's import went on without the lock"
     );
+    println!("{CALLS} calls of the API, {most} at a time at most");
+    ensure!(most == ALLOWED, "too many calls, or too few");
     Ok(())
+}
+
+/// Calls the API from many tasks, and returns how many calls there were at a time at most. Each that waits for a slot
+/// has a connection, so no more of them ask than could get one.
+async fn call_all(keeper: &Keeper) -> Result<u32> {
+    let asking = Arc::new(tokio::sync::Semaphore::new(ALLOWED as usize));
+    let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..CALLS {
+        let slots = Semaphore::new(keeper.clone(), "held_async:api", ALLOWED); // of the fleet
+        let (asking, now, most) = (Arc::clone(&asking), Arc::clone(&now), Arc::clone(&most));
+        tasks.spawn(async move {
+            let _asks = asking.acquire().await?;
+            let held = spawn_blocking(|| slots.hold()).await??;
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(Duration::from_millis(20)).await; // the call
+            now.fetch_sub(1, Ordering::SeqCst);
+            anyhow::Ok(spawn_blocking(|| held.release()).await??)
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(most.load(Ordering::SeqCst))
 }
 
 /// Uploads the pages of a tenant, and returns how many. If there is a `saboteur`, the holder's session is ended

@@ -82,6 +82,10 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// First, so that their pages begin with `new`: rustdoc shows impls module by module.
+mod lock;
+mod semaphore;
+
 #[cfg(feature = "macros")]
 mod attribute;
 mod backends;
@@ -97,7 +101,6 @@ pub mod guide;
 pub mod held;
 pub mod inspect;
 mod key;
-mod lock;
 mod one_message;
 pub mod optimistic;
 mod prepared;
@@ -106,7 +109,6 @@ mod process;
 mod queued;
 mod request;
 mod retry;
-mod semaphore;
 mod sql;
 mod stop;
 mod targets;

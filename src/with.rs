@@ -36,8 +36,27 @@ use crate::targets::{IntoTarget, SessionTarget};
 ///
 /// The body returns `Result<T, E>` for any `E: From<pglock::Error>`. Above, the function's return
 /// type says which. If `?` follows the call, nothing does, and the compiler reports E0283, "type
-/// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, or
-/// `Ok::<_, MyError>(())`.
+/// annotations needed". Name the type in the closure's last line: `anyhow::Ok(())`, `Ok::<_, MyError>(())`, or for
+/// boxed errors
+///
+/// ```
+/// # #[cfg(feature = "postgres")] {
+/// use pglock::with_lock;
+/// use postgres::{Client, NoTls};
+///
+/// type BoxError = Box<dyn std::error::Error>;
+///
+/// fn main() -> Result<(), BoxError> {
+///     let mut client = Client::connect(&std::env::var("DATABASE_URL")?, NoTls)?;
+///     with_lock(&mut client, "doc:boxed", |conn| {
+///         conn.batch_execute("SELECT 'the work'")?;
+///         Ok::<_, BoxError>(())
+///     })?;
+///     Ok(())
+/// }
+/// # main().unwrap();
+/// # }
+/// ```
 ///
 /// A reference to a pool is a backend, too: pass `&mut &pool`.
 ///

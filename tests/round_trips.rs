@@ -396,6 +396,10 @@ fn a_semaphore_with_room_takes_two() {
         let slots = fresh_slots(3);
         let mut semaphore = Semaphore::new(backend, slots.key(), 3).timeout(LATE);
         wire.takes(2, || semaphore.run(|_| Done::Ok(())).unwrap());
+        let transaction = 4 + wire.driver.begin();
+        wire.takes(transaction, || {
+            semaphore.run_in_transaction(|_| Done::Ok(())).unwrap();
+        });
         let _holders = [hold(&slots.keys()[0]), hold(&slots.keys()[2])];
         for _ in 0..8 {
             let taken = wire.proxy.count(|| {

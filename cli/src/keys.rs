@@ -7,7 +7,6 @@ use serde::Serialize;
 use crate::args::KeyNameArgs;
 use crate::claims::{Number, number};
 use crate::exit::Failure;
-use crate::names::text;
 use crate::output::{print, print_json};
 use crate::table::table;
 
@@ -36,9 +35,9 @@ pub(crate) fn show(args: &KeyNameArgs) -> Result<u8, Failure> {
         };
         print_json(&keys.iter().map(row).collect::<Vec<_>>())?;
     } else {
-        let row = |(scheme, key): &(&str, Key)| vec![(*scheme).to_owned(), text(key), sql(key)];
+        let row = |(scheme, key): &(&str, Key)| vec![(*scheme).to_owned(), sql(key)];
         let rows = keys.iter().map(row).collect();
-        print(table(&["SCHEME", "KEY", "SQL"], rows, &[]))?;
+        print(table(&["SCHEME", "SQL"], rows, &[]))?;
     }
     Ok(0)
 }

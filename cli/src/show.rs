@@ -15,6 +15,7 @@ use crate::exit::{Failure, NOBODY, UNAVAILABLE};
 use crate::groups::{Group, groups};
 use crate::names::Names;
 use crate::output::{print, print_alone, print_json};
+use crate::table::cut;
 use crate::waits::tree_of;
 use crate::wanted::Wanted;
 
@@ -49,7 +50,7 @@ fn text_of(
     Ok(if groups.is_empty() {
         "no advisory locks in this database".to_owned()
     } else if args.tree {
-        tree_of(connection, groups, names)?
+        cut(&tree_of(connection, groups, names)?)
     } else {
         list_of(groups, names)
     })

@@ -54,6 +54,19 @@ pub(crate) fn prose(rows: Vec<[String; 2]>) -> String {
     table.trim_fmt()
 }
 
+/// On a terminal, each line is cut to its width.
+pub(crate) fn cut(text: &str) -> String {
+    let width = width().map_or(usize::MAX, usize::from);
+    let cut = |line: &str| match line.char_indices().nth(width) {
+        None => line.to_owned(),
+        Some(_) => {
+            let kept = line.chars().take(width.saturating_sub(1));
+            kept.chain(['…']).collect()
+        }
+    };
+    text.lines().map(cut).collect::<Vec<_>>().join("\n")
+}
+
 /// How many columns there are; `None`: no terminal, and nothing is cut.
 fn width() -> Option<u16> {
     let columns = std::env::var("COLUMNS").ok();

@@ -200,7 +200,7 @@ fn tell(fate: &Fate, name: &str, tally: &mut Tally) -> bool {
             Error::Checkout { .. } => "Checkout",
             Error::Body(_) => "Body",
             error => {
-                tally.violation(&format!("no fault explains this error: {error:?}"));
+                tally.violation(&format!("{name}: no fault explains this error: {error:?}"));
                 return false;
             }
         },

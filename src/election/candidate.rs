@@ -1,5 +1,6 @@
 //! From a connection to the key: sends what the candidacy asks for, and leaves the connection as it was.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub(super) struct Candidate {
     pub(super) silence: Silence,
     /// It does not wait for another leader.
     pub(super) tries: bool,
-    pub(super) office: Office,
+    pub(super) office: Arc<Office>,
 }
 
 /// A term that has begun.

@@ -252,7 +252,7 @@ impl Election {
                 election: self.clone(),
                 silence,
                 tries,
-                office: Office::new(stop.clone()),
+                office: Arc::new(Office::new(stop.clone())),
             };
             match Term::begin(candidate, patience) {
                 _ if stop.is_stopped() => return Err(self.stopped()),

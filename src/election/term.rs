@@ -107,6 +107,36 @@ impl Term {
         self.candidate.office.wait_for_end(time)
     }
 
+    /// Has that called once if the term is lost before its leader resigns, with the reason; at once if it is lost
+    /// already. As [`Held::on_loss`](crate::held::Held::on_loss) does: from a thread for that, so it should be short. A
+    /// [stopped](super::Election::stop_on) election is over, but has lost nothing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// use std::process::Command;
+    /// use pglock::election::Election;
+    ///
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// let term = Election::new(move || Client::connect(&url, NoTls), "doc:term-on-loss").campaign()?;
+    /// let mut worker = Command::new("true").spawn()?;
+    /// let pid = worker.id();
+    /// term.on_loss(move |lost| {
+    ///     eprintln!("{lost}");
+    ///     let _ = Command::new("kill").arg(pid.to_string()).status();
+    /// });
+    /// worker.wait()?;
+    /// term.resign()?;
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_loss(&self, callback: impl FnOnce(&Error) + Send + 'static) {
+        let office = &self.candidate.office;
+        office.on_loss(0, self.lock().clone(), callback);
+    }
+
     /// A number that is greater in every later term.
     #[must_use]
     pub fn token(&self) -> Token {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use texts::{connection_lost_text, in_transaction_text, timeout_text};
+use texts::{connection_lost_text, in_transaction_text, lock_lost_text, timeout_text};
 
 use crate::claim::Claim;
 use crate::failure::BoxError;
@@ -100,14 +100,12 @@ pub enum Error {
     /// The connection broke, the body gave the lock away (`pg_advisory_unlock_all`, `DISCARD ALL`),
     /// or a pooler in transaction mode ran lock and unlock on different servers. Rarely, a cancel
     /// that hits the release itself looks the same.
-    #[error(
-        "the lock {lock} was lost before its release: the section may have run unprotected; check its work (the connection broke, the body released the lock, or a pooler in transaction mode moved the session)"
-    )]
+    #[error("{}", lock_lost_text(.lock, .source.as_deref()))]
     #[non_exhaustive]
     LockLost {
         /// The lock that was lost.
         lock: LockInfo,
-        /// The server's or the driver's reason, where there is one.
+        /// The server's or the driver's reason, where there is one. This error's text ends with it.
         source: Option<BoxError>,
     },
 
@@ -511,10 +509,11 @@ impl Error {
         )
     }
 
-    /// Whether a section ran that may not have been protected to its end.
+    /// Whether a section ran that may not have been protected to its end: the lock was lost, or the term of an election
+    /// was over ([`Error::TermOver`]; the fenced transaction was rolled back, but what the leader did beside it stands).
     #[must_use]
     pub fn is_lock_lost(&self) -> bool {
-        matches!(self, Self::LockLost { .. })
+        matches!(self, Self::LockLost { .. } | Self::TermOver { .. })
     }
 
     /// The lock that this error is about.

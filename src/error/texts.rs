@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::find::causes;
 use crate::claim::Claim;
 use crate::key::{ELECTIONS, Key};
 use crate::targets::{LockInfo, Target};
@@ -40,6 +41,22 @@ pub(super) fn connection_lost_text(lock: &LockInfo, committing: bool) -> String 
             "the connection was lost while acquiring {lock}: nothing is held; reconnect and try again"
         )
     }
+}
+
+/// With the reason, where it is known: the innermost error has it, and libpq explains it in more lines.
+pub(super) fn lock_lost_text(
+    lock: &LockInfo,
+    source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
+) -> String {
+    let reason = source.and_then(|source| causes(source).last());
+    let reason = reason.map(ToString::to_string);
+    let reason = reason.as_deref().and_then(|reason| reason.lines().next());
+    let reason = reason.unwrap_or(
+        "the body released it or ended its transaction, or a pooler in transaction mode moved the session",
+    );
+    format!(
+        "the lock {lock} was lost before its release: the section may have run unprotected; check its work ({reason})"
+    )
 }
 
 pub(super) fn in_transaction_text(lock: &LockInfo) -> String {

@@ -98,7 +98,8 @@
 //! # From async code
 //!
 //! Acquire it where blocking is allowed (`tokio::task::spawn_blocking`), keep the [`Held`] in the task, let
-//! [`Held::on_loss`] cancel the task's token, and release it where blocking is allowed. `examples/held_async.rs` shows it.
+//! [`Held::on_loss`] cancel the task's token, and release it where blocking is allowed. `examples/held_async.rs` shows it,
+//! and three calls of an API at a time.
 //!
 //! [`idle_session_timeout`]: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-IDLE-SESSION-TIMEOUT
 
@@ -213,12 +214,7 @@ impl Held {
     /// # }
     /// ```
     pub fn on_loss(&self, callback: impl FnOnce(&Error) + Send + 'static) {
-        let lock = self.lock.clone();
-        let callback = move |loss: &office::Loss| {
-            let source = Some(loss.clone().into());
-            callback(&Error::LockLost { lock, source });
-        };
-        self.desk.on_loss(self.id, Box::new(callback));
+        self.desk.on_loss(self.id, self.lock.clone(), callback);
     }
 
     /// Which lock this is: its target and its mode.

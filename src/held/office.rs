@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::clock::{Clock, Moment};
+use crate::error::Error;
 use crate::failure::BoxError;
 use crate::stop::StopToken;
+use crate::targets::LockInfo;
 
 /// From one look of the thread at its connection to the next. A look sends nothing to the server.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
@@ -231,12 +233,21 @@ impl<J> Office<J> {
 impl<J: Send + 'static> Office<J> {
     /// Calls that when the hold is lost: from a thread of its own, since the one that keeps the session may wait
     /// for a server that is silent.
-    pub(crate) fn on_loss(self: &Arc<Self>, id: u64, callback: Callback) {
+    pub(crate) fn on_loss(
+        self: &Arc<Self>,
+        id: u64,
+        lock: LockInfo,
+        callback: impl FnOnce(&Error) + Send + 'static,
+    ) {
         let mut state = self.lock();
         if state.left {
             return;
         }
-        state.on_loss.push((id, callback));
+        let callback = move |loss: &Loss| {
+            let source = Some(loss.clone().into());
+            callback(&Error::LockLost { lock, source });
+        };
+        state.on_loss.push((id, Box::new(callback)));
         if std::mem::replace(&mut state.watched, true) {
             return;
         }

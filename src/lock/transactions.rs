@@ -124,7 +124,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
 ///
 /// Under the lock, `find` looks up what the body is to work on. If it finds nothing (`None`), the
 /// body does not run.
-pub(super) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
+pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     backend: &mut B,
     request: &Request,
     find: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<Option<F>, Error>,

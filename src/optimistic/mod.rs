@@ -20,8 +20,40 @@
 //! - Of two saves at once, the second waits until the transaction of the first has ended, and then
 //!   checks the version again ([Read Committed]).
 //!
-//! With the `postgres` crate, use `postgres::VersionedTable`. With diesel, use the method
-//! `at_version` of `diesel::AtVersion`.
+//! With the `postgres` crate, use [`VersionedTable`](postgres/struct.VersionedTable.html). With diesel, give
+//! what `diesel::update` would take a version, by [`AtVersion`](diesel/trait.AtVersion.html):
+//!
+//! ```
+//! # #[cfg(feature = "diesel")] {
+//! use diesel::prelude::*;
+//! use pglock::optimistic::{self, diesel::AtVersion};
+//! use pglock::{RetryPolicy, retry};
+//!
+//! diesel::table! {
+//!     item {
+//!         id -> Integer,
+//!         count -> Integer,
+//!         version -> Integer,
+//!     }
+//! }
+//!
+//! fn take_one(conn: &mut PgConnection) -> Result<i32, optimistic::Error> {
+//!     let row = item::table.find(42);
+//!     let (count, version): (i32, i32) = row.select((item::count, item::version)).first(conn)?;
+//!     row.at_version(item::version, version).update(conn, item::count.eq(count - 1))
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let conn = &mut PgConnection::establish(&std::env::var("DATABASE_URL")?)?;
+//! # diesel::sql_query("CREATE TEMP TABLE item AS SELECT 42 AS id, 3 AS count, 1 AS version").execute(conn)?;
+//! // Reads again and decides again, if somebody was faster.
+//! let version = retry(&RetryPolicy::default(), || take_one(conn))?;
+//! assert_eq!(version, 2);
+//! # Ok(())
+//! # }
+//! # main().unwrap();
+//! # }
+//! ```
 //!
 //! # The column
 //!

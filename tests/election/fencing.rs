@@ -84,6 +84,7 @@ fn a_fenced_transaction_fails_as_any_other<D: Driver>() {
 fn assert_over(outcome: Result<u32, Error>) {
     let error = outcome.unwrap_err();
     assert!(matches!(error, Error::TermOver { .. }), "{error:?}");
+    assert!(error.is_lock_lost());
 }
 
 fn a_term_that_has_ended_commits_nothing<D: Driver>() {

@@ -1,6 +1,7 @@
 //! Terms, as their leaders see them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use pglock::Error;
 use pglock::election::{Election, Term, leader};
 
 use crate::harness::{Case, Driver, LEADERS, on_every_driver};
-use crate::oracle::{PATIENCE, url, wait_until};
+use crate::oracle::{PATIENCE, url};
 
 on_every_driver!(
     a_term_is_on_until_it_is_resigned,
@@ -26,7 +27,10 @@ fn a_term_is_on_until_it_is_resigned<D: Driver>() {
     assert!(!term.is_over());
     assert!(!term.wait(Duration::from_millis(50)), "it is on");
     assert_eq!(case.locks(), LEADERS);
+    let (lost, is_told) = channel();
+    term.on_loss(move |why| lost.send(why.to_string()).unwrap());
     term.resign().unwrap();
+    assert!(is_told.recv().is_err(), "it was not lost");
     case.assert_nothing_left::<D>();
 }
 
@@ -90,8 +94,12 @@ fn a_term_ends_with_its_session<D: Driver>() {
     let term = election.try_campaign().unwrap().expect("nobody leads");
     assert!(!term.is_over());
     let pid = case.leader();
+    let (lost, is_told) = channel();
+    term.on_loss(move |why| lost.send(why.to_string()).unwrap());
     case.oracle().terminate(pid);
-    wait_until("the end of the term", || term.is_over().then_some(()));
+    let why = is_told.recv_timeout(PATIENCE).unwrap();
+    assert!(why.contains("was lost before its release"), "{why}");
+    assert!(term.is_over());
     let error = term.resign().unwrap_err();
     assert!(error.is_lock_lost(), "{error:?}");
     case.assert_nothing_left::<D>();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pglock::{Error, Key, Permit, Semaphore, Slots};
 
 use crate::harness::{Harness, on, sql, third_driver};
-use crate::oracle::{Oracle, unique_name, url, wait_until};
+use crate::oracle::{Oracle, Table, unique_name, url, wait_until};
 
 /// The slots that the server shows as held.
 pub fn held(oracle: &mut Oracle, slots: &Slots) -> Vec<u32> {
@@ -168,6 +168,51 @@ pub fn what_a_body_breaks_is_told<H: Harness>() {
         );
         assert_eq!(held(&mut oracle, semaphore.slots()), []);
         semaphore.run(|session| sql(session, "SELECT 1")).unwrap();
+    });
+}
+
+/// BEGIN comes after the slot, and the slot's release after the COMMIT.
+pub fn a_transaction_runs_under_a_slot<H: Harness>() {
+    let (mut oracle, name, table) = (Oracle::new(), unique_name("semaphore"), Table::new());
+    let insert = table.insert();
+    H::with(|backend| {
+        let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+        let slots = semaphore.slots().clone();
+        let done = semaphore.run_in_transaction(|tx| {
+            sql(tx, &insert)?;
+            assert_eq!(table.rows(), 0, "not before the COMMIT");
+            assert_eq!(held(&mut oracle, &slots).len(), 1);
+            Ok::<_, Error>(42)
+        });
+        assert_eq!(done.unwrap(), 42);
+        assert_eq!((table.rows(), held(&mut oracle, &slots)), (1, vec![]));
+
+        let error = semaphore.run_in_transaction(|tx| {
+            sql(tx, &insert)?;
+            Err::<(), _>(Error::body("no"))
+        });
+        assert_eq!(error.unwrap_err().to_string(), "no");
+        let ended = semaphore.run_in_transaction(|tx| sql(tx, "ROLLBACK"));
+        assert!(ended.as_ref().is_err_and(Error::is_lock_lost), "{ended:?}");
+        assert_eq!((table.rows(), held(&mut oracle, &slots)), (1, vec![]));
+
+        for key in slots.keys() {
+            oracle.lock(key);
+        }
+        let busy = semaphore.try_run_in_transaction(|tx| sql(tx, &insert));
+        assert_eq!(busy.unwrap(), None);
+        let mut semaphore = semaphore.timeout(Duration::from_millis(20));
+        let handled = semaphore.run_in_transaction_or_else(
+            |tx| sql(tx, &insert).map(|()| "done"),
+            |busy| busy.is_busy().then_some("busy").ok_or(busy),
+        );
+        assert_eq!(handled.unwrap(), "busy");
+        oracle.unlock(&slots.keys()[1]);
+        let done = semaphore.try_run_in_transaction(|tx| sql(tx, &insert));
+        assert_eq!(done.unwrap(), Some(()));
+        assert_eq!(table.rows(), 2);
+        on(&mut *backend, &insert).unwrap();
+        assert_eq!(table.rows(), 3, "in autocommit again");
     });
 }
 

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::net::TcpListener;
 
 use postgres::{Client, NoTls};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::oracle::{Oracle, wait_until};
 use crate::process::{Running, assert_fails, pglock, stdout};
 use crate::server::Server;
+use crate::terminal::Terminal;
 use crate::unique;
 
 #[test]
@@ -93,21 +93,11 @@ fn the_status_says_that_the_answer_was_no() {
     ] {
         let running = Running::start(&name, &[], "");
         let pid = oracle.holder(&key);
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let name_of = ptsname(&terminal, Vec::new()).unwrap();
-        let end = File::options()
-            .read(true)
-            .write(true)
-            .open(name_of.to_str().unwrap());
-        File::from(terminal.try_clone().unwrap())
-            .write_all(answer.as_bytes())
-            .unwrap();
-        let output = pglock(&["kill", &name])
-            .stdin(end.unwrap())
-            .output()
-            .unwrap();
+        let terminal = Terminal::new(80);
+        let mut keys = File::from(terminal.keys.try_clone().unwrap());
+        keys.write_all(answer.as_bytes()).unwrap();
+        let output = pglock(&["kill", &name]).stdin(terminal.end()).output();
+        let output = output.unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{answer:?}: {stderr}");
         assert!(stderr.contains(text), "{answer:?}: {stderr}");

@@ -150,6 +150,7 @@ fn the_numbers_of_a_name_are_shown_in_every_scheme() {
     ] {
         assert!(table.contains(number), "{table}");
     }
+    assert!(table.lines().all(|line| line.len() <= 80), "{table}");
     let json: Value = serde_json::from_str(&stdout(&["key", "--json", "seat:12A"])).unwrap();
     assert_eq!(json[0]["key"], "4328960076536664018");
     let json = stdout(&["key", "--json", "--namespace", "billing", "invoice:7"]);
@@ -162,8 +163,13 @@ fn all_that_belongs_to_a_lock_is_one_line() {
     let ((name, key), mut holder) = (unique(), Oracle::new());
     holder.lock(&key);
     let number = key.as_i64().unwrap().to_string();
-    let member = Key::namespaced("pglock.member", number);
-    let mut waiting = [(); 2].map(|()| pglock(&["run", "-q", &name, "true"]).spawn().unwrap());
+    let [member, head, place] = ["pglock.member", "pglock.head", "pglock.place"]
+        .map(|role| Key::namespaced(role, number.clone()));
+    let mut waiting = [(); 2].map(|()| {
+        pglock(&["run", "-q", "-w", "60", &name, "true"])
+            .spawn()
+            .unwrap()
+    });
     wait_until("two in line", || {
         (holder.held(&member).len() == 2).then_some(())
     });
@@ -173,6 +179,14 @@ fn all_that_belongs_to_a_lock_is_one_line() {
         line.map(str::to_owned)
     });
     assert!(line.contains("  2 for ") || line.ends_with("  2"), "{line}");
+    let numbers = [&member, &head].map(|key| key.as_i64().unwrap().to_string());
+    let class = format!("({}, ", place.as_i64().unwrap() as i32);
+    let table = stdout(&["ls"]);
+    assert!(
+        !numbers.iter().any(|number| table.contains(number)),
+        "{table}"
+    );
+    assert!(!table.contains(&class), "{table}");
     let table = stdout(&["who", &name]);
     assert_eq!(table.matches(" waits ").count(), 2, "{table}");
     let tree = stdout(&["ls", "--tree"]);

@@ -12,6 +12,8 @@ mod process;
 mod proxy;
 #[path = "../../../tests/support/server.rs"]
 mod server;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 mod away;
 #[cfg(target_os = "linux")]
@@ -32,6 +34,7 @@ mod output;
 mod report;
 mod routing;
 mod run;
+mod shown;
 mod slots;
 mod tree;
 
