@@ -16,7 +16,6 @@ use crate::bank::{application, role, schema};
 use crate::proxy;
 
 const PORT: u16 = 6432;
-const NOBODY: u32 = 65_534;
 
 /// Its folder, by which the processes know it.
 fn dir(run: i32) -> PathBuf {
@@ -79,10 +78,11 @@ impl Bouncer {
         );
         fs::write(&path, settings)?;
         let mut command = Command::new(program);
-        // It does not run as root.
+        // It does not run as root; the server's user may reach the server.
         if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
-            chown(&dir, Some(NOBODY), None)?;
-            command.uid(NOBODY);
+            let user = fs::metadata(socket)?.uid();
+            chown(&dir, Some(user), None)?;
+            command.uid(user);
         }
         let process = command.arg("-q").arg(&path).stderr(Stdio::null()).spawn();
         let bouncer = Self {

@@ -62,8 +62,8 @@ impl Section {
     pub fn choose(random: &mut Random, run: i32) -> Self {
         let shared = random.one_in(8);
         let accounts = match random.below(4) {
-            _ if is_rush() => vec![1],
             _ if shared => (1..=ACCOUNTS).collect(),
+            _ if is_rush() => vec![1],
             0 | 1 => vec![an_account(random)],
             2 => vec![an_account(random), an_account(random)],
             _ => vec![an_account(random), an_account(random), an_account(random)],

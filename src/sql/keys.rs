@@ -171,7 +171,7 @@ pub(super) fn allowed_for_session(
             "WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'",
             Refusal::Stranger
         ),
-        Client::Other => held_by_another(),
+        Client::Other => format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession),
     };
     format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} {stranger}")
 }
@@ -200,10 +200,6 @@ fn may_bear(lock: &LockInfo, me: &str) -> String {
 /// message itself has taken.
 fn found() -> String {
     "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
-}
-
-fn held_by_another() -> String {
-    format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
 }
 
 /// Whether this session holds one of the lock's keys.
@@ -399,21 +395,17 @@ fn write_acquire_in_transaction(
     }
     let me = conditions.text_parameter(process::word());
     let bears = format!("coalesce({CLIENT}, {me}) = {me}");
-    let (alone, otherwise) = match (client, inside) {
-        (Client::Own, _) => {
+    let (alone, otherwise) = match client {
+        Client::Own => {
             let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
             (bears, otherwise)
         }
-        (Client::Other, Inside::Callers) => {
+        // What a wait in front of this has for the transaction is in `pg_locks` too.
+        Client::Other => {
             let held = held_for_the_session(&mut conditions, lock);
             let anothers = format!("NOT ({bears}) AND ({held})");
             let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
             (format!("NOT ({anothers})"), otherwise)
-        }
-        (Client::Other, _) => {
-            let (held, found) = (held_here(lock), found());
-            let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
-            (alone, held_by_another())
         }
     };
     conditions.and(&[&alone]);

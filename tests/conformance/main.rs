@@ -153,6 +153,7 @@ macro_rules! outside_a_transaction {
                 a_name_is_shown_where_that_was_asked_for,
                 a_session_that_holds_the_key_for_another_process_is_refused,
                 a_session_that_holds_the_key_is_refused_to_transactions,
+                a_session_that_has_lost_its_number_waits_in_transactions,
             }
             snapshots::{
                 no_section_begins_with_a_snapshot,

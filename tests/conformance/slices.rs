@@ -267,6 +267,32 @@ pub fn a_session_that_holds_the_key_is_refused_to_transactions<H: Harness>() {
     });
 }
 
+/// What a wait in slices has for its transaction is not what the session holds for another process.
+pub fn a_session_that_has_lost_its_number_waits_in_transactions<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    H::with(|backend| {
+        for number in ["0123456789abcdef", ""] {
+            on(backend, &format!("SET pglock.client = '{number}'")).unwrap();
+            oracle.lock(&key);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    // Before the second slice, the acquire is sent once more for the session's number.
+                    wait_until("a quiet slice", || {
+                        (wait_for_second_slice(&mut oracle, &key) > 600).then_some(())
+                    });
+                    oracle.unlock(&key);
+                });
+                let mut lock = Lock::new(&mut *backend, &key);
+                match number {
+                    "" => lock.run_in_transaction(|_| Ok::<_, Error>(())).unwrap(),
+                    _ => lock.batch_execute("SELECT 1").unwrap(),
+                }
+            });
+            oracle.assert_free(&key);
+        }
+    });
+}
+
 /// The same in a transaction of the caller's, whose own locks look alike, and are granted again.
 pub fn a_session_that_holds_the_key_is_refused_to_the_callers_transaction<H: InTransaction>() {
     let (mut oracle, key, other) = (Oracle::new(), unique_key(), unique_key());
