@@ -226,6 +226,7 @@ fn one_message<B: LockBackend + ?Sized, R: Default>(
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Transaction, true, |acquire| {
         backend.session_for(acquire)
     })?;
+    driver::recall(&mut handle);
     let copies = sql::may_copy(text);
     let name = (copies || sql::may_end_transaction(text)).then(process::unique_word);
     let message = Message {

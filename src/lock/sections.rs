@@ -283,6 +283,7 @@ pub(crate) fn guard<H: SessionHandle>(
 ) -> Result<LockGuard<H>, Error> {
     let scope = request.scope.unwrap_or(Scope::Session);
     let (mut handle, mut attempt, waiting) = begin(request, scope, false, find)?;
+    driver::recall(&mut handle); // it is known by its address: where it stays
     let (scope, hold) = if handle
         .pooled()
         .and_then(|pooled| pooled.place())
@@ -338,10 +339,7 @@ pub(crate) fn begin<'r, H: SessionHandle>(
         Ok(handle)
     });
     match found {
-        Ok(mut handle) => {
-            driver::recall(&mut handle);
-            Ok((handle, attempt, waiting))
-        }
+        Ok(handle) => Ok((handle, attempt, waiting)),
         Err(error) => Err(waiting.failed(error)),
     }
 }

@@ -113,9 +113,7 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
         begin(&request, Scope::Transaction, false, |acquire| {
             backend.session_for(acquire)
         })?;
-    let acquired = on_session(&mut *handle, &mut attempt, waiting);
-    driver::keep(&mut handle, true);
-    let (_, mut hold) = acquired?;
+    let (_, mut hold) = on_session(&mut *handle, &mut attempt, waiting)?;
     hold.end(Outcome::Kept);
     Ok(())
 }
@@ -142,6 +140,7 @@ pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
         attempt.note.take(),
         handle.pooled().and_then(|pooled| pooled.queue()),
     );
+    driver::recall(&mut handle);
     let session = &mut *handle;
     let inside = session.in_transaction();
     let (mut waiting, mut hold) = (Some(waiting), Hold::not_yet());

@@ -26,6 +26,7 @@ pub(crate) fn permit<H: SessionHandle>(
         return Err(Error::InvalidPermits { lock, count });
     }
     let (mut handle, mut attempt, waiting) = begin(request, Scope::Session, false, find)?;
+    driver::recall(&mut handle);
     let slot = on_session(&mut *handle, &mut attempt, slots);
     driver::keep(&mut handle, false);
     match slot {

@@ -86,6 +86,7 @@ macro_rules! outside_a_transaction {
                 a_lock_can_be_used_again_and_again,
             }
             transactions::{
+                a_transaction_that_begins_again_is_prepared,
                 work_is_committed_with_the_lock,
                 the_next_holder_sees_the_commit,
                 a_transaction_that_waited_sees_what_was_committed,

@@ -281,3 +281,22 @@ pub fn the_session_scope_contradicts_a_transaction<H: Harness>() {
         );
     });
 }
+
+/// From the third time on, the server plans nothing; a pool's connection is known wherever it stands.
+pub fn a_transaction_that_begins_again_is_prepared<H: Harness>() {
+    let (mut oracle, key) = (Oracle::new(), unique_key());
+    H::with(|backend| {
+        let mut sent = String::new();
+        for _ in 0..4 {
+            with_transaction_lock(&mut *backend, &key, |_| {
+                let pid = oracle.holder(&key);
+                let query = "SELECT query FROM pg_stat_activity WHERE pid = $1";
+                sent = oracle.client.query_one(query, &[&pid]).unwrap().get(0);
+                Ok::<_, Error>(())
+            })
+            .unwrap();
+        }
+        assert!(sent.contains("EXECUTE pglock_"), "{sent}");
+        assert!(!sent.contains("PREPARE"), "{sent}");
+    });
+}
