@@ -135,7 +135,7 @@ pub fn retry<T, E: Retryable<Kind>, Kind>(
     mut work: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let token = policy.stop.clone().unwrap_or_default();
-    retry_with(policy, &mut work, |pause| token.wait_timeout(pause))
+    retry_with(policy, &mut work, |pause| token.wait(pause))
 }
 
 /// `sleep` returns whether to make no further attempt.

@@ -258,7 +258,7 @@ impl Election {
                 _ if stop.is_stopped() => return Err(self.stopped()),
                 Ok(outcome) => return Ok(outcome),
                 Err(error) if tries || !self.is_transient(&error) => return Err(error),
-                Err(_) if stop.wait_timeout(pause) => return Err(self.stopped()),
+                Err(_) if stop.wait(pause) => return Err(self.stopped()),
                 Err(_) if start.elapsed() > patience => patience *= 2, // it was silent
                 Err(_) if start.elapsed() > PAUSES[1] * 2 => pause = PAUSES[0],
                 Err(_) => pause = PAUSES[1].min(pause * 2),
