@@ -123,6 +123,7 @@ impl Default for RetryPolicy {
 ///
 /// Nothing else is, because it would fail again, or could be done twice: other errors of the body;
 /// [`Error::ConnectionLost`] and [`Error::CommitUnknown`], after which the work may have been committed;
+/// [`Error::LockLost`], after which it has been done, if perhaps not alone;
 /// [`Error::Canceled`] and [`Error::Stopped`], since somebody wants an end; [`Error::AlreadyHeld`].
 ///
 /// # Errors
