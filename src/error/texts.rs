@@ -83,7 +83,7 @@ pub(super) fn in_transaction_text(lock: &LockInfo) -> String {
         .is_some_and(|namespace| namespace.starts_with(ELECTIONS))
     {
         return format!(
-            "cannot stand in the election {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
+            "cannot stand in the {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
         );
     }
     let instead = match lock.target() {
