@@ -35,7 +35,7 @@ const FIELD: char = '\x1f';
 /// let mut other = Client::connect(&url, NoTls)?;
 /// with_lock(&mut client, "doc:report", |_| {
 ///     for claim in inspect::holders(&mut other, "doc:report")? {
-///         println!("{:?} {:?} since {:?}", claim.pid, claim.application, claim.connected_for);
+///         println!("{:?} {:?} connected for {:?}", claim.pid, claim.application, claim.connected_for);
 ///     }
 ///     Ok::<_, Error>(())
 /// })?;
@@ -113,8 +113,8 @@ pub struct Claim {
     )]
     pub waiting_for: Option<Duration>,
     /// For how long it has held the lock, as far as it says so itself: its last statement was a question
-    /// of pglock's, [`is_held`](crate::LockGuard::is_held) with
-    /// [`Lock::labelled`](crate::Lock::labelled), as `pglock run` asks again and again.
+    /// of pglock's about a lock with a [label](crate::Lock::labelled), as a [hold](crate::Lock::hold) and
+    /// `pglock run` ask again and again, and [`is_held`](crate::LockGuard::is_held) asks once.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "held_seconds", serialize_with = "as_seconds")

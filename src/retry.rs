@@ -123,6 +123,7 @@ impl Default for RetryPolicy {
 ///
 /// Nothing else is, because it would fail again, or could be done twice: other errors of the body;
 /// [`Error::ConnectionLost`] and [`Error::CommitUnknown`], after which the work may have been committed;
+/// [`Error::LockLost`], after which it has been done, if perhaps not alone;
 /// [`Error::Canceled`] and [`Error::Stopped`], since somebody wants an end; [`Error::AlreadyHeld`].
 ///
 /// # Errors
@@ -135,7 +136,7 @@ pub fn retry<T, E: Retryable<Kind>, Kind>(
     mut work: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     let token = policy.stop.clone().unwrap_or_default();
-    retry_with(policy, &mut work, |pause| token.wait_timeout(pause))
+    retry_with(policy, &mut work, |pause| token.wait(pause))
 }
 
 /// `sleep` returns whether to make no further attempt.

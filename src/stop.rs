@@ -67,7 +67,7 @@ impl StopToken {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Sleeps until the token is stopped, or for that long. Returns whether it is stopped.
+    /// Sleeps for that long, or until the token is stopped, and returns whether it is.
     ///
     /// ```
     /// use std::time::Duration;
@@ -75,12 +75,12 @@ impl StopToken {
     ///
     /// let shutdown = StopToken::new();
     /// # shutdown.stop();
-    /// while !shutdown.wait_timeout(Duration::from_secs(1)) {
+    /// while !shutdown.wait(Duration::from_secs(1)) {
     ///     println!("one more round");
     /// }
     /// ```
     #[must_use]
-    pub fn wait_timeout(&self, time: Duration) -> bool {
+    pub fn wait(&self, time: Duration) -> bool {
         let deadline = Instant::now().checked_add(time);
         let mut wakers = self.wakers();
         while !self.is_stopped() {

@@ -113,15 +113,19 @@ where there is no terminal its process group; if pglock is killed, they go on."
     /// List all advisory locks of the database: who holds them, who waits
     Ls(LsArgs),
     /// Show who holds a lock, and who waits for it (status 1: nobody holds it)
+    #[command(override_usage = "pglock who [OPTIONS] <KEY|--int <N>|--pair <A,B>>")]
     Who(WhoArgs),
     /// End the sessions that hold a lock (status 1: nobody holds it)
-    #[command(after_long_help = "\
+    #[command(
+        override_usage = "pglock kill [OPTIONS] <KEY|--int <N>|--pair <A,B>>",
+        after_long_help = "\
 pg_terminate_backend ends the session: its transaction is rolled back, and all
 its locks are free. --cancel only cancels its running statement: the client
 gets an error, and may then release the lock; an idle session stays as it is. A
 prepared transaction has no session: pglock prints what ends it (status 69).
 You must be the session's user or a superuser, or have the role
-pg_signal_backend.")]
+pg_signal_backend."
+    )]
     Kill(KillArgs),
     /// Say whether this connection is fit for locks, and what to change (status 1: not fit)
     #[command(after_long_help = "\

@@ -67,7 +67,7 @@ pub(crate) fn grant(url: &str, args: &RunArgs, signals: &Signals) -> Result<Hold
             said = true;
             say_aside(format!("waiting for the server: {}", failure.message));
         }
-        if signals.stop.wait_timeout(PAUSE) {
+        if signals.stop.wait(PAUSE) {
             return Err(failure);
         }
     }

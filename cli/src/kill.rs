@@ -8,8 +8,10 @@ use pglock::inspect::{self, Claim};
 use crate::args::KillArgs;
 use crate::connection::connect;
 use crate::exit::{Failure, NOBODY, NOTHING_DONE, UNAVAILABLE, USAGE, chain};
+use crate::groups::{What, groups};
 use crate::output::{print, prompt, say};
 use crate::prepared;
+use crate::show::seen;
 use crate::wanted::Wanted;
 
 pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
@@ -17,7 +19,13 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
     let mut connection = connect(url, "pglock kill")?;
     let holders = wanted.holders(&mut connection)?;
     if holders.is_empty() {
-        return Err(Failure::new(NOBODY, format_args!("nobody holds {wanted}")));
+        let (claims, names) = seen(&mut connection, &wanted)?;
+        let groups = groups(&claims, &names);
+        let others = groups.iter().filter(|group| group.is_held());
+        let others = others.filter(|group| wanted.is(&group.what));
+        let hints = others.filter_map(|group| instead(&group.what));
+        let message = format!("nobody holds {wanted}{}", hints.collect::<String>());
+        return Err(Failure::new(NOBODY, message));
     }
     let mut code = 0;
     let (holders, prepared): (Vec<_>, Vec<_>) = holders.iter().partition(|h| h.pid.is_some());
@@ -54,6 +62,20 @@ pub(crate) fn kill(url: &str, args: &KillArgs) -> Result<u8, Failure> {
         }
     }
     Ok(code)
+}
+
+/// What else has that name and is held, and how to end its holders.
+fn instead(what: &What) -> Option<String> {
+    match what {
+        What::Key(_) | What::Range(_) => None,
+        What::Semaphore(_) => Some("; for the semaphore of that name, say --slots N".into()),
+        What::Election(key) => {
+            let number = key.as_i64()?;
+            Some(format!(
+                "; for the leader of the election of that name, say --int {number}"
+            ))
+        }
+    }
 }
 
 fn confirmed(wanted: &Wanted, holders: &[&Claim], verb: &str) -> Result<bool, Failure> {

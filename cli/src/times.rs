@@ -23,7 +23,9 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let time = match text.parse::<f64>() {
         Ok(seconds) if is_number => Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST),
-        _ => parse_duration(text).map_err(|error| error.to_string())?,
+        _ => parse_duration(text).map_err(
+            |_| "no time: write seconds, or numbers with units, such as 5, 300ms or \"1m 30s\"",
+        )?,
     };
     Ok(time.min(LONGEST))
 }

@@ -71,7 +71,10 @@ fn suggest(error: &mut clap::Error, arguments: &[OsString]) {
                 _ => {}
             }
             // clap's own would put the option behind a --, where the command is.
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+            match tips.is_empty() {
+                true => error.remove(ContextKind::Suggested),
+                false => error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips)),
+            };
         }
         _ => {}
     }

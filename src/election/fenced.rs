@@ -98,7 +98,7 @@ impl Term {
         Ok(match (result, ended) {
             (Ok(_), _) if lapsed => Err(self.over().into()),
             (Ok(value), Ok(())) => Ok(value),
-            (Ok(_), Err(failure)) => Err(Error::commit(self.lock().clone(), failure).into()),
+            (Ok(_), Err(failure)) => Err(Error::commit(self.lock_info().clone(), failure).into()),
             (Err(error), _) => Err(error),
         })
     }
@@ -106,13 +106,13 @@ impl Term {
     fn refused(&self, failure: Failure) -> Error {
         match failure {
             Failure::Refused(Refusal::NotHeld) => self.over(),
-            failure => Error::acquire(self.lock().clone(), None, failure),
+            failure => Error::acquire(self.lock_info().clone(), None, failure),
         }
     }
 
     fn over(&self) -> Error {
         Error::TermOver {
-            lock: self.lock().clone(),
+            lock: self.lock_info().clone(),
         }
     }
 }

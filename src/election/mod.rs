@@ -178,10 +178,21 @@ impl Election {
     /// Those of [`campaign`](Election::campaign) and of the body, and [`Error::LockLost`] if the term
     /// was over before the body returned `Ok`. A panic of the body resigns.
     pub fn run<T, E: From<Error>>(&self, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E> {
-        let term = self.campaign()?;
-        let value = body(&term)?;
-        term.resign()?;
-        Ok(value)
+        led(self.campaign()?, body)
+    }
+
+    /// As [`run`](Election::run), but only if nobody leads, or is about to: see
+    /// [`try_campaign`](Election::try_campaign). Returns `None` otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`try_campaign`](Election::try_campaign), of the body, and [`Error::LockLost`] as in
+    /// [`run`](Election::run).
+    pub fn try_run<T, E: From<Error>>(
+        &self,
+        body: impl FnOnce(&Term) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        self.try_campaign()?.map(|term| led(term, body)).transpose()
     }
 
     /// Waits to be elected.
@@ -239,6 +250,12 @@ impl Election {
         self.elect(true)
     }
 
+    /// The election's lock, as errors name it.
+    #[must_use]
+    pub fn lock_info(&self) -> &LockInfo {
+        &self.info
+    }
+
     /// Stands, on one connection after the other, until a candidacy ends well or cannot.
     fn elect(&self, tries: bool) -> Result<Option<Term>, Error> {
         let silence = Silence::new(self.lease / 2).ok_or_else(|| Error::InvalidLease {
@@ -258,7 +275,7 @@ impl Election {
                 _ if stop.is_stopped() => return Err(self.stopped()),
                 Ok(outcome) => return Ok(outcome),
                 Err(error) if tries || !self.is_transient(&error) => return Err(error),
-                Err(_) if stop.wait_timeout(pause) => return Err(self.stopped()),
+                Err(_) if stop.wait(pause) => return Err(self.stopped()),
                 Err(_) if start.elapsed() > patience => patience *= 2, // it was silent
                 Err(_) if start.elapsed() > PAUSES[1] * 2 => pause = PAUSES[0],
                 Err(_) => pause = PAUSES[1].min(pause * 2),
@@ -283,6 +300,12 @@ impl Election {
             lock: self.info.clone(),
         }
     }
+}
+
+fn led<T, E: From<Error>>(term: Term, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E> {
+    let value = body(&term)?;
+    term.resign()?;
+    Ok(value)
 }
 
 impl fmt::Debug for Election {

@@ -101,6 +101,16 @@ impl Term {
         self.candidate.office.is_over()
     }
 
+    /// How long the term still lasts, by this machine's clocks, if the server says nothing more: see
+    /// [`Held::left`](crate::held::Held::left). Zero when it is over. At most nine tenths of half the lease.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        match self.is_over() {
+            true => Duration::ZERO,
+            false => self.candidate.office.left(),
+        }
+    }
+
     /// Sleeps for that long, or until the term is over, and returns whether it is.
     #[must_use = "the work must stop when the term is over"]
     pub fn wait(&self, time: Duration) -> bool {
@@ -134,7 +144,7 @@ impl Term {
     /// ```
     pub fn on_loss(&self, callback: impl FnOnce(&Error) + Send + 'static) {
         let office = &self.candidate.office;
-        office.on_loss(0, self.lock().clone(), callback);
+        office.on_loss(0, self.lock_info().clone(), callback);
     }
 
     /// A number that is greater in every later term.
@@ -151,7 +161,7 @@ impl Term {
 
     /// The election's lock, as errors name it.
     #[must_use]
-    pub fn lock(&self) -> &LockInfo {
+    pub fn lock_info(&self) -> &LockInfo {
         &self.candidate.election.info
     }
 
@@ -180,7 +190,7 @@ impl Term {
             None => return Ok(()),
         };
         Err(Error::LockLost {
-            lock: self.lock().clone(),
+            lock: self.lock_info().clone(),
             source: Some(source),
         })
     }
@@ -197,7 +207,7 @@ impl Drop for Term {
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Term")
-            .field("lock", self.lock())
+            .field("lock", self.lock_info())
             .field("token", &self.elected.token)
             .field("lease", &self.lease())
             .field("is_over", &self.is_over())

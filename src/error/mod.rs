@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use texts::{connection_lost_text, in_transaction_text, lock_lost_text, timeout_text};
+use texts::{
+    checkout_text, connection_lost_text, in_transaction_text, lock_lost_text, not_committed_text,
+    timeout_text,
+};
 
 use crate::claim::Claim;
 use crate::failure::BoxError;
@@ -15,7 +18,8 @@ mod texts;
 /// Why a lock was not acquired, was lost, or its work not committed.
 ///
 /// Every variant but [`Error::Body`], [`Error::NoKeys`] and [`Error::Inspect`] names the lock. After any of them,
-/// nothing that this acquire asked for is held.
+/// nothing that this acquire asked for is held. A text does not repeat what the driver said, which is its source
+/// (but for [`Error::LockLost`]): print the sources too, as `{error:#}` does with anyhow.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -240,7 +244,7 @@ pub enum Error {
 
     /// The body returned Ok, but its work was not committed: the body had swallowed an SQL error, or
     /// the COMMIT itself failed.
-    #[error("the work under {lock} was not committed but rolled back")]
+    #[error("{}", not_committed_text(.lock, *.contention))]
     #[non_exhaustive]
     NotCommitted {
         /// The lock; it was released with the transaction.
@@ -369,7 +373,7 @@ pub enum Error {
 
     /// The pool had no connection to give, within its own timeout and that of the lock. Whether the
     /// lock is free is not known, so an attempt (`try_…`) returns this error, not `None`.
-    #[error("no connection to acquire {lock} on")]
+    #[error("{}", checkout_text(.lock, *.in_use))]
     #[non_exhaustive]
     Checkout {
         /// The lock that was not acquired.

@@ -43,6 +43,22 @@ pub(super) fn connection_lost_text(lock: &LockInfo, committing: bool) -> String 
     }
 }
 
+pub(super) fn not_committed_text(lock: &LockInfo, contention: bool) -> String {
+    let instead = match contention {
+        true => "another transaction was in the way; do the whole work again",
+        false => "the body returned Ok after a statement had failed, or the COMMIT itself failed",
+    };
+    format!("the work under {lock} was not committed but rolled back: {instead}")
+}
+
+pub(super) fn checkout_text(lock: &LockInfo, in_use: bool) -> String {
+    let instead = match in_use {
+        true => ": all of the pool's are in use; try again, or give the pool more",
+        false => "",
+    };
+    format!("no connection to acquire {lock} on{instead}")
+}
+
 /// With the reason, where it is known: the innermost error has it, and libpq explains it in more lines.
 pub(super) fn lock_lost_text(
     lock: &LockInfo,
@@ -67,7 +83,7 @@ pub(super) fn in_transaction_text(lock: &LockInfo) -> String {
         .is_some_and(|namespace| namespace.starts_with(ELECTIONS))
     {
         return format!(
-            "cannot stand in the election {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
+            "cannot stand in the {lock}: a transaction is open on its connection, and holds a snapshot for as long as the term lasts; let its function connect without one"
         );
     }
     let instead = match lock.target() {

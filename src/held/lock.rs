@@ -6,7 +6,7 @@ use super::hold::Order;
 use super::{Held, HoldBackend};
 use crate::error::Error;
 use crate::lock::Lock;
-use crate::lock::sections::free;
+use crate::lock::sections::{free, or_else};
 use crate::request::{Request, Scope};
 use crate::semaphore::Semaphore;
 use crate::targets::{SessionTarget, Slots};
@@ -101,6 +101,69 @@ impl<B, L> Lock<B, L> {
     {
         run(self.hold()?, body)
     }
+
+    /// As [`hold_while`](Lock::hold_while), but only if the lock is free, or becomes free within the timeout, if one
+    /// is set. Returns `None` otherwise.
+    ///
+    /// ```
+    /// # fn main() -> anyhow::Result<()> {
+    /// # #[cfg(feature = "postgres")] {
+    /// # use postgres::{Client, NoTls};
+    /// # let url = std::env::var("DATABASE_URL")?;
+    /// # let upload = |_: &str| anyhow::Ok(());
+    /// use pglock::Lock;
+    ///
+    /// let report = Lock::new(move || Client::connect(&url, NoTls), "doc:try-hold-while");
+    /// let done = report.try_hold_while(|held| {
+    ///     for file in ["a.csv", "b.csv"] {
+    ///         if held.is_lost() {
+    ///             break; // try_hold_while says so
+    ///         }
+    ///         upload(file)?;
+    ///     }
+    ///     anyhow::Ok(())
+    /// })?;
+    /// if done.is_none() {
+    ///     println!("another host is at it");
+    /// }
+    /// # assert!(done.is_some());
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`hold_while`](Lock::hold_while), except the timeout.
+    pub fn try_hold_while<Via, T, E>(
+        self,
+        body: impl FnOnce(&Held) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        L: SessionTarget,
+        B: HoldBackend<Via>,
+        E: From<Error>,
+    {
+        run_if(self.try_hold()?, body)
+    }
+
+    /// As [`hold_while`](Lock::hold_while), with a conflict handler as in [`run_or_else`](Lock::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`hold_while`](Lock::hold_while), and those of the handler.
+    pub fn hold_while_or_else<Via, T, E>(
+        self,
+        body: impl FnOnce(&Held) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        L: SessionTarget,
+        B: HoldBackend<Via>,
+        E: From<Error>,
+    {
+        or_else(self.hold(), |held| run(held, body), on_conflict)
+    }
 }
 
 /// A slot for work elsewhere.
@@ -149,6 +212,41 @@ impl<B> Semaphore<B> {
     {
         run(self.hold()?, body)
     }
+
+    /// As [`hold_while`](Semaphore::hold_while), but only if a slot is free, or becomes free within the timeout, if one
+    /// is set. Returns `None` otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::hold_while`], except the timeout.
+    pub fn try_hold_while<Via, T, E>(
+        self,
+        body: impl FnOnce(&Held) -> Result<T, E>,
+    ) -> Result<Option<T>, E>
+    where
+        B: HoldBackend<Via>,
+        E: From<Error>,
+    {
+        run_if(self.try_hold()?, body)
+    }
+
+    /// As [`hold_while`](Semaphore::hold_while), with a conflict handler as in
+    /// [`run_or_else`](Semaphore::run_or_else).
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::hold_while`], and those of the handler.
+    pub fn hold_while_or_else<Via, T, E>(
+        self,
+        body: impl FnOnce(&Held) -> Result<T, E>,
+        on_conflict: impl FnOnce(Error) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        B: HoldBackend<Via>,
+        E: From<Error>,
+    {
+        or_else(self.hold(), |held| run(held, body), on_conflict)
+    }
 }
 
 fn hold<Via, B: HoldBackend<Via>>(
@@ -171,4 +269,11 @@ fn run<T, E: From<Error>>(held: Held, body: impl FnOnce(&Held) -> Result<T, E>) 
     let value = body(&held)?;
     held.release()?;
     Ok(value)
+}
+
+fn run_if<T, E: From<Error>>(
+    held: Option<Held>,
+    body: impl FnOnce(&Held) -> Result<T, E>,
+) -> Result<Option<T>, E> {
+    held.map(|held| run(held, body)).transpose()
 }

@@ -306,11 +306,16 @@ impl Hash for Key {
 }
 
 /// The key as the user wrote it: a name in quotes (control characters escaped, so that it is safe
-/// in a log), a number or a pair bare. Width and alignment apply, as in `{key:<30}`.
+/// in a log), a number or a pair bare, an election's as `election "scheduler"`. Width and alignment apply, as in `{key:<30}`.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = match (&self.name, self.id) {
-            (Some(name), _) => match &name.namespace {
+            (Some(name), _) => match name.namespace.as_deref() {
+                Some(ELECTIONS) => format!("election {:?}", name.name),
+                // Of a number, a pair, or a name in a namespace.
+                Some(of) if of.strip_prefix(ELECTIONS) == Some(".key") => {
+                    format!("election {}", name.name)
+                }
                 Some(namespace) => format!("{:?} in {namespace:?}", name.name),
                 None => format!("{:?}", name.name),
             },

@@ -154,6 +154,9 @@ fn a_key_is_shown_as_it_was_written() {
         Key::namespaced("mail", "7").to_string(),
         "\"7\" in \"mail\""
     );
+    let election = |name: Key| name.part(super::ELECTIONS, "").to_string();
+    assert_eq!(election(Key::from("scheduler")), "election \"scheduler\"");
+    assert_eq!(election(Key::from((7, 42))), "election 7:42:2");
     assert_eq!(Key::from(-5).to_string(), "-5");
     assert_eq!(format!("{:?}", Key::from((1, -2))), "Key((1, -2))");
     assert_eq!(

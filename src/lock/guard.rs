@@ -75,8 +75,7 @@ pub struct LockGuard<H: SessionHandle> {
     pub(crate) handle: H,
     pub(crate) lock: LockInfo,
     pub(crate) scope: Scope,
-    /// Whether questions about the lock carry its name.
-    /// Of a labelled one.
+    /// Of a labelled one, whose questions say for how long it has been held.
     since: Option<Instant>,
     hold: Hold,
     /// Of a permit. Dropped before the slot is free, so that others need not look it up.

@@ -25,7 +25,8 @@ pub use guard::LockGuard;
 /// By default it is exclusive, waits for as long as it takes, and is a session lock outside a
 /// transaction and a transaction lock inside one. All of this can be set. A `Lock` holds nothing by
 /// itself: [`run`](Lock::run) and its siblings hold the lock around a closure, and
-/// [`acquire`](Lock::acquire) returns a guard. It can be used again and again.
+/// [`acquire`](Lock::acquire) returns a guard; for work that is not on the connection, [`hold`](Lock::hold) has a
+/// thread watch the lock. It can be used again and again.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

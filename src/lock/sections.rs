@@ -155,7 +155,7 @@ impl<B: LockBackend, L> Lock<B, L> {
     /// - [`Error::SharedSession`], [`Error::NotPostgres`]: what is behind the connection would let
     ///   others in.
     /// - [`Error::Stopped`]: the token was stopped.
-    /// - [`Error::NoKeys`]: there is nothing to lock.
+    /// - [`Error::NoKeys`], [`Error::EmptyRange`]: there is nothing to lock. [`Error::SharedRangeTooLong`]: too much.
     pub fn acquire(&mut self) -> Result<LockGuard<B::Handle<'_>>, Error>
     where
         L: SessionTarget,

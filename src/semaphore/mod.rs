@@ -47,11 +47,11 @@ use crate::targets::Slots;
 ///   driver without rows (diesel) takes one more if the slot that it tried first is taken. One
 ///   statement tries the slots one after the other, starting with a random one, so many slots cost
 ///   more than a few.
-/// - **Where there is none**, sessions wait in the server's queue, first come, first served. The
-///   first in the queue looks for a free slot every 12 ms, on the server; the others ask nothing.
+/// - **Where there is none**, sessions wait in line, first come, first served, however long. The
+///   first in line looks for a free slot every 12 ms, on the server; the others do not look.
 ///   Nobody who comes later is let in before it, and a single attempt finds no room then.
-/// - **The wait is sent in slices**, as [for a lock](crate::Lock::keep_place). After the first
-///   slice, of some 0.7 s, there is no order. A process that hangs is in nobody's way for longer.
+/// - **The wait is sent in slices**, as [for a lock](crate::Lock::keep_place): between two of them the
+///   session has no snapshot. A waiter that hangs holds up the line for some 3 s at most.
 /// - **A slot is free** as soon as its session ends, however it ends: even after `kill -9`.
 /// - **Each permit takes a slot of its own**, even on one connection: a section inside a section
 ///   takes two.
@@ -95,7 +95,6 @@ pub struct Semaphore<B> {
     pub(crate) request: Request,
 }
 
-/// The same semaphore, over a clone of the backend, such as a pool.
 impl<B> fmt::Debug for Semaphore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Semaphore")

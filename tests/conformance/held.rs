@@ -129,7 +129,13 @@ fn a_hold_is_waited_for_and_its_holder_is_named<O: Owned>() {
     let held = held.lease(Duration::from_secs(3_600)).hold().unwrap();
     let none = Lock::new(O::new(), &key).try_hold().unwrap();
     assert!(none.is_none());
-    let short = Lock::new(O::new(), &key).timeout(Duration::from_millis(50));
+    let twice = |_: &Held| -> Result<bool, Error> { panic!("it was held twice") };
+    let none = Lock::new(O::new(), &key).try_hold_while(twice);
+    assert!(none.unwrap().is_none());
+    let short = || Lock::new(O::new(), &key).timeout(Duration::from_millis(50));
+    let answer = short().hold_while_or_else(twice, |busy| Ok(busy.is_busy()));
+    assert!(answer.unwrap());
+    let short = short();
     let Err(Error::Timeout {
         holders, timeout, ..
     }) = short.hold()

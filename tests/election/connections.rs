@@ -49,7 +49,7 @@ fn a_loop_stands_again_when_its_term_is_lost<D: Driver>() {
             Ok::<_, Error>(())
         });
         ends.push(led);
-        if shutdown.wait_timeout(pause) {
+        if shutdown.wait(pause) {
             break;
         }
     }

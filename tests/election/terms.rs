@@ -25,6 +25,7 @@ fn a_term_is_on_until_it_is_resigned<D: Driver>() {
     let term = D::election(&url(), &case.name).campaign().unwrap();
     assert_eq!(term.lease(), Duration::from_secs(10));
     assert!(!term.is_over());
+    assert!(term.left() > Duration::ZERO && term.left() <= term.lease() / 2);
     assert!(!term.wait(Duration::from_millis(50)), "it is on");
     assert_eq!(case.locks(), LEADERS);
     let (lost, is_told) = channel();
@@ -53,6 +54,15 @@ fn a_body_runs_within_a_term<D: Driver>() {
         Ok::<_, Error>(42)
     });
     assert_eq!(value.unwrap(), 42);
+    case.assert_nothing_left::<D>();
+
+    let value = election.try_run(|term| {
+        led(term);
+        let second = election.try_run(|_| -> Result<(), Error> { panic!("two lead") })?;
+        assert!(second.is_none());
+        Ok::<_, Error>(42)
+    });
+    assert_eq!(value.unwrap(), Some(42));
     case.assert_nothing_left::<D>();
 
     let failed = election.run(|term| {
@@ -86,7 +96,7 @@ fn a_term_ends_with_its_session<D: Driver>() {
             threads.spawn(|| case.oracle().terminate(pid));
             assert!(term.wait(PATIENCE), "the term ends");
         });
-        assert!(term.is_over());
+        assert!(term.is_over() && term.left().is_zero());
         Ok::<_, Error>(())
     });
     let error = outcome.unwrap_err();

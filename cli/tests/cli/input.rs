@@ -153,6 +153,9 @@ fn common_slips_get_a_hint() {
     assert_fails(&["rnu", "x", "true"], 64, "exists: 'run'");
     assert_fails(&["run", "x"], 64, "a command is required");
     assert_fails(&["run", "--", "x", "true"], 64, "before the --");
+    assert_fails(&["run", "x", "-w", "5x", "true"], 64, "5, 300ms or");
+    assert_fails(&["key", "x", "--scheme", "sqlx"], 64, "found\n\nUsage");
+    assert_fails(&["who"], 64, "pglock who [OPTIONS] <KEY|");
     let dashes = "put -- before the command";
     for command in [&["true"][..], &["make", "-n"]] {
         let run = [&["run", "--int", "5"], command].concat();

@@ -261,6 +261,14 @@ fn an_election_and_a_semaphore_are_found_by_name() {
         table.contains(&format!("\n\nsemaphore \"{name}\", 1 of 2\nPID ")),
         "{table}"
     );
+    let leaders = format!(
+        "of the election of that name, say --int {}",
+        lock.as_i64().unwrap()
+    );
+    let hint = format!(
+        "nobody holds \"{name}\"; for the leader {leaders}; for the semaphore of that name, say --slots N"
+    );
+    assert_fails(&["kill", &name, "--yes"], 1, &hint);
     drop(slot);
     stop.stop();
     let _ = candidate.join().unwrap();
