@@ -66,15 +66,11 @@ const SHARED: &str = "pg_advisory_unlock_shared";
 impl Candidate {
     /// Connects, stands for election, and serves the term, of which it tells when it begins. The connection is
     /// left as it was, or its session is ended.
-    pub(super) fn stand<C, E>(
+    pub(super) fn stand<C: LockBackend, E: Into<BoxError>>(
         &self,
         connect: &impl Fn() -> Result<C, E>,
         news: &Sender<Outcome>,
-    ) -> Result<(), Error>
-    where
-        C: LockBackend,
-        E: Into<BoxError>,
-    {
+    ) -> Result<(), Error> {
         let no_connection = |source| self.no_connection(source);
         let mut backend = connect().map_err(|error| no_connection(error.into()))?;
         let mut session = backend.session().map_err(no_connection)?;
