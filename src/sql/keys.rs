@@ -126,7 +126,7 @@ pub(crate) fn acquire_for_session(
         Some(form) if client == Client::Own => {
             Statement::known(form, parameters(lock, true, true, time, None), write)
         }
-        _ => write(), // where it looks for the keys, they stand in the text
+        _ => write(),
     }
 }
 
@@ -161,7 +161,10 @@ pub(super) fn allowed_for_session(
             "({CLIENT} IS NOT DISTINCT FROM {me} OR {CLIENT} IS NULL AND {})",
             bear(&me)
         ),
-        Client::Other => may_bear(lock, &me),
+        Client::Other => {
+            let key = held_here(conditions, lock);
+            may_bear(&key, &me)
+        }
     };
     for condition in [IDLE, ON_PRIMARY, ON_POSTGRES, &bears] {
         conditions.and(&[condition]);
@@ -183,11 +186,10 @@ fn bear(number: &str) -> String {
 /// Whether the session may bear this process's number: it bears this one, or nothing is held on it. If
 /// other keys are held, the session is nobody's from now on, and each acquire looks. Where another process
 /// stands in line on the session, it may be about to get any key.
-fn may_bear(lock: &LockInfo, me: &str) -> String {
+fn may_bear(held_here: &str, me: &str) -> String {
     format!(
         "CASE WHEN {CLIENT} IS NOT DISTINCT FROM {me} THEN true \
-         WHEN {key} OR {waits} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
-        key = held_here(lock),
+         WHEN {held_here} OR {waits} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
         waits = "coalesce(pg_catalog.current_setting('pglock.idle', true), '') <> ''",
         found = found(),
         any = on_this_session(&advisory_rows(&[])),
@@ -202,9 +204,23 @@ fn found() -> String {
     "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
 }
 
-/// Whether this session holds one of the lock's keys.
-pub(super) fn held_here(lock: &LockInfo) -> String {
-    on_this_session(&advisory_rows(lock.keys()))
+/// Whether this session holds one of the lock's keys. They are a parameter, so that the statement is the same
+/// for all.
+pub(super) fn held_here(conditions: &mut Conditions, lock: &LockInfo) -> String {
+    on_this_session(&rows_of(conditions, lock))
+}
+
+/// Of `pg_locks l`, the rows of the lock's keys.
+fn rows_of(conditions: &mut Conditions, lock: &LockInfo) -> String {
+    let rows = lock.keys().iter().map(|key| {
+        let (classid, objid, objsubid) = key.pg_locks();
+        format!("{classid}.{objid}.{objsubid}")
+    });
+    let rows = conditions.text_parameter(rows.collect::<Vec<_>>().join(" "));
+    format!(
+        "{} AND pg_catalog.concat_ws('.', l.classid, l.objid, l.objsubid) = ANY (pg_catalog.string_to_array({rows}, ' '))",
+        advisory_rows(&[]),
+    )
 }
 
 /// Whether this session holds one of the lock's keys for itself, and not for its transaction, which looks
@@ -214,7 +230,7 @@ fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String 
     for key in lock.keys() {
         for (mode, name) in [(Mode::Exclusive, "Exclusive"), (Mode::Shared, "Share")] {
             let one = LockInfo::new(Target::from(key.clone()), mode);
-            let rows = advisory_rows(one.keys());
+            let rows = rows_of(conditions, &one);
             let seen = on_this_session(&format!("{rows} AND l.mode = '{name}Lock'"));
             let held = Locks::new(conditions, &one).held_by_session(&one);
             tests.push(format!("CASE WHEN {seen} THEN {held} ELSE false END"));
@@ -223,7 +239,7 @@ fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String 
     tests.join(" OR ")
 }
 
-fn on_this_session(rows: &str) -> String {
+pub(super) fn on_this_session(rows: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_catalog.pg_backend_pid() AND {rows})"
     )
