@@ -385,9 +385,13 @@ pub(crate) fn acquire_in_transaction(
         Some(Named::Transaction(name)) => (Some(name), 1),
         Some(Named::Message(name)) => (Some(name), 2),
     };
-    match form(lock, &[b't', time.form(), inside as u8, kind]) {
+    let checked = lock.slot().is_some();
+    match form(
+        lock,
+        &[b't', time.form(), inside as u8, kind, u8::from(checked)],
+    ) {
         Some(form) if client == Client::Own => {
-            Statement::known(form, parameters(lock, true, false, time, name), write)
+            Statement::known(form, parameters(lock, !checked, false, time, name), write)
         }
         _ => write(),
     }
@@ -401,31 +405,18 @@ fn write_acquire_in_transaction(
     named: Option<Named<'_>>,
 ) -> Statement {
     let mut conditions = Conditions::new();
-    let mut why = [IN_RECOVERY, NOT_POSTGRES, STALE_SNAPSHOT].join(" ");
+    let mut why = [IN_RECOVERY, NOT_POSTGRES].join(" ");
     if inside == Inside::Message {
         conditions.and(&[IDLE]);
         why = [OPEN_TRANSACTION, &why].join(" ");
     }
-    for condition in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
+    for condition in [ON_PRIMARY, ON_POSTGRES] {
         conditions.and(&[condition]);
     }
-    let me = conditions.text_parameter(process::word());
-    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
-    let (alone, otherwise) = match client {
-        Client::Own => {
-            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
-            (bears, otherwise)
-        }
-        // What a wait in front of this has for the transaction is in `pg_locks` too.
-        Client::Other => {
-            let held = held_for_the_session(&mut conditions, lock);
-            let anothers = format!("NOT ({bears}) AND ({held})");
-            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
-            (format!("NOT ({anothers})"), otherwise)
-        }
-    };
-    conditions.and(&[&alone]);
-    why = format!("{why} {otherwise}");
+    // The session has a permit's slot before its transaction begins.
+    if lock.slot().is_none() {
+        why += &may_lock(&mut conditions, lock, client);
+    }
     let locks = Locks::of_any(&mut conditions, lock, false);
     let acquired = match time {
         WaitTime::No => locks.tries("_xact"),
@@ -437,4 +428,27 @@ fn write_acquire_in_transaction(
         conditions.and(&[&named]);
     }
     Statement::new(conditions, format!("CASE {why} ELSE 'busy' END"))
+}
+
+/// Adds whether the transaction may take a lock: its snapshot is not older than the lock, and no other process
+/// holds the key on this session. Returns why not, as WHEN clauses.
+fn may_lock(conditions: &mut Conditions, lock: &LockInfo, client: Client) -> String {
+    conditions.and(&[FRESH_SNAPSHOT]);
+    let me = conditions.text_parameter(process::word());
+    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
+    let (alone, otherwise) = match client {
+        Client::Own => {
+            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
+            (bears, otherwise)
+        }
+        // What a wait in front of this has for the transaction is in `pg_locks` too.
+        Client::Other => {
+            let held = held_for_the_session(conditions, lock);
+            let anothers = format!("NOT ({bears}) AND ({held})");
+            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
+            (format!("NOT ({anothers})"), otherwise)
+        }
+    };
+    conditions.and(&[&alone]);
+    format!(" {STALE_SNAPSHOT} {otherwise}")
 }
