@@ -49,7 +49,14 @@ impl Memory {
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
+    /// The sessions that get text, by their addresses, where no pool keeps that.
+    #[cfg(feature = "diesel")]
+    static TEXT_ONLY: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
+
+/// How many of them a thread tells apart. If there are more, all get text.
+#[cfg(feature = "diesel")]
+const MOST_TEXT_ONLY: usize = 16;
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 static RIGHT: AtomicU64 = AtomicU64::new(0);
@@ -192,16 +199,29 @@ pub(crate) fn with<S, R>(
 /// The extended protocol failed for want of a prepared statement: from now on this session gets text.
 #[cfg(feature = "diesel")]
 pub(crate) fn give_up<S>(session: &S) {
-    MEMORY.with_borrow_mut(|memory| {
+    let exact = MEMORY.with_borrow_mut(|memory| {
         memory.turn_to(session);
         memory.known.text_only = true;
+        memory.exact
+    });
+    let here = address(session);
+    TEXT_ONLY.with_borrow_mut(|known| {
+        if !exact && known.len() < MOST_TEXT_ONLY && !known.contains(&here) {
+            known.push(here);
+        }
     });
 }
 
 /// Whether a session is known to take nothing but text.
 #[cfg(feature = "diesel")]
 pub(crate) fn is_text_only<S>(session: &S) -> bool {
-    MEMORY.with_borrow(|memory| memory.at.contains(&address(session)) && memory.known.text_only)
+    let here = address(session);
+    let (exact, text_only) = MEMORY.with_borrow(|memory| {
+        let is_here = memory.at.contains(&here);
+        (is_here && memory.exact, is_here && memory.known.text_only)
+    });
+    let is_among = |known: &Vec<usize>| known.len() == MOST_TEXT_ONLY || known.contains(&here);
+    text_only || !exact && TEXT_ONLY.with_borrow(is_among)
 }
 
 /// The transaction of a session is the same session.

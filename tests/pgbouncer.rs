@@ -98,6 +98,27 @@ fn excludes_others<B: LockBackend>(connect: impl Fn() -> B + Sync) {
     assert_eq!(counter.into_inner(), 40);
 }
 
+/// diesel counts its statements, and PgBouncer gives a client the session on which another's statement has that
+/// name, with parameters of the same types.
+#[cfg(feature = "diesel")]
+#[test]
+fn a_statement_of_another_client_is_not_taken_for_a_lock() {
+    let Some(bouncer) = Bouncer::start("bouncer-names") else {
+        return;
+    };
+    let keys = [Key::from(1), Key::from(2)];
+    let [mut first, mut second] = [connection(&bouncer), connection(&bouncer)];
+    with_lock(&mut first, &keys, |_| Ok::<_, Error>(())).unwrap();
+    let mut on_the_first = bouncer.client();
+    let mut transaction = on_the_first.transaction().unwrap();
+    transaction.batch_execute("SELECT 1").unwrap();
+    try_with_transaction_lock(&mut second, &keys, |_| Ok::<_, Error>(())).unwrap();
+    let held = with_lock(&mut first, &keys, |_| {
+        Ok::<_, Error>(bouncer.holder_of_all(2))
+    });
+    assert!(held.unwrap());
+}
+
 #[test]
 fn a_session_lock_that_a_pooler_has_moved_is_told() {
     let Some(bouncer) = Bouncer::start("bouncer-session") else {

@@ -87,7 +87,10 @@ pub(super) fn in_own_transaction<S: Session, R>(
             };
             // Quietly: an acquire that does not wait says in a row that the lock is not free. Between this and the
             // acquire another may get it.
-            let early = !S::HAS_SQLSTATE && waits == WaitTime::No && quiet.is_none();
+            let early = !S::HAS_SQLSTATE
+                && waits == WaitTime::No
+                && quiet.is_none()
+                && lock.slot().is_none();
             let look = early.then(|| session.prepared("", &acquire(Inside::Message)));
             match look.map(answer) {
                 Some(Err(failure)) => Err(failure),

@@ -86,7 +86,7 @@ impl<B: LockBackend> Semaphore<B> {
 }
 
 /// The transaction takes the slot's key once more, which this session is granted at once: so it is begun, watched and
-/// committed as any under a lock.
+/// committed as any under a lock. Where it is not granted, a pooler has moved the client to another session.
 fn run_inside<H, T, E>(
     permit: Permit<H>,
     body: impl FnOnce(&mut <H::Target as Session>::Transaction<'_>) -> Result<T, E>,
@@ -95,14 +95,18 @@ where
     H: SessionHandle,
     E: From<Error>,
 {
-    let request = Request::new(Permit::lock_info(&permit).target().clone());
+    let request = Request::new(Permit::lock_info(&permit).target().clone()).or_no_wait();
     LockGuard::run(permit.guard, |session| {
         let done = transact(
             session,
             &request,
             |_| Ok(Some(())),
             |transaction, ()| body(transaction),
-        )?;
+        );
+        let done = done.map_err(|error| match error {
+            Error::Timeout { lock, .. } => Error::LockLost { lock, source: None },
+            error => error,
+        })?;
         Ok(done?.expect("something was found"))
     })
 }

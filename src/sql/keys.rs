@@ -126,7 +126,7 @@ pub(crate) fn acquire_for_session(
         Some(form) if client == Client::Own => {
             Statement::known(form, parameters(lock, true, true, time, None), write)
         }
-        _ => write(), // where it looks for the keys, they stand in the text
+        _ => write(),
     }
 }
 
@@ -161,7 +161,10 @@ pub(super) fn allowed_for_session(
             "({CLIENT} IS NOT DISTINCT FROM {me} OR {CLIENT} IS NULL AND {})",
             bear(&me)
         ),
-        Client::Other => may_bear(lock, &me),
+        Client::Other => {
+            let key = held_here(conditions, lock);
+            may_bear(&key, &me)
+        }
     };
     for condition in [IDLE, ON_PRIMARY, ON_POSTGRES, &bears] {
         conditions.and(&[condition]);
@@ -183,11 +186,10 @@ fn bear(number: &str) -> String {
 /// Whether the session may bear this process's number: it bears this one, or nothing is held on it. If
 /// other keys are held, the session is nobody's from now on, and each acquire looks. Where another process
 /// stands in line on the session, it may be about to get any key.
-fn may_bear(lock: &LockInfo, me: &str) -> String {
+fn may_bear(held_here: &str, me: &str) -> String {
     format!(
         "CASE WHEN {CLIENT} IS NOT DISTINCT FROM {me} THEN true \
-         WHEN {key} OR {waits} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
-        key = held_here(lock),
+         WHEN {held_here} OR {waits} THEN NOT {found} WHEN {any} THEN {nobodys} ELSE {mine} END",
         waits = "coalesce(pg_catalog.current_setting('pglock.idle', true), '') <> ''",
         found = found(),
         any = on_this_session(&advisory_rows(&[])),
@@ -202,9 +204,23 @@ fn found() -> String {
     "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
 }
 
-/// Whether this session holds one of the lock's keys.
-pub(super) fn held_here(lock: &LockInfo) -> String {
-    on_this_session(&advisory_rows(lock.keys()))
+/// Whether this session holds one of the lock's keys. They are a parameter, so that the statement is the same
+/// for all.
+pub(super) fn held_here(conditions: &mut Conditions, lock: &LockInfo) -> String {
+    on_this_session(&rows_of(conditions, lock))
+}
+
+/// Of `pg_locks l`, the rows of the lock's keys.
+fn rows_of(conditions: &mut Conditions, lock: &LockInfo) -> String {
+    let rows = lock.keys().iter().map(|key| {
+        let (classid, objid, objsubid) = key.pg_locks();
+        format!("{classid}.{objid}.{objsubid}")
+    });
+    let rows = conditions.text_parameter(rows.collect::<Vec<_>>().join(" "));
+    format!(
+        "{} AND pg_catalog.concat_ws('.', l.classid, l.objid, l.objsubid) = ANY (pg_catalog.string_to_array({rows}, ' '))",
+        advisory_rows(&[]),
+    )
 }
 
 /// Whether this session holds one of the lock's keys for itself, and not for its transaction, which looks
@@ -214,7 +230,7 @@ fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String 
     for key in lock.keys() {
         for (mode, name) in [(Mode::Exclusive, "Exclusive"), (Mode::Shared, "Share")] {
             let one = LockInfo::new(Target::from(key.clone()), mode);
-            let rows = advisory_rows(one.keys());
+            let rows = rows_of(conditions, &one);
             let seen = on_this_session(&format!("{rows} AND l.mode = '{name}Lock'"));
             let held = Locks::new(conditions, &one).held_by_session(&one);
             tests.push(format!("CASE WHEN {seen} THEN {held} ELSE false END"));
@@ -223,7 +239,7 @@ fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String 
     tests.join(" OR ")
 }
 
-fn on_this_session(rows: &str) -> String {
+pub(super) fn on_this_session(rows: &str) -> String {
     format!(
         "EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.granted AND l.pid = pg_catalog.pg_backend_pid() AND {rows})"
     )
@@ -369,9 +385,13 @@ pub(crate) fn acquire_in_transaction(
         Some(Named::Transaction(name)) => (Some(name), 1),
         Some(Named::Message(name)) => (Some(name), 2),
     };
-    match form(lock, &[b't', time.form(), inside as u8, kind]) {
+    let checked = lock.slot().is_some();
+    match form(
+        lock,
+        &[b't', time.form(), inside as u8, kind, u8::from(checked)],
+    ) {
         Some(form) if client == Client::Own => {
-            Statement::known(form, parameters(lock, true, false, time, name), write)
+            Statement::known(form, parameters(lock, !checked, false, time, name), write)
         }
         _ => write(),
     }
@@ -385,31 +405,18 @@ fn write_acquire_in_transaction(
     named: Option<Named<'_>>,
 ) -> Statement {
     let mut conditions = Conditions::new();
-    let mut why = [IN_RECOVERY, NOT_POSTGRES, STALE_SNAPSHOT].join(" ");
+    let mut why = [IN_RECOVERY, NOT_POSTGRES].join(" ");
     if inside == Inside::Message {
         conditions.and(&[IDLE]);
         why = [OPEN_TRANSACTION, &why].join(" ");
     }
-    for condition in [ON_PRIMARY, ON_POSTGRES, FRESH_SNAPSHOT] {
+    for condition in [ON_PRIMARY, ON_POSTGRES] {
         conditions.and(&[condition]);
     }
-    let me = conditions.text_parameter(process::word());
-    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
-    let (alone, otherwise) = match client {
-        Client::Own => {
-            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
-            (bears, otherwise)
-        }
-        // What a wait in front of this has for the transaction is in `pg_locks` too.
-        Client::Other => {
-            let held = held_for_the_session(&mut conditions, lock);
-            let anothers = format!("NOT ({bears}) AND ({held})");
-            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
-            (format!("NOT ({anothers})"), otherwise)
-        }
-    };
-    conditions.and(&[&alone]);
-    why = format!("{why} {otherwise}");
+    // The session has a permit's slot before its transaction begins.
+    if lock.slot().is_none() {
+        why += &may_lock(&mut conditions, lock, client);
+    }
     let locks = Locks::of_any(&mut conditions, lock, false);
     let acquired = match time {
         WaitTime::No => locks.tries("_xact"),
@@ -421,4 +428,27 @@ fn write_acquire_in_transaction(
         conditions.and(&[&named]);
     }
     Statement::new(conditions, format!("CASE {why} ELSE 'busy' END"))
+}
+
+/// Adds whether the transaction may take a lock: its snapshot is not older than the lock, and no other process
+/// holds the key on this session. Returns why not, as WHEN clauses.
+fn may_lock(conditions: &mut Conditions, lock: &LockInfo, client: Client) -> String {
+    conditions.and(&[FRESH_SNAPSHOT]);
+    let me = conditions.text_parameter(process::word());
+    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
+    let (alone, otherwise) = match client {
+        Client::Own => {
+            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
+            (bears, otherwise)
+        }
+        // What a wait in front of this has for the transaction is in `pg_locks` too.
+        Client::Other => {
+            let held = held_for_the_session(conditions, lock);
+            let anothers = format!("NOT ({bears}) AND ({held})");
+            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
+            (format!("NOT ({anothers})"), otherwise)
+        }
+    };
+    conditions.and(&[&alone]);
+    format!(" {STALE_SNAPSHOT} {otherwise}")
 }

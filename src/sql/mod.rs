@@ -54,6 +54,8 @@ pub use literal::quote_literal;
 pub(crate) use one_message::{Message, idle, may_copy, may_end_transaction};
 pub(crate) use ours::was_committed;
 pub(crate) use questions::{Situation, all_slots_wait_for_us, held, held_in_any_mode};
+#[cfg(feature = "diesel")]
+pub(crate) use statement::ANOTHER;
 pub(crate) use statement::{PREPARE_ONCE, name, prepare_once};
 pub use statement::{Parameter, Statement};
 pub(crate) use targets::PICKED;

@@ -32,7 +32,8 @@ pub(crate) const DATABASE: &str = "SELECT pg_catalog.concat_ws(' ', oid, extract
 
 /// Whether this session holds one of the keys, in whatever mode: `true` or `false`.
 pub(crate) fn held_in_any_mode(lock: &LockInfo) -> String {
-    format!("SELECT ({})::text AS line", super::keys::held_here(lock))
+    let held = super::keys::on_this_session(&advisory_rows(lock.keys()));
+    format!("SELECT ({held})::text AS line")
 }
 
 /// What a wait in a transaction must know: whether the session holds locks, so that somebody may wait for

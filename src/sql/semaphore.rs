@@ -64,7 +64,7 @@ impl Slots<'_> {
         let mine = match self.held.contains(slot) {
             true => {
                 let one = LockInfo::new(Target::from(slot.clone()), Mode::Exclusive);
-                format!("NOT {} AND ", held_here(&one))
+                format!("NOT {} AND ", held_here(conditions, &one))
             }
             false => String::new(),
         };

@@ -31,8 +31,12 @@ struct Shape {
     why: String,
     types: Vec<&'static str>,
     id: u64,
+    #[cfg(feature = "diesel")]
+    number: i64,
     simple: Cut,
     extended: OnceLock<Cut>,
+    #[cfg(feature = "diesel")]
+    own: OnceLock<Cut>,
     raising: OnceLock<Arc<Shape>>,
     brief: OnceLock<Arc<Shape>>,
 }
@@ -98,6 +102,10 @@ impl Parameter {
     }
 }
 
+/// What a statement says that was asked for by another's number.
+#[cfg(feature = "diesel")]
+pub(crate) const ANOTHER: &str = "another statement";
+
 /// What an extended query protocol shows of a raw BEGIN: a transaction begins with the Bind of a prepared
 /// statement, at which the unnamed portal is made, or it began before.
 const IDLE_EXTENDED: &str = "EXISTS (SELECT FROM pg_catalog.pg_cursor() c WHERE c.name = '' AND c.creation_time = pg_catalog.now())";
@@ -138,13 +146,18 @@ impl Shape {
             Some(mark) => format!("SELECT pg_catalog.concat(${mark}, {why})::int"),
         };
         let sql = [&head, " WHERE (", &conditions, ") IS NOT TRUE"].concat();
+        let id = xxh3_64([&sql, &*types.concat()].concat().as_bytes());
         Self {
             conditions,
             why,
-            id: xxh3_64([&sql, &*types.concat()].concat().as_bytes()),
+            id,
+            #[cfg(feature = "diesel")]
+            number: id.cast_signed(),
             simple: Cut::new(sql, types.len()),
             types,
             extended: OnceLock::new(),
+            #[cfg(feature = "diesel")]
+            own: OnceLock::new(),
             raising: OnceLock::new(),
             brief: OnceLock::new(),
         }
@@ -160,6 +173,22 @@ impl Shape {
         let types = [&*self.types, &["text"]].concat();
         let mark = types.len();
         Self::new(conditions, why, types, Some(mark))
+    }
+
+    /// The statement by its number, a last parameter: with another one, which is of another statement, it does
+    /// nothing but say so.
+    #[cfg(feature = "diesel")]
+    fn own(&self) -> &Cut {
+        self.own.get_or_init(|| {
+            let (number, why) = (self.types.len() + 1, &self.why);
+            let another = format!("${number} <> bigint '{}'", self.number);
+            let text = format!(
+                "SELECT CASE WHEN {another} THEN '{ANOTHER}' ELSE {why} END AS line \
+                 WHERE {another} OR ({}) IS NOT TRUE",
+                self.conditions
+            );
+            Cut::new(text.replace(IDLE, IDLE_EXTENDED), number)
+        })
     }
 
     fn extended(&self) -> &Cut {
@@ -252,10 +281,17 @@ impl Statement {
         &self.shape.extended().text
     }
 
-    /// The same in parts: the text in front of each place of a parameter, and which it is; last, the rest.
+    /// The same in parts, for a driver that names statements itself: the text in front of each place of a
+    /// parameter, and which it is; last, the rest. Behind a pooler such a name can be another client's
+    /// statement. So one parameter more is the statement's own [number](Self::number).
     #[cfg(feature = "diesel")]
-    pub(crate) fn extended_parts(&self) -> impl Iterator<Item = (&str, Option<usize>)> {
-        self.shape.extended().parts()
+    pub(crate) fn own_parts(&self) -> impl Iterator<Item = (&str, Option<usize>)> {
+        self.shape.own().parts()
+    }
+
+    #[cfg(feature = "diesel")]
+    pub(crate) fn number(&self) -> &i64 {
+        &self.shape.number
     }
 
     /// Whether it asks for a raw BEGIN, which the text form sees in the simple query protocol alone.

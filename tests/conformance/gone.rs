@@ -7,7 +7,7 @@ use pglock::{
     try_with_lock, with_lock, with_transaction_lock,
 };
 
-use crate::harness::{Harness, InTransaction, on, sql};
+use crate::harness::{Harness, InTransaction, holds, on, sql};
 use crate::oracle::{Oracle, unique_key, unique_name};
 
 /// Every form of a lock of the session's, the transaction's and the message's, and a try in vain.
@@ -114,6 +114,30 @@ pub fn a_body_whose_statements_are_gone_keeps_its_lock<H: Harness>() {
             lock.batch_execute("SELECT 1").unwrap();
             oracle.assert_free(key);
         }
+    });
+}
+
+/// A session that has lost its number while it held a lock looks at what it holds, with each acquire. The keys
+/// that it looks for are no part of the statement.
+pub fn a_session_of_nobodys_prepares_no_statement_a_key<H: Harness>() {
+    let other = unique_key().as_i64().unwrap();
+    H::with(|backend| {
+        let lose = format!("SELECT pg_advisory_lock({other}); SET pglock.client = ''");
+        on(backend, &lose).unwrap();
+        for _ in 0..20 {
+            let (key, name) = (unique_key(), unique_name("gone"));
+            for _ in 0..3 {
+                with_lock(backend, &key, |_| Ok::<_, Error>(())).unwrap();
+                with_transaction_lock(backend, &key, |_| Ok::<_, Error>(())).unwrap();
+                let mut semaphore = Semaphore::new(&mut *backend, &name, 2);
+                let inner =
+                    |conn: &mut _| Semaphore::new(conn, &name, 2).run(|_| Ok::<_, Error>(()));
+                semaphore.run(inner).unwrap();
+            }
+        }
+        let few = "(SELECT count(*) < 20 FROM pg_prepared_statements)";
+        assert!(holds(backend, few), "a statement a key");
+        on(backend, &format!("SELECT pg_advisory_unlock({other})")).unwrap();
     });
 }
 

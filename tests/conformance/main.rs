@@ -196,6 +196,7 @@ macro_rules! outside_a_transaction {
             gone::{
                 a_session_whose_statements_are_gone_locks,
                 a_body_whose_statements_are_gone_keeps_its_lock,
+                a_session_of_nobodys_prepares_no_statement_a_key,
                 a_body_that_discards_all_is_told,
             }
             truth::{

@@ -29,6 +29,7 @@ macro_rules! outside_a_transaction {
                 an_error_or_a_panic_gives_the_slot_back,
                 what_a_body_breaks_is_told,
                 a_transaction_runs_under_a_slot,
+                a_transaction_runs_under_a_slot_on_any_session,
                 two_numbers_of_slots_never_let_in_more_than_the_greater,
                 nothing_else_is_touched,
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pglock::{Error, Key, Permit, Semaphore, Slots};
 
 use crate::harness::{Harness, on, sql, third_driver};
-use crate::oracle::{Oracle, Table, unique_name, url, wait_until};
+use crate::oracle::{Oracle, Table, unique_key, unique_name, url, wait_until};
 
 /// The slots that the server shows as held.
 pub fn held(oracle: &mut Oracle, slots: &Slots) -> Vec<u32> {
@@ -214,6 +214,32 @@ pub fn a_transaction_runs_under_a_slot<H: Harness>() {
         on(&mut *backend, &insert).unwrap();
         assert_eq!(table.rows(), 3, "in autocommit again");
     });
+}
+
+/// The slot was there before the transaction's snapshot, and is this process's whatever the session has lost.
+pub fn a_transaction_runs_under_a_slot_on_any_session<H: Harness>() {
+    let (mut oracle, name, other) = (Oracle::new(), unique_name("semaphore"), unique_key());
+    let number = other.as_i64().unwrap();
+    let no_number = format!("SELECT pg_advisory_lock({number}); SET pglock.client = ''");
+    for setting in [
+        "SET default_transaction_isolation = 'repeatable read'",
+        "SET default_transaction_isolation = serializable",
+        &no_number,
+    ] {
+        H::with(|backend| {
+            on(backend, setting).unwrap();
+            let mut semaphore = Semaphore::new(backend, &name, 2);
+            let slots = semaphore.slots().clone();
+            for _ in 0..3 {
+                let done = semaphore.run_in_transaction(|tx| {
+                    assert_eq!(held(&mut oracle, &slots).len(), 1);
+                    sql(tx, "SELECT 1")
+                });
+                done.unwrap();
+            }
+            assert_eq!(held(&mut oracle, &slots), []);
+        });
+    }
 }
 
 /// They share the slots that both know.

@@ -5,9 +5,10 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use pglock::driver::Session;
 use pglock::{
     Error, Lock, LockBackend, LockGuard, StopToken, inspect, try_transaction_lock, try_with_lock,
-    with_transaction_lock,
+    with_lock, with_transaction_lock,
 };
 use postgres::{Client, NoTls};
 
@@ -214,5 +215,33 @@ fn asks<B: LockBackend>(backend: &mut B, url: &str) {
             Ok::<_, Error>(())
         })
         .unwrap();
+    }
+}
+
+/// Also where a thread uses two connections in turn, and where one moves.
+#[test]
+fn statements_that_are_gone_are_one_error_in_the_log() {
+    let server = server("log_gone");
+    let url = named(&server.url(), "gone");
+    #[cfg(feature = "postgres")]
+    loses_its_statements(|| Client::connect(&url, NoTls).unwrap());
+    #[cfg(feature = "diesel")]
+    loses_its_statements(|| <diesel::PgConnection as diesel::Connection>::establish(&url).unwrap());
+    let told = entries(&server).remove("gone").unwrap_or_default();
+    assert!(told.len() <= 4, "{told:?}");
+}
+
+fn loses_its_statements<S: Session + LockBackend<Session = S>>(connect: impl Fn() -> S) {
+    let mut pair = [connect(), connect()];
+    for connection in &mut pair {
+        for _ in 0..3 {
+            with_lock(connection, "gone", |_| Ok::<_, Error>(())).unwrap();
+        }
+    }
+    pair[0].send("DISCARD ALL").unwrap();
+    for _ in 0..20 {
+        for connection in &mut pair {
+            with_lock(connection, "gone", |_| Ok::<_, Error>(())).unwrap();
+        }
     }
 }

@@ -75,6 +75,13 @@ impl Bouncer {
         Client::connect(&self.url(), NoTls).unwrap()
     }
 
+    /// Whether one server process holds so many advisory locks, looked up without the pooler.
+    pub fn holder_of_all(&self, locks: i64) -> bool {
+        let mut client = Client::connect(&self.server.url(), NoTls).unwrap();
+        let query = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted GROUP BY pid HAVING count(*) = $1";
+        client.query(query, &[&locks]).unwrap().len() == 1
+    }
+
     /// The server process that holds an advisory lock, looked up without the pooler.
     pub fn holder(&self) -> Option<i32> {
         let mut client = Client::connect(&self.server.url(), NoTls).unwrap();

@@ -84,6 +84,9 @@ impl Session for PgConnection {
                     prepared::give_up(self);
                     gone = true;
                 }
+                Ok(lines) if lines.first().is_some_and(|line| line == sql::ANOTHER) => {
+                    prepared::give_up(self);
+                }
                 Ok(lines) if is_in_transaction(lines) && !is_in_one_transaction(self)? => {
                     prepared::give_up(self);
                 }

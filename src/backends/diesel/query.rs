@@ -123,7 +123,7 @@ impl QueryFragment<Pg> for Typed<'_> {
 fn walk<'b>(statement: &'b Statement, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
     const NAMES: [&str; 8] = ["$1", "$2", "$3", "$4", "$5", "$6", "$7", "$8"];
     let mut given = Vec::with_capacity(NAMES.len());
-    for (text, place) in statement.extended_parts() {
+    for (text, place) in statement.own_parts() {
         out.push_sql(text);
         let Some(place) = place else { continue };
         let number = given.iter().position(|given| *given == place);
@@ -132,11 +132,12 @@ fn walk<'b>(statement: &'b Statement, mut out: AstPass<'_, 'b, Pg>) -> QueryResu
             continue;
         }
         given.push(place);
-        match &statement.parameters()[place] {
-            Parameter::Int(value) => out.push_bind_param::<Integer, _>(value)?,
-            Parameter::BigInt(value) => out.push_bind_param::<BigInt, _>(value)?,
-            Parameter::Text(value) => out.push_bind_param::<Text, _>(value)?,
-            Parameter::BigInts(values) => {
+        match statement.parameters().get(place) {
+            None => out.push_bind_param::<BigInt, _>(statement.number())?,
+            Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
+            Some(Parameter::BigInt(value)) => out.push_bind_param::<BigInt, _>(value)?,
+            Some(Parameter::Text(value)) => out.push_bind_param::<Text, _>(value)?,
+            Some(Parameter::BigInts(values)) => {
                 out.push_bind_param::<Array<Nullable<BigInt>>, _>(values)?;
             }
         }
