@@ -54,7 +54,7 @@ impl<B: LockBackend, L> Lock<B, L> {
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.transact(&self.request.clone(), body)?
+        run_inside(&mut self.backend, &self.request, body)?
     }
 
     /// As [`run_in_transaction`](Lock::run_in_transaction), but only if the lock is free, or
@@ -67,7 +67,12 @@ impl<B: LockBackend, L> Lock<B, L> {
         &mut self,
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
-        free(self.transact(&self.request.or_no_wait(), body))?.transpose()
+        free(run_inside(
+            &mut self.backend,
+            &self.request.or_no_wait(),
+            body,
+        ))?
+        .transpose()
     }
 
     /// As [`run_in_transaction`](Lock::run_in_transaction), with a conflict handler as in
@@ -81,23 +86,22 @@ impl<B: LockBackend, L> Lock<B, L> {
         body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
         on_conflict: impl FnOnce(Error) -> Result<T, E>,
     ) -> Result<T, E> {
-        let transacted = self.transact(&self.request.clone(), body);
+        let transacted = run_inside(&mut self.backend, &self.request, body);
         or_else(transacted, |result| result, on_conflict)
     }
+}
 
-    fn transact<T, E: From<Error>>(
-        &mut self,
-        request: &Request,
-        body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
-    ) -> Result<Result<T, E>, Error> {
-        let transacted = transact(
-            &mut self.backend,
-            request,
-            |_| Ok(Some(())),
-            |transaction, ()| body(transaction),
-        )?;
-        Ok(transacted.map(|value| value.expect("something was found")))
-    }
+/// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
+pub(crate) fn run_inside<B: LockBackend + ?Sized, T, E: From<Error>>(
+    backend: &mut B,
+    request: &Request,
+    body: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<T, E>,
+) -> Result<Result<T, E>, Error> {
+    let nothing = |_: &mut <B::Session as Session>::Transaction<'_>| Ok(Some(()));
+    let transacted = transact(backend, request, nothing, |transaction, ()| {
+        body(transaction)
+    })?;
+    Ok(transacted.map(|value| value.expect("something was found")))
 }
 
 /// Acquires the lock for the caller's transaction. Only the end of the transaction releases it.
@@ -118,11 +122,11 @@ pub(crate) fn for_transaction<B: LockBackend + ?Sized>(
     Ok(())
 }
 
-/// Runs the body in a transaction that holds the lock. The outer error says why it did not run.
+/// Runs the body in a transaction that holds the lock, as [`run_inside`].
 ///
 /// Under the lock, `find` looks up what the body is to work on. If it finds nothing (`None`), the
 /// body does not run.
-pub(crate) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
+pub(super) fn transact<B: LockBackend + ?Sized, F, T, E: From<Error>>(
     backend: &mut B,
     request: &Request,
     find: impl FnOnce(&mut <B::Session as Session>::Transaction<'_>) -> Result<Option<F>, Error>,

@@ -5,7 +5,7 @@ use crate::driver::{LockBackend, Session, SessionHandle};
 use crate::error::Error;
 use crate::lock::guard::LockGuard;
 use crate::lock::sections::or_else;
-use crate::lock::transactions::transact;
+use crate::lock::transactions::run_inside;
 use crate::request::Request;
 
 /// The transaction forms.
@@ -41,7 +41,7 @@ impl<B: LockBackend> Semaphore<B> {
     where
         E: From<Error>,
     {
-        run_inside(self.acquire()?, body)
+        run(self.acquire()?, body)
     }
 
     /// As [`run_in_transaction`](Semaphore::run_in_transaction), but only if a slot is free, or becomes free within the
@@ -58,7 +58,7 @@ impl<B: LockBackend> Semaphore<B> {
         E: From<Error>,
     {
         match self.try_acquire()? {
-            Some(permit) => run_inside(permit, body).map(Some),
+            Some(permit) => run(permit, body).map(Some),
             None => Ok(None),
         }
     }
@@ -77,17 +77,13 @@ impl<B: LockBackend> Semaphore<B> {
     where
         E: From<Error>,
     {
-        or_else(
-            self.acquire(),
-            |permit| run_inside(permit, body),
-            on_conflict,
-        )
+        or_else(self.acquire(), |permit| run(permit, body), on_conflict)
     }
 }
 
 /// The transaction takes the slot's key once more, which this session is granted at once: so it is begun, watched and
 /// committed as any under a lock. Where it is not granted, a pooler has moved the client to another session.
-fn run_inside<H, T, E>(
+fn run<H, T, E>(
     permit: Permit<H>,
     body: impl FnOnce(&mut <H::Target as Session>::Transaction<'_>) -> Result<T, E>,
 ) -> Result<T, E>
@@ -97,16 +93,10 @@ where
 {
     let request = Request::new(Permit::lock_info(&permit).target().clone()).or_no_wait();
     LockGuard::run(permit.guard, |session| {
-        let done = transact(
-            session,
-            &request,
-            |_| Ok(Some(())),
-            |transaction, ()| body(transaction),
-        );
-        let done = done.map_err(|error| match error {
+        let done = run_inside(session, &request, body);
+        done.map_err(|error| match error {
             Error::Timeout { lock, .. } => Error::LockLost { lock, source: None },
             error => error,
-        })?;
-        Ok(done?.expect("something was found"))
+        })?
     })
 }
