@@ -31,6 +31,7 @@ struct Shape {
     why: String,
     types: Vec<&'static str>,
     id: u64,
+    /// The same as the value of a parameter, which diesel takes by reference.
     #[cfg(feature = "diesel")]
     number: i64,
     simple: Cut,

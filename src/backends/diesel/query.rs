@@ -131,7 +131,9 @@ fn walk<'b>(statement: &'b Statement, mut out: AstPass<'_, 'b, Pg>) -> QueryResu
             out.push_sql(name);
             continue;
         }
-        given.push(place);
+        if given.len() < NAMES.len() {
+            given.push(place);
+        }
         match statement.parameters().get(place) {
             None => out.push_bind_param::<BigInt, _>(statement.number())?,
             Some(Parameter::Int(value)) => out.push_bind_param::<Integer, _>(value)?,
