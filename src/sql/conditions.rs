@@ -40,12 +40,17 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// More keys than this are too seldom alike.
+    pub(super) const MOST: usize = 16;
+
     /// `None` of one number, which has a text of its own, and of a set of more keys than any text is for.
     pub(super) fn of(lock: &LockInfo) -> Option<Self> {
         let are_numbers = lock.keys().iter().all(|key| key.as_pair().is_none());
         let number = match lock.keys() {
             [_] if are_numbers => return None,
-            keys => [4, 16].into_iter().find(|slots| keys.len() <= *slots)?,
+            keys => [4, Self::MOST]
+                .into_iter()
+                .find(|slots| keys.len() <= *slots)?,
         };
         Some(Self {
             number,

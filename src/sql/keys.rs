@@ -174,7 +174,7 @@ pub(super) fn allowed_for_session(
             "WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'",
             Refusal::Stranger
         ),
-        Client::Other => format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession),
+        Client::Other => held_by_another(),
     };
     format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} {stranger}")
 }
@@ -202,6 +202,11 @@ fn may_bear(held_here: &str, me: &str) -> String {
 /// message itself has taken.
 fn found() -> String {
     "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
+}
+
+/// [`found`], as the reason of a refusal.
+fn held_by_another() -> String {
+    format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
 }
 
 /// Whether this session holds one of the lock's keys. They are a parameter, so that the statement is the same
@@ -447,12 +452,10 @@ fn may_lock(
             (bears, otherwise)
         }
         // Of so many keys, telling one hold from the other would take the server gigabytes.
-        Client::Other if inside != Inside::Callers && lock.keys().len() > 16 => {
+        Client::Other if inside != Inside::Callers && lock.keys().len() > Slots::MOST => {
             let (held, found) = (held_here(conditions, lock), found());
-            (
-                format!("CASE WHEN {held} THEN NOT {found} ELSE true END"),
-                format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession),
-            )
+            let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
+            (alone, held_by_another())
         }
         // What a wait in front of this has for the transaction is in `pg_locks` too.
         Client::Other => {
