@@ -37,11 +37,6 @@ pub fn application(run: i32) -> String {
     format!("soak_{run}")
 }
 
-/// The role of those who come through a pooler. Its settings are what a reset goes back to.
-pub fn role(run: i32) -> String {
-    format!("pglock_soak_{run}")
-}
-
 pub struct Bank {
     client: Client,
     pub run: i32,
@@ -89,8 +84,7 @@ impl Bank {
         self.check_locks(&mut tally)?;
         let schema = schema(self.run);
         self.client.batch_execute(&format!(
-            "DROP SCHEMA {schema} CASCADE; DROP ROLE IF EXISTS {}",
-            role(self.run)
+            "DROP SCHEMA {schema} CASCADE; DROP ROLE IF EXISTS {schema}"
         ))?;
         Ok(tally)
     }

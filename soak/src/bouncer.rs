@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use postgres::config::Host;
 use postgres::{Config, NoTls};
 
-use crate::bank::{application, role, schema};
+use crate::bank::{application, schema};
 use crate::proxy;
 
 const PORT: u16 = 6432;
@@ -26,7 +26,7 @@ fn dir(run: i32) -> PathBuf {
 pub fn config(run: i32) -> Option<Config> {
     let dir = dir(run);
     let mut config = Config::new();
-    config.host_path(&dir).port(PORT).user(&role(run));
+    config.host_path(&dir).port(PORT).user(&schema(run));
     config.dbname(proxy::server().get_dbname().unwrap_or("postgres"));
     config.application_name(&application(run));
     dir.exists().then_some(config)
@@ -37,7 +37,7 @@ pub fn url(run: i32) -> String {
     format!(
         "host={} port={PORT} user={} dbname={} application_name={}",
         dir(run).display(),
-        role(run),
+        schema(run),
         proxy::server().get_dbname().unwrap_or("postgres"),
         application(run)
     )
@@ -62,9 +62,10 @@ impl Bouncer {
         let dir = dir(run);
         fs::create_dir(&dir)?;
         let mut client = server.connect(NoTls)?;
-        let (role, schema) = (role(run), schema(run));
+        // A role that is called as the schema finds its tables, whatever is reset.
+        let role = schema(run);
         client.batch_execute(&format!(
-            "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} SUPERUSER LOGIN; ALTER ROLE {role} SET search_path = {schema}"
+            "DROP ROLE IF EXISTS {role}; CREATE ROLE {role} SUPERUSER LOGIN"
         ))?;
         let path = dir.join("pgbouncer.ini");
         let settings = format!(
