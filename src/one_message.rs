@@ -14,7 +14,7 @@ use crate::lock::wait::{self, Attempt, SLICE, Within, explained};
 use crate::prepared;
 use crate::process;
 use crate::request::{Request, Scope};
-use crate::sql::{self, Message, SAVEPOINT, Statement, UNDO, Wait, WaitTime};
+use crate::sql::{self, Message, SAVEPOINT, UNDO, Wait, WaitTime};
 use crate::targets::LockInfo;
 use crate::telemetry::Outcome;
 
@@ -430,38 +430,38 @@ impl<F> Sending<'_, F> {
         F: FnMut(&mut S, &str) -> Result<R, Failure>,
     {
         let message = self.message;
-        let statement = match self.exact {
-            true => None,
-            false => message.acquire(time, sql::Client::Own),
-        };
-        let Some(statement) = statement else {
-            let (acquire, count) = message.acquire_exactly(time);
-            let sent = (self.send)(session, &message.around(&acquire, before));
-            return of_text(sent, message).map(|sent| (sent, message.statements_around(count)));
-        };
-        let mut count = 1;
-        let mut once = |session: &mut S, statement: &Statement| {
-            let mut again = false;
-            let sent = prepared::with(session, statement, |session, text, statements| {
+        let mut client = prepared::client_of(session);
+        loop {
+            // What the session holds for the caller's transaction looks like another's: a block can tell.
+            self.exact |= message.inside && client == sql::Client::Other;
+            let statement = match self.exact {
+                true => None,
+                false => message.acquire(time, client),
+            };
+            let Some(statement) = statement else {
+                let (acquire, count) = message.acquire_exactly(time);
+                let sent = (self.send)(session, &message.around(&acquire, before));
+                return of_text(sent, message).map(|sent| (sent, message.statements_around(count)));
+            };
+            let (mut count, mut again) = (1, false);
+            let sent = prepared::with(session, &statement, |session, text, statements| {
                 count = statements;
                 if std::mem::replace(&mut again, true) && message.inside {
                     session.send(UNDO)?;
                 }
                 (self.send)(session, &message.around(text, before))
             });
-            of_text(sent, message)
-        };
-        let sent = match once(session, &statement) {
-            Err(Failure::Refused(Refusal::Stranger)) => {
-                if message.inside {
-                    session.send(UNDO)?;
+            match of_text(sent, message) {
+                Err(Failure::Refused(Refusal::Stranger)) if client == sql::Client::Own => {
+                    prepared::is_not_ours(session);
+                    client = sql::Client::Other;
+                    if message.inside {
+                        session.send(UNDO)?;
+                    }
                 }
-                let looks = message.acquire(time, sql::Client::Other);
-                once(session, &looks.unwrap_or(statement))
+                sent => return sent.map(|sent| (sent, message.statements_around(count))),
             }
-            sent => sent,
-        };
-        sent.map(|sent| (sent, message.statements_around(count)))
+        }
     }
 }
 

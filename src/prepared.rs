@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::failure::{Failure, Refusal};
-use crate::sql::{PREPARE_ONCE, Statement, name, prepare_once};
+use crate::sql::{Client, PREPARE_ONCE, Statement, name, prepare_once};
 
 /// What a session is known to have prepared.
 #[derive(Debug, Default, Clone)]
@@ -24,6 +24,8 @@ pub struct Known {
     /// Whether its statements were gone twice, or it cannot prepare any.
     text_only: bool,
     gone: bool,
+    /// Whether it did not bear this process's number when a transaction was to begin.
+    not_ours: bool,
 }
 
 #[derive(Default)]
@@ -130,7 +132,8 @@ impl Sent {
             if refused {
                 known.text_only = true;
             } else if gone {
-                known.text_only = known.gone;
+                // Two connections can have stood at one address.
+                known.text_only = known.gone && exact;
                 known.gone = true;
                 known.prepared.clear();
                 if !exact {
@@ -194,6 +197,26 @@ pub(crate) fn with<S, R>(
         true => send(session, &statement.text(), 1),
         false => reply,
     }
+}
+
+/// Which form of an acquire to begin a transaction with. Both are safe on any session. In front of a BEGIN, that
+/// a session is not ours is an error in the log: so it is remembered.
+pub(crate) fn client_of<S>(session: &S) -> Client {
+    MEMORY.with_borrow_mut(|memory| {
+        memory.turn_to(session);
+        match memory.known.not_ours {
+            true => Client::Other,
+            false => Client::Own,
+        }
+    })
+}
+
+/// The session does not bear this process's number.
+pub(crate) fn is_not_ours<S>(session: &S) {
+    MEMORY.with_borrow_mut(|memory| {
+        memory.turn_to(session);
+        memory.known.not_ours = true;
+    });
 }
 
 /// The extended protocol failed for want of a prepared statement: from now on this session gets text.

@@ -28,7 +28,7 @@ pub(super) fn in_own_transaction<S: Session, R>(
     let name = process::unique_word();
     let named = Some(Named::Transaction(&name));
     let commit = sql::commit(&name);
-    let (mut client, mut brief) = (Client::Own, true);
+    let (mut client, mut brief) = (prepared::client_of(session), true);
     let (mut slice, mut blocks) = (None, true);
     let wait = Wait::new(lock);
     let here = prepared::address(session);
@@ -74,7 +74,7 @@ pub(super) fn in_own_transaction<S: Session, R>(
             let acquire = |inside| {
                 let acquire = sql::acquire_in_transaction(lock, waits, inside, client, named);
                 // In front of a BEGIN a refusal is an error, which can be asked about only once.
-                match brief && waits != WaitTime::No && inside == Inside::Own {
+                match brief && waits != WaitTime::No && inside == Inside::Transaction {
                     true => acquire.brief(),
                     false => acquire,
                 }
@@ -82,7 +82,10 @@ pub(super) fn in_own_transaction<S: Session, R>(
             let entry = Entry {
                 before: &[attempt.first(), &label].concat(),
                 wait: quiet.as_deref(),
-                acquire: &acquire(Inside::Own),
+                acquire: &acquire(match quiet {
+                    Some(_) => Inside::Waited,
+                    None => Inside::Transaction,
+                }),
                 commit: &commit,
             };
             // Quietly: an acquire that does not wait says in a row that the lock is not free. Between this and the
@@ -104,6 +107,7 @@ pub(super) fn in_own_transaction<S: Session, R>(
                 continue;
             }
             Err(Failure::Refused(Refusal::Stranger)) => {
+                prepared::is_not_ours(session);
                 client = Client::Other;
                 continue;
             }

@@ -193,14 +193,16 @@ impl Locks {
         }
     }
 
-    /// The same keys in the modes of another lock on them.
-    pub(super) fn in_modes_of(&self, lock: &LockInfo) -> Self {
-        let modes = self.keys.iter().zip(lock.keys_and_modes());
-        let keys = modes.map(|(place, (_, mode))| Place {
-            calls: vec![(mode, place.calls[0].1.clone())],
-            used: None,
-            head: place.head.clone(),
-            shared_head: None,
+    /// The same keys, all of which are in one mode, in another.
+    pub(super) fn in_mode(&self, mode: Mode, other: Mode) -> Self {
+        let keys = self.keys.iter().map(|place| {
+            let calls = place.calls.iter().filter(|(of, _)| *of == mode);
+            Place {
+                calls: calls.map(|(_, key)| (other, key.clone())).collect(),
+                used: place.used.clone(),
+                head: place.head.clone(),
+                shared_head: None,
+            }
         });
         Self {
             keys: keys.collect(),
@@ -297,8 +299,7 @@ impl Locks {
 
     /// Releases each lock, which the transaction holds too, and takes the other on the same key. Stops at
     /// one that the session did not hold.
-    pub(super) fn exchanged_for(&self, other: &LockInfo) -> String {
-        let other = self.in_modes_of(other);
+    pub(super) fn exchanged_for(&self, other: &Self) -> String {
         let mut exchanges = Vec::with_capacity(2 * self.keys.len());
         for (place, other) in self.keys.iter().zip(&other.keys) {
             exchanges.push(place.is("pg_advisory_unlock"));
@@ -309,8 +310,8 @@ impl Locks {
 
     /// Whether the session holds the lock: it releases each key and takes it again, while the transaction holds
     /// it too.
-    pub(super) fn held_by_session(&self, lock: &LockInfo) -> String {
-        [&self.tries("_xact"), " AND ", &self.exchanged_for(lock)].concat()
+    pub(super) fn held_by_session(&self) -> String {
+        [&self.tries("_xact"), " AND ", &self.exchanged_for(self)].concat()
     }
 
     /// Waits for the locks of the transaction, one after the other, under `lock_timeout`.

@@ -11,7 +11,7 @@ use super::time::WaitTime;
 use super::{advisory_rows, ours};
 use crate::failure::Refusal;
 use crate::process;
-use crate::targets::{LockInfo, Mode, Target};
+use crate::targets::{LockInfo, Mode};
 
 /// Only in a message's implicit transaction does the transaction start with the statement: so this
 /// detects a raw BEGIN, which no driver knows of. It needs a clock that moves between two messages of a
@@ -171,12 +171,12 @@ pub(super) fn allowed_for_session(
     }
     let stranger = match client {
         Client::Own => format!(
-            "WHEN {CLIENT} IS DISTINCT FROM {me} THEN '{}'",
+            "{CLIENT} IS DISTINCT FROM {me} THEN '{}'",
             Refusal::Stranger
         ),
         Client::Other => held_by_another(),
     };
-    format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} {stranger}")
+    format!("{IN_RECOVERY} {NOT_POSTGRES} {OPEN_TRANSACTION} WHEN {stranger}")
 }
 
 fn bear(number: &str) -> String {
@@ -206,42 +206,21 @@ fn found() -> String {
 
 /// [`found`], as the reason of a refusal.
 fn held_by_another() -> String {
-    format!("WHEN {CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
+    format!("{CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
 }
 
 /// Whether this session holds one of the lock's keys. They are a parameter, so that the statement is the same
 /// for all.
 pub(super) fn held_here(conditions: &mut Conditions, lock: &LockInfo) -> String {
-    on_this_session(&rows_of(conditions, lock))
-}
-
-/// Of `pg_locks l`, the rows of the lock's keys.
-fn rows_of(conditions: &mut Conditions, lock: &LockInfo) -> String {
     let rows = lock.keys().iter().map(|key| {
         let (classid, objid, objsubid) = key.pg_locks();
         format!("{classid}.{objid}.{objsubid}")
     });
     let rows = conditions.text_parameter(rows.collect::<Vec<_>>().join(" "));
-    format!(
+    on_this_session(&format!(
         "{} AND pg_catalog.concat_ws('.', l.classid, l.objid, l.objsubid) = ANY (pg_catalog.string_to_array({rows}, ' '))",
         advisory_rows(&[]),
-    )
-}
-
-/// Whether this session holds one of the lock's keys for itself, and not for its transaction, which looks
-/// the same: see [`held_by_session`].
-fn held_for_the_session(conditions: &mut Conditions, lock: &LockInfo) -> String {
-    let mut tests = Vec::with_capacity(2 * lock.keys().len());
-    for key in lock.keys() {
-        for (mode, name) in [(Mode::Exclusive, "Exclusive"), (Mode::Shared, "Share")] {
-            let one = LockInfo::new(Target::from(key.clone()), mode);
-            let rows = rows_of(conditions, &one);
-            let seen = on_this_session(&format!("{rows} AND l.mode = '{name}Lock'"));
-            let held = Locks::new(conditions, &one).held_by_session(&one);
-            tests.push(format!("CASE WHEN {seen} THEN {held} ELSE false END"));
-        }
-    }
-    tests.join(" OR ")
+    ))
 }
 
 pub(super) fn on_this_session(rows: &str) -> String {
@@ -252,20 +231,11 @@ pub(super) fn on_this_session(rows: &str) -> String {
 
 /// Releases a session lock, unless a transaction is open: others would get the lock before its COMMIT.
 pub(crate) fn release(lock: &LockInfo) -> Statement {
-    let write = || {
-        let mut conditions = Conditions::new();
+    let release = on_keys(lock, b"r", WaitTime::No, |conditions, locks| {
         conditions.and(&[IDLE]);
-        let locks = Locks::of_any(&mut conditions, lock, false);
         conditions.and(&[&locks.all_released()]);
-        Statement::new(conditions, why_not_held())
-    };
-    let release = match form(lock, b"r") {
-        Some(form) => {
-            let parameters = parameters(lock, false, false, WaitTime::No, None);
-            Statement::known(form, parameters, write)
-        }
-        None => write(),
-    };
+        why_not_held()
+    });
     release.never_refuses()
 }
 
@@ -282,22 +252,28 @@ fn why_not_held() -> String {
 /// Last, each key of the session's changes its mode, without a wait, since the message holds it: the
 /// server lets a holder past the waiters.
 pub(crate) fn change_mode(lock: &LockInfo, time: WaitTime) -> Statement {
-    let mut conditions = Conditions::new();
-    conditions.and(&[IDLE]);
-    let locks = Locks::new(&mut conditions, lock);
-    conditions.and(&[&locks.tries("_xact")]);
-    conditions.and(&[&locks.exchanged_for(lock)]);
-    let changed = match lock.mode() {
-        Mode::Exclusive => lock.clone().with_mode(Mode::Shared),
-        Mode::Shared => {
-            let exclusive = lock.clone().with_mode(Mode::Exclusive);
-            let waits = locks.in_modes_of(&exclusive).waits(&mut conditions, time);
-            conditions.and(&[&waits]);
-            exclusive
-        }
+    let mode = lock.mode();
+    let time = match mode {
+        Mode::Exclusive => WaitTime::No,
+        Mode::Shared => time,
     };
-    conditions.and(&[&locks.exchanged_for(&changed)]);
-    Statement::new(conditions, why_not_held())
+    let special = [b'c', time.form(), u8::from(mode == Mode::Shared)];
+    on_keys(lock, &special, time, |conditions, locks| {
+        conditions.and(&[IDLE]);
+        conditions.and(&[&locks.tries("_xact")]);
+        conditions.and(&[&locks.exchanged_for(locks)]);
+        let changed = match mode {
+            Mode::Exclusive => locks.in_mode(mode, Mode::Shared),
+            Mode::Shared => {
+                let exclusive = locks.in_mode(mode, Mode::Exclusive);
+                let waits = exclusive.waits(conditions, time);
+                conditions.and(&[&waits]);
+                exclusive
+            }
+        };
+        conditions.and(&[&locks.exchanged_for(&changed)]);
+        why_not_held()
+    })
 }
 
 /// Gives the lock to whoever waits for it at the server, and takes it back if nobody does. It says
@@ -328,10 +304,33 @@ pub(crate) fn give_way(lock: &LockInfo) -> Statement {
 /// Whether this session holds the lock: it releases each key and takes it again, while the message holds
 /// it too. `pg_locks` does not tell a session's lock from a transaction's.
 pub(crate) fn held_by_session(lock: &LockInfo) -> Statement {
-    let mut conditions = Conditions::new();
-    let locks = Locks::new(&mut conditions, lock);
-    conditions.and(&[&locks.held_by_session(lock)]);
-    Statement::new(conditions, "'not held'")
+    on_keys(lock, b"h", WaitTime::No, |conditions, locks| {
+        conditions.and(&[&locks.held_by_session()]);
+        "'not held'".to_owned()
+    })
+}
+
+/// A statement that has the keys as parameters, and the milliseconds of a wait. What is written returns why it
+/// was not done.
+fn on_keys(
+    lock: &LockInfo,
+    special: &[u8],
+    time: WaitTime,
+    write: impl Fn(&mut Conditions, &Locks) -> String,
+) -> Statement {
+    let write = || {
+        let mut conditions = Conditions::new();
+        let locks = Locks::of_any(&mut conditions, lock, false);
+        let why = write(&mut conditions, &locks);
+        Statement::new(conditions, why)
+    };
+    match form(lock, special) {
+        Some(form) => {
+            let parameters = parameters(lock, false, false, time, None);
+            Statement::known(form, parameters, write)
+        }
+        None => write(),
+    }
 }
 
 /// A name for the transaction in which a lock is acquired: see [`super::commit`].
@@ -365,14 +364,14 @@ impl Named<'_> {
     }
 }
 
-/// In which transaction a lock is acquired.
+/// Where in a transaction a lock is acquired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inside {
-    /// The caller's. It may have locked the same keys before.
-    Callers,
-    /// One that pglock has just begun.
-    Own,
-    /// The message's, in front of a BEGIN or of statements.
+    /// In an open one.
+    Transaction,
+    /// In an open one, behind a block that has waited for the lock: that has looked at the session.
+    Waited,
+    /// In the message's, in front of a BEGIN or of statements.
     Message,
 }
 
@@ -396,7 +395,8 @@ pub(crate) fn acquire_in_transaction(
         &[b't', time.form(), inside as u8, kind, u8::from(checked)],
     ) {
         Some(form) if client == Client::Own => {
-            Statement::known(form, parameters(lock, !checked, false, time, name), write)
+            let me = !checked && inside != Inside::Waited;
+            Statement::known(form, parameters(lock, me, false, time, name), write)
         }
         _ => write(),
     }
@@ -420,7 +420,13 @@ fn write_acquire_in_transaction(
     }
     // The session has a permit's slot before its transaction begins.
     if lock.slot().is_none() {
-        why += &may_lock(&mut conditions, lock, inside, client);
+        conditions.and(&[FRESH_SNAPSHOT]);
+        let (alone, otherwise) = match inside {
+            Inside::Waited => none_was_seen(),
+            Inside::Transaction | Inside::Message => none_is_held(&mut conditions, lock, client),
+        };
+        conditions.and(&[&alone]);
+        why += &format!(" {STALE_SNAPSHOT} WHEN {otherwise}");
     }
     let locks = Locks::of_any(&mut conditions, lock, false);
     let acquired = match time {
@@ -435,36 +441,33 @@ fn write_acquire_in_transaction(
     Statement::new(conditions, format!("CASE {why} ELSE 'busy' END"))
 }
 
-/// Adds whether the transaction may take a lock: its snapshot is not older than the lock, and no other process
-/// holds the key on this session. Returns why not, as WHEN clauses.
-fn may_lock(
-    conditions: &mut Conditions,
-    lock: &LockInfo,
-    inside: Inside,
-    client: Client,
-) -> String {
-    conditions.and(&[FRESH_SNAPSHOT]);
+/// Whether no other process holds the key on this session, and the refusal.
+///
+/// In `pg_locks` what the session holds for its transaction looks the same: so the look is for the beginning of a
+/// transaction. In one of the caller's a block can tell: see [`Wait::try_all`](super::Wait::try_all).
+fn none_is_held(conditions: &mut Conditions, lock: &LockInfo, client: Client) -> (String, String) {
     let me = conditions.text_parameter(process::word());
     let bears = format!("coalesce({CLIENT}, {me}) = {me}");
-    let (alone, otherwise) = match client {
+    match client {
         Client::Own => {
-            let otherwise = format!("WHEN NOT ({bears}) THEN '{}'", Refusal::Stranger);
+            let otherwise = format!("NOT ({bears}) THEN '{}'", Refusal::Stranger);
             (bears, otherwise)
         }
-        // Of so many keys, telling one hold from the other would take the server gigabytes.
-        Client::Other if inside != Inside::Callers && lock.keys().len() > Slots::MOST => {
+        Client::Other => {
             let (held, found) = (held_here(conditions, lock), found());
-            let alone = format!("CASE WHEN {held} THEN NOT {found} ELSE true END");
+            let alone =
+                format!("CASE WHEN {bears} THEN true WHEN {held} THEN NOT {found} ELSE true END");
             (alone, held_by_another())
         }
-        // What a wait in front of this has for the transaction is in `pg_locks` too.
-        Client::Other => {
-            let held = held_for_the_session(conditions, lock);
-            let anothers = format!("NOT ({bears}) AND ({held})");
-            let otherwise = format!("WHEN {anothers} THEN '{}'", Refusal::SharedSession);
-            (format!("NOT ({anothers})"), otherwise)
-        }
-    };
-    conditions.and(&[&alone]);
-    format!(" {STALE_SNAPSHOT} {otherwise}")
+    }
+}
+
+/// Whether the block in front of this has found none, and the refusal.
+fn none_was_seen() -> (String, String) {
+    let seen = "pg_catalog.split_part(pg_catalog.current_setting('pglock.line', true), ' ', 2) \
+        IS NOT DISTINCT FROM 'shared_session'";
+    (
+        format!("NOT ({seen})"),
+        format!("{seen} THEN '{}'", Refusal::SharedSession),
+    )
 }

@@ -431,18 +431,20 @@ const TRY_ALL: &str = concat!(
 );
 
 const IN_QUEUE: &str = concat!(
-    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; word text := 'busy'; \
+    "DO $pglock$ DECLARE path text; ask text[]; keys int; at int; ends timestamptz; kept text; millis int; \
+       word text := 'busy'; got boolean; suffix text; \
      BEGIN ",
     asked!(),
     "kept := current_setting('lock_timeout'); \
-     ends := clock_timestamp() + ask[2]::bigint * interval '1 ms'; \
-     BEGIN \
-       FOR i IN 1 .. keys LOOP at := 6 * i; \
+     ends := clock_timestamp() + ask[2]::bigint * interval '1 ms'; ",
+    if_anothers!("word := 'shared_session'"),
+    "BEGIN \
+       FOR i IN 1 .. keys LOOP EXIT WHEN word = 'shared_session'; at := 6 * i; \
          millis := greatest(1, ceil(extract(epoch FROM ends - clock_timestamp()) * 1000)); \
          PERFORM set_config('lock_timeout', millis::text, true); \
          EXECUTE 'SELECT pg_advisory_xact_lock' || CASE ask[at + 1] WHEN '-' THEN '' ELSE ask[at + 1] END || '(' || ask[at] || ')'; \
        END LOOP; \
-       PERFORM pg_sleep(0); word := 'had'; \
+       PERFORM pg_sleep(0); IF word = 'busy' THEN word := 'had'; END IF; \
      EXCEPTION WHEN lock_not_available THEN NULL; END; \
      PERFORM set_config('lock_timeout', kept, true), set_config('pglock.line', ask[1] || ' ' || word, true), \
        set_config('search_path', path, true); \

@@ -97,7 +97,7 @@ impl Message<'_> {
 
     fn keys(&self, time: WaitTime, client: Client, named: Option<Named<'_>>) -> Option<Statement> {
         let inside = match self.inside {
-            true => Inside::Callers,
+            true => Inside::Transaction,
             false => Inside::Message,
         };
         let keys = !self.lock.keys().is_empty();

@@ -17,7 +17,7 @@ fn statements(lock: &LockInfo) -> Vec<Statement> {
         for line in [Line::Respect, Line::Pass] {
             statements.push(acquire_for_session(lock, time, Client::Own, line));
         }
-        for inside in [Inside::Callers, Inside::Own, Inside::Message] {
+        for inside in [Inside::Transaction, Inside::Waited, Inside::Message] {
             for named in [
                 None,
                 Some(Named::Transaction("x")),
@@ -61,7 +61,7 @@ fn looking(lock: &LockInfo) -> Vec<Statement> {
     statements.push(acquire_in_transaction(
         lock,
         WaitTime::No,
-        Inside::Own,
+        Inside::Transaction,
         other,
         None,
     ));
@@ -139,7 +139,7 @@ fn a_server_that_is_not_postgres_is_asked_for() {
     let mut statements = looking(&lock);
     for time in TIMES {
         statements.push(acquire_for_session(&lock, time, Client::Own, Line::Pass));
-        for inside in [Inside::Callers, Inside::Own, Inside::Message] {
+        for inside in [Inside::Transaction, Inside::Waited, Inside::Message] {
             let client = Client::Own;
             statements.push(acquire_in_transaction(&lock, time, inside, client, None));
         }

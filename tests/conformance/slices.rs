@@ -270,25 +270,28 @@ pub fn a_session_that_holds_the_key_is_refused_to_transactions<H: Harness>() {
 /// What a wait in slices has for its transaction is not what the session holds for another process.
 pub fn a_session_that_has_lost_its_number_waits_in_transactions<H: Harness>() {
     let (mut oracle, key) = (Oracle::new(), unique_key());
+    let many: Vec<_> = (0..20).map(|_| unique_key()).chain([key.clone()]).collect();
     H::with(|backend| {
-        for number in ["0123456789abcdef", ""] {
+        for (number, keys) in [("0123456789abcdef", vec![key.clone()]), ("", many.clone())] {
             on(backend, &format!("SET pglock.client = '{number}'")).unwrap();
-            oracle.lock(&key);
-            std::thread::scope(|threads| {
-                threads.spawn(|| {
-                    // Before the second slice, the acquire is sent once more for the session's number.
-                    wait_until("a quiet slice", || {
-                        (wait_for_second_slice(&mut oracle, &key) > 600).then_some(())
+            for one_message in [false, true] {
+                oracle.lock(&key);
+                std::thread::scope(|threads| {
+                    threads.spawn(|| {
+                        // Before the second slice, the acquire is sent once more for the session's number.
+                        wait_until("a quiet slice", || {
+                            (wait_for_second_slice(&mut oracle, &key) > 600).then_some(())
+                        });
+                        oracle.unlock(&key);
                     });
-                    oracle.unlock(&key);
+                    let mut lock = Lock::new(&mut *backend, keys.clone());
+                    match one_message {
+                        false => lock.run_in_transaction(|_| Ok::<_, Error>(())).unwrap(),
+                        true => lock.batch_execute("SELECT 1").unwrap(),
+                    }
                 });
-                let mut lock = Lock::new(&mut *backend, &key);
-                match number {
-                    "" => lock.run_in_transaction(|_| Ok::<_, Error>(())).unwrap(),
-                    _ => lock.batch_execute("SELECT 1").unwrap(),
-                }
-            });
-            oracle.assert_free(&key);
+                oracle.assert_free(&key);
+            }
         }
     });
 }
@@ -322,8 +325,11 @@ pub fn a_session_that_holds_the_key_is_refused_to_the_callers_transaction<H: InT
                 }
             }
             oracle.holder(&key); // it has not gone meanwhile
-            transaction_lock(backend, &other).unwrap();
-            transaction_lock(backend, &other).unwrap();
+            for _ in 0..2 {
+                transaction_lock(backend, &other).unwrap();
+                let mut lock = Lock::new(&mut *backend, &other);
+                lock.batch_execute("SELECT 1").unwrap();
+            }
             on(
                 backend,
                 &format!("SELECT pg_advisory_unlock{suffix}({number})"),

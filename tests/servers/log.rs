@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pglock::driver::Session;
 use pglock::{
-    Error, Lock, LockBackend, LockGuard, StopToken, inspect, try_transaction_lock, try_with_lock,
-    with_lock, with_transaction_lock,
+    Error, Lock, LockBackend, LockGuard, StopToken, inspect, transaction_lock,
+    try_transaction_lock, try_with_lock, with_lock, with_transaction_lock,
 };
 use postgres::{Client, NoTls};
 
@@ -229,6 +229,33 @@ fn statements_that_are_gone_are_one_error_in_the_log() {
     loses_its_statements(|| <diesel::PgConnection as diesel::Connection>::establish(&url).unwrap());
     let told = entries(&server).remove("gone").unwrap_or_default();
     assert!(told.len() <= 4, "{told:?}");
+}
+
+/// A transaction begins with its lock, in one message: there a refusal is an error.
+#[test]
+fn a_session_that_is_not_ours_is_one_error_in_the_log() {
+    let server = server("log_not_ours");
+    let url = named(&server.url(), "not_ours");
+    on_every_driver!(is_not_ours(&url));
+    let told = entries(&server).remove("not_ours").unwrap_or_default();
+    assert!(told.len() <= 4, "{told:?}");
+}
+
+fn is_not_ours<B: LockBackend>(backend: &mut B, _: &str) {
+    let lose = "SELECT pg_advisory_lock(8); SELECT set_config('pglock.client', '', false)";
+    Lock::new(&mut *backend, 7).batch_execute(lose).unwrap();
+    for _ in 0..20 {
+        with_transaction_lock(backend, 7, |_| Ok::<_, Error>(())).unwrap();
+        let mut lock = Lock::new(&mut *backend, [7, 9]);
+        lock.run_in_transaction(|_| Ok::<_, Error>(())).unwrap();
+        lock.batch_execute("SELECT 1").unwrap();
+        with_transaction_lock(backend, 10, |tx| {
+            transaction_lock(&mut *tx, 11)?;
+            Lock::new(&mut *tx, 7).batch_execute("SELECT 1")?;
+            Lock::new(&mut *tx, [12, 13]).batch_execute("SELECT 1")
+        })
+        .unwrap();
+    }
 }
 
 fn loses_its_statements<S: Session + LockBackend<Session = S>>(connect: impl Fn() -> S) {

@@ -207,8 +207,10 @@ fn one_slice<S: Session>(
     let queue = [&attempt.before(), &*wait.in_queue(millis), KEEP].concat();
     let lines = session.message(&queue, OUTCOME)?;
     let outcome = lines.last().and_then(|line| wait.outcome(line));
-    if outcome.is_none_or(|outcome| outcome.word != "had") {
-        return Err(Failure::Refused(Refusal::Busy));
+    match outcome {
+        Some(outcome) if outcome.word == "had" => {}
+        Some(outcome) => return Err(Failure::Refused(outcome.refusal())),
+        None => return Err(Failure::Refused(Refusal::SharedSession)),
     }
     let (time, start) = (WaitTime::InPlace(Some(1)), Instant::now());
     let sent = send(session, lock, attempt.first(), time, Line::Pass);

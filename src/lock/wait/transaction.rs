@@ -1,13 +1,12 @@
 //! A lock of the caller's transaction.
 
-use super::session::as_client;
 use super::{Attempt, Within};
 use crate::driver::{Failure, Refusal, Session};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::prepared;
 use crate::sql::{
-    self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, UNDO, Wait, WaitTime,
+    self, Client, Inside, OUTCOME, RELEASE, SAVEPOINT, Situation, Statement, UNDO, Wait, WaitTime,
 };
 use crate::targets::LockInfo;
 
@@ -37,53 +36,65 @@ fn once<S: Session>(
     time: WaitTime,
     label: &str,
 ) -> Result<(), (Within, Failure)> {
-    let open = |failure| (Within::CallersSavepoint, failure);
-    let released = |failure| match failure {
-        Failure::Refused(_) => (Within::CallersTransaction, failure),
-        failure => open(failure),
-    };
     let behind = |acquire: &str| [SAVEPOINT, label, acquire, "; ", RELEASE].concat();
+    let open = |failure| (Within::CallersSavepoint, failure);
     if let Some(block) = sql::acquire_target(lock, time, None, false, S::HAS_SQLSTATE) {
         return session.send(&behind(&block)).map_err(open);
     }
-    if time == WaitTime::No && lock.keys().len() > 1 {
-        return try_all(session, lock, label).map_err(released);
-    }
-    let acquire = |client| sql::acquire_in_transaction(lock, time, Inside::Callers, client, None);
-    if S::HAS_SQLSTATE {
-        let sent = as_client(time, acquire, |acquire| {
+    let acquire =
+        |client| sql::acquire_in_transaction(lock, time, Inside::Transaction, client, None);
+    // Without SQLSTATEs: of a try, nothing but a cancel can fail, and it would abort the transaction of any
+    // statement.
+    let by_statement = match time {
+        WaitTime::No => lock.keys().len() == 1 && (S::HAS_SQLSTATE || session.in_transaction()),
+        _ => S::HAS_SQLSTATE,
+    };
+    if by_statement {
+        let mut send = |statement: &Statement| {
             let mut undo = "";
-            answer(prepared::with(session, acquire, |session, text, _| {
-                let undo = std::mem::replace(&mut undo, UNDO);
-                session.query(&[undo, &behind(text)].concat())
-            }))
+            answer(match S::HAS_SQLSTATE {
+                true => prepared::with(session, statement, |session, text, _| {
+                    let undo = std::mem::replace(&mut undo, UNDO);
+                    session.query(&[undo, &behind(text)].concat())
+                }),
+                false => session.prepared("", statement),
+            })
+        };
+        let first = match time {
+            WaitTime::No => acquire(Client::Own),
+            _ => acquire(Client::Own).brief(),
+        };
+        let sent = match send(&first) {
+            Err(Failure::Refused(Refusal::Unexplained)) => send(&acquire(Client::Own)),
+            sent => sent,
+        };
+        match sent {
+            Err(Failure::Refused(Refusal::Stranger)) => {}
+            Err(failure @ Failure::Refused(_)) => {
+                return Err((Within::CallersTransaction, failure));
+            }
+            sent if S::HAS_SQLSTATE => return sent.map_err(open),
+            sent => return sent.map_err(|failure| (Within::CallersTransaction, failure)),
+        }
+    }
+    if time == WaitTime::No {
+        return try_all(session, lock, label).map_err(|failure| match failure {
+            Failure::Refused(_) => (Within::CallersTransaction, failure),
+            failure => open(failure),
         });
-        return sent.map_err(released);
     }
-    match time {
-        // Nothing but a cancel can fail here, and it would abort the transaction of any statement.
-        WaitTime::No if session.in_transaction() => {
-            let sent = as_client(time, acquire, |acquire| {
-                answer(session.prepared("", acquire))
-            });
-            sent.map_err(|failure| (Within::CallersTransaction, failure))
+    let exactly = Wait::new(lock).exactly(time, false);
+    let sent = match session.send(&behind(&exactly)) {
+        Err(failure) if failure.is_without_blocks() => {
+            let acquire = acquire(Client::Other).raising().text();
+            session.send(&[UNDO, &behind(&acquire)].concat())
         }
-        _ => {
-            let exactly = Wait::new(lock).exactly(time, false);
-            let sent = session.send(&behind(&exactly));
-            let sent = match sent {
-                Err(failure) if failure.is_without_blocks() => {
-                    let text = [UNDO, &behind(&acquire(Client::Other).raising().text())].concat();
-                    session.send(&text)
-                }
-                sent => sent,
-            };
-            sent.map_err(open)
-        }
-    }
+        sent => sent,
+    };
+    sent.map_err(open)
 }
 
-/// Several keys at once, all or none, and no error where they are not free.
+/// All or none, and no error where they are not free.
 fn try_all<S: Session>(session: &mut S, lock: &LockInfo, label: &str) -> Result<(), Failure> {
     let wait = Wait::new(lock);
     let text = [SAVEPOINT, label, &wait.try_all(), RELEASE, "; "].concat();
@@ -104,8 +115,7 @@ fn wait<S: Session>(
 ) -> Result<(), Error> {
     let wait = Wait::new(lock);
     let acquire =
-        sql::acquire_in_transaction(lock, WaitTime::No, Inside::Callers, Client::Other, None)
-            .text();
+        sql::acquire_in_transaction(lock, WaitTime::No, Inside::Waited, Client::Other, None).text();
     let asked = session.message(&[UNDO, SAVEPOINT].concat(), &Situation::question());
     let ended = match asked {
         Err(failure) => failure,
