@@ -7,9 +7,11 @@
 //!
 //! Who has waited for a slice stands in line, as in ZooKeeper's recipe for locks. It takes a *place*, a
 //! session lock on (class of the key, n), with n behind the last, and waits for the place just ahead of
-//! its own. Who has nobody ahead becomes the *head*: it takes the head's mutex, waits for the key, and lets
-//! mutex and place go in the statement that has the key. A place counts only if its session is a *member*,
-//! that is, holds a lock of 64 bits too: 32 bits collide, and the pairs of a user's are no places.
+//! its own. Who has nobody ahead waits to be the *head*: with the head's mutex it lets its place go, so that
+//! the next waits for the mutex already when the head has the key, and the server hands it on without a gap,
+//! in which a newcomer would find no line. The head waits for the key, and lets the mutex go in the statement
+//! that has the key. A place counts only if its session is a *member*, that is, holds a lock of 64 bits too:
+//! 32 bits collide, and the pairs of a user's are no places.
 //!
 //! A member whose client is frozen or gone would hold up the line. So a member's session has an
 //! `idle_session_timeout` of a few slices; and who has waited two whole slices for one place, and found no
@@ -381,11 +383,11 @@ const IN_LINE: &str = concat!(
     "SELECT coalesce(",
     last_place!(),
     ", 0) INTO ahead; \
-       ELSIF step = 'head' THEN PERFORM pg_advisory_lock(h); head := true; \
+       ELSIF step = 'head' THEN PERFORM pg_advisory_lock(h), pg_advisory_unlock(class::int, place); head := true; \
        ELSE \
          IF step = 'key' THEN EXECUTE 'SELECT pg_advisory_lock' || suffix || '(' || args || ')'; END IF; \
-         IF head THEN PERFORM pg_advisory_unlock(h); END IF; \
-         PERFORM pg_advisory_unlock(class::int, place), pg_advisory_unlock_shared(member); \
+         IF head THEN PERFORM pg_advisory_unlock(h); ELSE PERFORM pg_advisory_unlock(class::int, place); END IF; \
+         PERFORM pg_advisory_unlock_shared(member); \
          had := had + 1; place := 0; head := false; ahead := 0; suspect := false; \
          EXIT WHEN had < keys; \
        END IF; \
@@ -395,7 +397,7 @@ const IN_LINE: &str = concat!(
          SELECT l.pid FROM pg_locks l WHERE l.granted AND l.locktype = 'advisory' AND l.pid <> pg_backend_pid() \
            AND (l.classid || '.' || l.objid || '.' || l.objsubid = ask[at + 5] \
              OR l.objsubid = 1 AND l.classid::bigint = (h >> 32) & 4294967295 AND l.objid::bigint = h & 4294967295 \
-             OR l.objsubid = 2 AND l.classid::bigint = class & 4294967295 AND l.objid::bigint < place) \
+             OR NOT head AND l.objsubid = 2 AND l.classid::bigint = class & 4294967295 AND l.objid::bigint < place) \
          UNION SELECT unnest(pg_blocking_pids(blocker.pid)) FROM blocker WHERE blocker.pid <> pg_backend_pid() \
            AND NOT EXISTS (SELECT FROM pg_locks w WHERE w.pid = blocker.pid AND NOT w.granted AND w.locktype = 'virtualxid')) \
          SELECT FROM blocker WHERE pid = pg_backend_pid()); \

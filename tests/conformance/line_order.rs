@@ -111,6 +111,24 @@ pub fn no_reader_passes_a_writer_between_its_slices<H: Harness>() {
     assert_eq!(oracle.held(&key), ["ShareLock"]);
 }
 
+/// When the head has the key, the server hands its mutex on to the next: no newcomer finds a gap in between.
+pub fn the_next_waits_for_the_heads_mutex<H: Harness>() {
+    let (mut oracle, key, order) = (Oracle::new(), unique_key(), Mutex::new(Vec::new()));
+    let line = Line::of(&key);
+    oracle.lock(&key);
+    thread::scope(|threads| {
+        threads.spawn(|| waits::<H>(&key, false, &order, 0));
+        let head = line.wait_for_head(&mut oracle);
+        threads.spawn(|| waits::<H>(&key, false, &order, 1));
+        line.wait_for(&mut oracle, 2);
+        let next = oracle.wait_for_waiter(&line.head.into());
+        assert_eq!(line.members(&mut oracle), [head, next]);
+        oracle.unlock(&key);
+    });
+    assert_eq!(order.into_inner().unwrap(), [0, 1]);
+    line.wait_until_gone(&mut oracle);
+}
+
 /// Each is kept from slice to slice: nobody ever finds one free again.
 pub fn several_busy_keys_are_had_one_after_the_other<H: Harness>() {
     let mut keys = [(); 4].map(|()| unique_key());

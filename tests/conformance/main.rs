@@ -167,6 +167,7 @@ macro_rules! outside_a_transaction {
                 a_long_line_is_let_in_as_it_came,
                 every_kind_of_key_has_a_line,
                 a_writer_gets_in_among_readers,
+                the_next_waits_for_the_heads_mutex,
                 no_reader_passes_a_writer_between_its_slices,
                 several_busy_keys_are_had_one_after_the_other,
                 one_session_stands_in_many_lines_one_after_the_other,

@@ -36,31 +36,32 @@ impl Line {
         }
     }
 
-    /// Stands in line with plain SQL, as a member whose client sends nothing more.
+    /// Stands in line with plain SQL, as a member whose client sends nothing more: in a place, or as the head.
     pub fn stand(&self, client: &mut Client, place: i32, as_head: bool) {
         let Self {
             head,
             member,
             class,
         } = self;
-        let mut text = format!(
-            "SELECT pg_advisory_lock_shared('{member}'); SELECT pg_advisory_lock('{class}', '{place}');"
-        );
-        if as_head {
-            text += &format!("SELECT pg_advisory_lock('{head}')");
-        }
+        let lock = match as_head {
+            true => format!("pg_advisory_lock('{head}')"),
+            false => format!("pg_advisory_lock('{class}', '{place}')"),
+        };
+        let text = format!("SELECT pg_advisory_lock_shared('{member}'); SELECT {lock}");
         client.batch_execute(&text).unwrap();
     }
 
-    /// The sessions that hold a place, in the order of the line.
+    /// The sessions that stand in line, in their order: the head has its mutex, the others a place.
     pub fn members(&self, oracle: &mut Oracle) -> Vec<i32> {
-        let query = "SELECT pid FROM pg_locks l WHERE granted AND objsubid = 2 AND mode = 'ExclusiveLock' \
-            AND classid::bigint = $1::bigint & 4294967295 AND EXISTS (SELECT FROM pg_locks m WHERE m.pid = l.pid \
+        let query = "SELECT l.pid FROM pg_locks l JOIN pg_locks m USING (pid) \
+            WHERE l.granted AND l.mode = 'ExclusiveLock' AND (\
+            l.objsubid = 2 AND l.classid::bigint = $1::bigint & 4294967295 OR l.objsubid = 1 \
+            AND l.classid::bigint = ($3::bigint >> 32) & 4294967295 AND l.objid::bigint = $3::bigint & 4294967295) \
             AND m.objsubid = 1 AND m.classid::bigint = ($2::bigint >> 32) & 4294967295 \
-            AND m.objid::bigint = $2::bigint & 4294967295) ORDER BY objid::bigint";
+            AND m.objid::bigint = $2::bigint & 4294967295 ORDER BY l.objsubid, l.objid::bigint";
         let rows = oracle
             .client
-            .query(query, &[&i64::from(self.class), &self.member]);
+            .query(query, &[&i64::from(self.class), &self.member, &self.head]);
         rows.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
