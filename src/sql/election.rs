@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::call;
 use super::conditions::setting_millis;
-use super::keys::{FRESH_SNAPSHOT, IDLE, Named, OPEN_TRANSACTION, STALE_SNAPSHOT};
+use super::keys::{FRESH_SNAPSHOT, IDLE, OPEN_TRANSACTION, STALE_SNAPSHOT};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
 use super::time::millis;
+use super::transactions::Named;
 use crate::key::Key;
 use crate::targets::{LockInfo, Mode, Target};
 

@@ -5,10 +5,10 @@
 //! is done, a statement without rows can no longer be cancelled. So a statement that fails has taken
 //! no lock for the session, and released none, and can be sent again.
 
+use super::advisory_rows;
 use super::conditions::{Locks, Slots};
 use super::statement::{Conditions, Parameter, Statement};
 use super::time::WaitTime;
-use super::{advisory_rows, ours};
 use crate::failure::Refusal;
 use crate::process;
 use crate::targets::{LockInfo, Mode};
@@ -19,10 +19,10 @@ use crate::targets::{LockInfo, Mode};
 pub(super) const IDLE: &str = "pg_catalog.now() = pg_catalog.statement_timestamp()";
 
 /// A standby grants keys that its primary has granted to others.
-const ON_PRIMARY: &str = "NOT pg_catalog.pg_is_in_recovery()";
+pub(super) const ON_PRIMARY: &str = "NOT pg_catalog.pg_is_in_recovery()";
 
 /// CockroachDB speaks the protocol and grants an advisory lock to everybody who asks.
-const ON_POSTGRES: &str = "pg_catalog.current_setting('crdb_version', true) IS NULL";
+pub(super) const ON_POSTGRES: &str = "pg_catalog.current_setting('crdb_version', true) IS NULL";
 
 /// Above READ COMMITTED all later statements keep the snapshot of the statement that waits for the
 /// lock.
@@ -30,11 +30,11 @@ pub(super) const FRESH_SNAPSHOT: &str =
     "pg_catalog.current_setting('transaction_isolation') LIKE 'read %'";
 
 /// What this process has left in the session: see [`acquire_for_session`].
-const CLIENT: &str = "pg_catalog.current_setting('pglock.client', true)";
+pub(super) const CLIENT: &str = "pg_catalog.current_setting('pglock.client', true)";
 
 pub(super) const IN_RECOVERY: &str = "WHEN pg_catalog.pg_is_in_recovery() THEN 'in recovery'";
 pub(super) const STALE_SNAPSHOT: &str = "WHEN pg_catalog.current_setting('transaction_isolation') NOT LIKE 'read %' THEN 'stale snapshot'";
-const NOT_POSTGRES: &str =
+pub(super) const NOT_POSTGRES: &str =
     "WHEN pg_catalog.current_setting('crdb_version', true) IS NOT NULL THEN 'not postgres'";
 /// [`IDLE`] in its very words, which the extended protocol replaces.
 pub(super) const OPEN_TRANSACTION: &str =
@@ -60,7 +60,7 @@ pub(crate) enum Line {
 
 /// What the text of a statement on keys depends on: the kind of statement and what is special to it, and
 /// how it has its keys. `None` if that is seldom the same.
-fn form(lock: &LockInfo, special: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn form(lock: &LockInfo, special: &[u8]) -> Option<Vec<u8>> {
     let keys = match (Slots::of(lock), lock.keys()) {
         (Some(slots), _) => u8::try_from(slots.number).ok()? + u8::from(slots.exclusive),
         (None, [_]) => u8::from(lock.mode() == Mode::Shared),
@@ -70,7 +70,7 @@ fn form(lock: &LockInfo, special: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl WaitTime {
-    fn form(self) -> u8 {
+    pub(super) fn form(self) -> u8 {
         match self {
             Self::No => 0,
             Self::InPlace(None) => 1,
@@ -82,7 +82,7 @@ impl WaitTime {
 }
 
 /// The parameters in the order in which a statement on keys has them.
-fn parameters(
+pub(super) fn parameters(
     lock: &LockInfo,
     me: bool,
     heads: bool,
@@ -200,12 +200,12 @@ fn may_bear(held_here: &str, me: &str) -> String {
 
 /// Notes for the message that another's lock was found: later it could not be told from those that the
 /// message itself has taken.
-fn found() -> String {
+pub(super) fn found() -> String {
     "(pg_catalog.set_config('pglock.client', 'held', true) IS NOT NULL)".to_owned()
 }
 
 /// [`found`], as the reason of a refusal.
-fn held_by_another() -> String {
+pub(super) fn held_by_another() -> String {
     format!("{CLIENT} = 'held' THEN '{}'", Refusal::SharedSession)
 }
 
@@ -331,143 +331,4 @@ fn on_keys(
         }
         None => write(),
     }
-}
-
-/// A name for the transaction in which a lock is acquired: see [`super::commit`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Named<'a> {
-    Transaction(&'a str),
-    Message(&'a str),
-}
-
-impl Named<'_> {
-    pub(super) fn in_conditions(self, conditions: &mut Conditions) -> String {
-        let sets = match self {
-            Self::Transaction(name) => {
-                let name = conditions.text_parameter(name);
-                ours::named(ours::TRANSACTION, &name)
-            }
-            Self::Message(name) => {
-                let name = conditions.text_parameter(name);
-                ours::named_message(&name)
-            }
-        };
-        sets + " IS NOT NULL"
-    }
-
-    /// The same as an expression.
-    pub(crate) fn text(self) -> String {
-        match self {
-            Self::Transaction(name) => ours::named(ours::TRANSACTION, &format!("'{name}'")),
-            Self::Message(name) => ours::named_message(&format!("'{name}'")),
-        }
-    }
-}
-
-/// Where in a transaction a lock is acquired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Inside {
-    /// In an open one.
-    Transaction,
-    /// In an open one, behind a block that has waited for the lock: that has looked at the session.
-    Waited,
-    /// In the message's, in front of a BEGIN or of statements.
-    Message,
-}
-
-/// Acquires a lock for a transaction. A transaction that pglock opens gets a name: see [`super::commit`].
-pub(crate) fn acquire_in_transaction(
-    lock: &LockInfo,
-    time: WaitTime,
-    inside: Inside,
-    client: Client,
-    named: Option<Named<'_>>,
-) -> Statement {
-    let write = || write_acquire_in_transaction(lock, time, inside, client, named);
-    let (name, kind) = match named {
-        None => (None, 0),
-        Some(Named::Transaction(name)) => (Some(name), 1),
-        Some(Named::Message(name)) => (Some(name), 2),
-    };
-    let checked = lock.slot().is_some();
-    match form(
-        lock,
-        &[b't', time.form(), inside as u8, kind, u8::from(checked)],
-    ) {
-        Some(form) if client == Client::Own => {
-            let me = !checked && inside != Inside::Waited;
-            Statement::known(form, parameters(lock, me, false, time, name), write)
-        }
-        _ => write(),
-    }
-}
-
-fn write_acquire_in_transaction(
-    lock: &LockInfo,
-    time: WaitTime,
-    inside: Inside,
-    client: Client,
-    named: Option<Named<'_>>,
-) -> Statement {
-    let mut conditions = Conditions::new();
-    let mut why = [IN_RECOVERY, NOT_POSTGRES].join(" ");
-    if inside == Inside::Message {
-        conditions.and(&[IDLE]);
-        why = [OPEN_TRANSACTION, &why].join(" ");
-    }
-    for condition in [ON_PRIMARY, ON_POSTGRES] {
-        conditions.and(&[condition]);
-    }
-    // The session has a permit's slot before its transaction begins.
-    if lock.slot().is_none() {
-        conditions.and(&[FRESH_SNAPSHOT]);
-        let (alone, otherwise) = match inside {
-            Inside::Waited => none_was_seen(),
-            Inside::Transaction | Inside::Message => none_is_held(&mut conditions, lock, client),
-        };
-        conditions.and(&[&alone]);
-        why += &format!(" {STALE_SNAPSHOT} WHEN {otherwise}");
-    }
-    let locks = Locks::of_any(&mut conditions, lock, false);
-    let acquired = match time {
-        WaitTime::No => locks.tries("_xact"),
-        _ => locks.waits_and_puts_timeout_back(&mut conditions, time),
-    };
-    conditions.and(&[&acquired]);
-    if let Some(named) = named {
-        let named = named.in_conditions(&mut conditions);
-        conditions.and(&[&named]);
-    }
-    Statement::new(conditions, format!("CASE {why} ELSE 'busy' END"))
-}
-
-/// Whether no other process holds the key on this session, and the refusal.
-///
-/// In `pg_locks` what the session holds for its transaction looks the same: so the look is for the beginning of a
-/// transaction. In one of the caller's a block can tell: see [`Wait::try_all`](super::Wait::try_all).
-fn none_is_held(conditions: &mut Conditions, lock: &LockInfo, client: Client) -> (String, String) {
-    let me = conditions.text_parameter(process::word());
-    let bears = format!("coalesce({CLIENT}, {me}) = {me}");
-    match client {
-        Client::Own => {
-            let otherwise = format!("NOT ({bears}) THEN '{}'", Refusal::Stranger);
-            (bears, otherwise)
-        }
-        Client::Other => {
-            let (held, found) = (held_here(conditions, lock), found());
-            let alone =
-                format!("CASE WHEN {bears} THEN true WHEN {held} THEN NOT {found} ELSE true END");
-            (alone, held_by_another())
-        }
-    }
-}
-
-/// Whether the block in front of this has found none, and the refusal.
-fn none_was_seen() -> (String, String) {
-    let seen = "pg_catalog.split_part(pg_catalog.current_setting('pglock.line', true), ' ', 2) \
-        IS NOT DISTINCT FROM 'shared_session'";
-    (
-        format!("NOT ({seen})"),
-        format!("{seen} THEN '{}'", Refusal::SharedSession),
-    )
 }

@@ -34,6 +34,7 @@ pub(crate) mod semaphore;
 mod statement;
 mod targets;
 mod time;
+mod transactions;
 mod versions;
 
 use self::keys::IDLE;
@@ -42,10 +43,7 @@ pub(crate) use self::questions::DATABASE;
 pub(crate) use inspect::{claims_in_the_way, claims_of, signal};
 #[cfg(feature = "r2d2")]
 pub(crate) use keys::give_way;
-pub(crate) use keys::{
-    Client, Inside, Line, Named, acquire_for_session, acquire_in_transaction, change_mode,
-    held_by_session, release,
-};
+pub(crate) use keys::{Client, Line, acquire_for_session, change_mode, held_by_session, release};
 #[cfg(feature = "diesel")]
 pub(crate) use label::LABEL;
 pub(crate) use label::{label, label_of_holder};
@@ -61,6 +59,7 @@ pub use statement::{Parameter, Statement};
 pub(crate) use targets::PICKED;
 pub(crate) use targets::acquire as acquire_target;
 pub(crate) use time::{WaitTime, millis};
+pub(crate) use transactions::{Inside, Named, acquire_in_transaction};
 pub(crate) use versions::trigger;
 #[cfg(feature = "postgres")]
 pub(crate) use versions::{delete, update, version};

@@ -3,10 +3,11 @@
 //! Every statement has a snapshot of its own, so those after the lock see what the last holder
 //! committed. A refusal must be an error, or the statements would run without the lock.
 
-use super::keys::{self, Client, IDLE, Inside, Named};
+use super::keys::{Client, IDLE};
 use super::line::Wait;
 use super::statement::{Conditions, Statement};
 use super::time::WaitTime;
+use super::transactions::{Inside, Named, acquire_in_transaction};
 use super::{RELEASE, ours, raise, targets};
 use crate::targets::LockInfo;
 
@@ -101,7 +102,7 @@ impl Message<'_> {
             false => Inside::Message,
         };
         let keys = !self.lock.keys().is_empty();
-        keys.then(|| keys::acquire_in_transaction(self.lock, time, inside, client, named))
+        keys.then(|| acquire_in_transaction(self.lock, time, inside, client, named))
     }
 
     /// The same in a form that marks every error of the acquire, and how many statements it is.
