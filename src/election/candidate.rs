@@ -57,6 +57,8 @@ pub(super) struct Stand<'c, S> {
     /// What the session holds, and how it is let go.
     pub(super) held: Vec<Unlock>,
     pub(super) silence: Silence,
+    /// The server process.
+    pub(super) pid: Option<i32>,
     pub(super) number: i32,
 }
 
@@ -84,6 +86,7 @@ impl Candidate {
             session: &mut *member,
             held: Vec::new(),
             silence: self.silence,
+            pid: None,
             number: random_number(),
         };
         let ended = stand.stand(news);
@@ -161,7 +164,7 @@ impl<S: Session> Stand<'_, S> {
     fn join(&mut self) -> Result<(), Error> {
         let Election { keys, info, .. } = &self.candidate.election;
         let silence = self.silence.time();
-        (self.silence, _) = session::settle(self.session, silence, 2, info)?;
+        (self.silence, self.pid) = session::settle(self.session, silence, 2, info)?;
         self.candidate.office.heard();
         let silence = self.silence.time();
         let mark = keys.mark(silence);
@@ -169,6 +172,10 @@ impl<S: Session> Stand<'_, S> {
         self.hear(|session| session.send(&join))?;
         self.held.push((mark, SHARED));
         let (_, [longest, shortest]) = self.look()?;
+        if longest.is_zero() {
+            let lock = info.clone(); // not even its own mark is there
+            return Err(Error::MovedSession { lock });
+        }
         self.candidate.know(longest);
         let other = if longest > silence { longest } else { shortest };
         match other == silence {

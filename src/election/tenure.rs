@@ -1,6 +1,7 @@
 //! From the key to the end of a term: begins it, keeps it, and lets the key go.
 
 use std::sync::mpsc::Sender;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::candidacy::{Answer, Candidacy};
@@ -9,7 +10,8 @@ use super::token::Token;
 use crate::driver::{Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::held::clock::{Clock, Moment};
-use crate::held::session;
+use crate::held::session::{self, Question};
+use crate::key::Key;
 use crate::request::Request;
 use crate::sql::election as sql;
 use crate::targets::Mode;
@@ -45,7 +47,12 @@ impl<S: Session> Stand<'_, S> {
         };
         let _ = news.send(Ok(Some(elected)));
         let term = Request::new(term.into()).lock;
-        let _ = session::keep(self.session, office, Some(&term), String::new);
+        let question = Question {
+            lock: Some(&term),
+            pid: self.pid,
+            label: String::new,
+        };
+        let _ = session::keep(self.session, office, &question);
         if let Err(error) = self.resign(candidacy) {
             office.lose(error);
             self.session.terminate(); // it may hold a sign
@@ -84,19 +91,37 @@ impl<S: Session> Stand<'_, S> {
         }
     }
 
+    /// Whoever has only just become head has not looked at this term yet: it would see no sign. One that is frozen
+    /// is not waited for.
+    fn let_the_head_look(&mut self, ear: &Key) {
+        let is_deaf = sql::is_deaf(&self.candidate.election.keys.head, ear);
+        let start = Instant::now();
+        while start.elapsed() < self.silence.time() / 10
+            && matches!(self.query(&is_deaf), Ok(Some(deaf)) if deaf == sql::YES)
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Lets the key go. If it may give a sign, gives it first, and waits until the head has seen it.
     fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Error> {
         let keys = &self.candidate.election.keys;
         let (term, sign) = (keys.term(self.number), keys.sign(self.number));
         let since = Moment::now();
-        let sign = candidacy.may_sign(since).then_some(sign);
+        let (sign, ear) = (
+            candidacy.may_sign(since).then_some(sign),
+            keys.ear(self.number),
+        );
+        if sign.is_some() {
+            self.let_the_head_look(&ear);
+        }
+        let keys = &self.candidate.election.keys;
         let resign = sql::resign(sign.as_ref(), &term, &keys.lock);
         self.hear(|session| insist(|| session.send(&resign)))?;
         self.held
             .retain(|(held, _)| *held != term && *held != keys.lock);
         let Some(sign) = sign else { return Ok(()) };
         self.held.push((sign, EXCLUSIVE));
-        let ear = keys.ear(self.number);
         while Moment::now().since(since) < self.silence.time() {
             if self.wait(&ear, SLICE)? == Answer::Yes {
                 break;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Held;
 use super::clock::{Clock, Moment, Silence};
 use super::office::Office;
-use super::session::{self, keep};
+use super::session::{self, Question, keep};
 use super::thread::{Heard, Thread};
 use crate::driver::{Acquire, Failure, LockBackend, Refusal, Session, SessionHandle, insist};
 use crate::error::Error;
@@ -149,9 +149,10 @@ pub(super) fn serve<B: LockBackend>(
                 session,
                 desk,
                 silence: kept.0,
+                pid: kept.1,
                 tenants: BTreeMap::new(),
             };
-            keeper.serve(tenant, kept.1, order.request.at_least, reply)
+            keeper.serve(tenant, order.request.at_least, reply)
         }
         (Err(error), Some((handle, Some(_)))) => {
             let is_known = !matches!(error, Error::ConnectionLost { .. });
@@ -195,18 +196,14 @@ struct Keeper<'s, S> {
     session: &'s mut S,
     desk: &'s Arc<Desk>,
     silence: Silence,
+    /// The server process.
+    pid: Option<i32>,
     tenants: BTreeMap<u64, Suspended>,
 }
 
 impl<S: Session> Keeper<'_, S> {
-    fn serve(
-        &mut self,
-        first: Suspended,
-        pid: Option<i32>,
-        at_least: Duration,
-        reply: &Reply,
-    ) -> Outcome {
-        if let Err(error) = self.begin(&first, pid) {
+    fn serve(&mut self, first: Suspended, at_least: Duration, reply: &Reply) -> Outcome {
+        if let Err(error) = self.begin(&first) {
             // Of another session there is nothing to put back.
             if !matches!(error, Error::MovedSession { .. }) {
                 let released = first.release(self.session);
@@ -251,7 +248,7 @@ impl<S: Session> Keeper<'_, S> {
 
     /// Begins to count, and asks for the first time. The server has just answered, so that nobody waits for longer
     /// than a lease for it to answer again.
-    fn begin(&mut self, first: &Suspended, pid: Option<i32>) -> Result<(), Error> {
+    fn begin(&mut self, first: &Suspended) -> Result<(), Error> {
         let lock = || first.lock().clone();
         let clock = Clock::start(self.silence, Moment::now());
         let held = sql::held_by_session(first.lock()).raising().text();
@@ -267,8 +264,8 @@ impl<S: Session> Keeper<'_, S> {
             Err(Failure::Refused(Refusal::NotHeld)) => None, // a pooler has reset the session, or moved it
             Err(failure) => return Err(Error::acquire(lock(), None, failure)),
         };
-        if here.is_none() || here != pid {
-            if let Some(pid) = pid {
+        if here.is_none() || here != self.pid {
+            if let Some(pid) = self.pid {
                 // The lock and the settings are there, where others may come by.
                 let _ = self.session.send(&sql::lease::end(pid));
             }
@@ -288,8 +285,12 @@ impl<S: Session> Keeper<'_, S> {
     /// one go on this session: what ends one ends all.
     fn keep(&mut self) -> Option<Job> {
         let lock = self.tenants.values().next();
-        let label = || lock.map(Suspended::label).unwrap_or_default();
-        keep(self.session, self.desk, lock.map(Suspended::lock), label)
+        let question = Question {
+            lock: lock.map(Suspended::lock),
+            pid: self.pid,
+            label: || lock.map(Suspended::label).unwrap_or_default(),
+        };
+        keep(self.session, self.desk, &question)
     }
 
     fn is_closed(&self) -> bool {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::clock::{Moment, Silence};
-use super::office::{Duty, Office};
-use crate::driver::{BoxError, Failure, Session, insist};
+use super::office::{Duty, LOOK, Office};
+use crate::driver::{BoxError, Failure, Refusal, Session, insist};
 use crate::error::Error;
 use crate::failure::answer;
 use crate::key::Key;
-use crate::sql;
+use crate::sql::{self, Statement};
 use crate::targets::LockInfo;
 
 /// How a lock is let go.
@@ -53,36 +53,71 @@ pub(crate) fn leave<S: Session>(session: &mut S, held: &[Unlock], is_known: bool
     }
 }
 
+/// What the server is asked for, so that it hears from the session, and the session from it.
+pub(crate) struct Question<'l, L> {
+    /// The lock, if any is held.
+    pub(crate) lock: Option<&'l LockInfo>,
+    /// The server process.
+    pub(crate) pid: Option<i32>,
+    /// What stands in front of it.
+    pub(crate) label: L,
+}
+
+impl<L: Fn() -> String> Question<'_, L> {
+    /// Asks. Returns when the question was sent that has been answered, if one was.
+    ///
+    /// An error is no answer. That somebody cancels a question, or that the lock may not be asked for, says nothing
+    /// of the lock; but a pooler that has lost the session may send errors of its own. So who it is is asked then.
+    fn ask<S: Session>(
+        &self,
+        session: &mut S,
+        held: Option<&Statement>,
+    ) -> Result<Option<Moment>, Failure> {
+        let asked = Moment::now();
+        let reply = match held {
+            Some(held) => answer(session.prepared(&(self.label)(), held)),
+            None => session.send("SELECT"),
+        };
+        match reply {
+            Ok(()) => return Ok(Some(asked)),
+            Err(Failure::Sql { .. }) => {}
+            Err(lost) => return Err(lost),
+        }
+        let asked = Moment::now();
+        match session.query(&((self.label)() + sql::lease::PID)) {
+            Ok(lines) => match lines.first().and_then(|line| line.parse().ok()) {
+                Some(here) if self.pid == Some(here) => Ok(Some(asked)),
+                _ => Err(Failure::Refused(Refusal::NotHeld)),
+            },
+            Err(Failure::Sql { .. }) => Ok(None),
+            Err(lost) => Err(lost),
+        }
+    }
+}
+
 /// Keeps the session until something else is to be done on it. `None`: it is left, or lost, or its time is over.
-/// The lock is what the server is asked for, and the label what stands in front of the question.
 pub(crate) fn keep<S: Session, J>(
     session: &mut S,
     office: &Office<J>,
-    lock: Option<&LockInfo>,
-    label: impl Fn() -> String,
+    question: &Question<'_, impl Fn() -> String>,
 ) -> Option<J> {
-    let question = lock.map(sql::held_by_session);
+    let held = question.lock.map(sql::held_by_session);
     loop {
         let lost = match office.next_duty() {
             Duty::Leave => return None,
             Duty::Do(job) => return Some(job),
             Duty::Look => session.hung_up(),
-            Duty::Ask => {
-                let asked = Moment::now();
-                let answer = match &question {
-                    Some(question) => answer(session.prepared(&label(), question)),
-                    None => session.send("SELECT"),
-                };
-                match answer {
-                    // A question that fails, as when somebody cancels it, says nothing of the lock; but the
-                    // server has heard from this session.
-                    Ok(()) | Err(Failure::Sql { .. }) => {
-                        office.answered(asked);
-                        None
-                    }
-                    Err(failure) => Some(reason(failure)),
+            Duty::Ask => match question.ask(session, held.as_ref()) {
+                Ok(Some(asked)) => {
+                    office.answered(asked);
+                    None
                 }
-            }
+                Ok(None) => {
+                    office.rest(LOOK);
+                    None
+                }
+                Err(failure) => Some(reason(failure)),
+            },
         };
         if let Some(reason) = lost {
             office.lose(reason);

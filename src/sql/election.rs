@@ -124,6 +124,17 @@ pub(crate) fn enter(seen: Option<&(Key, Key)>, head: &Key, term: &Key, sign: &Ke
     )
 }
 
+/// Whether there is a head, and nobody listens for the sign of a term.
+pub(crate) fn is_deaf(head: &Key, ear: &Key) -> String {
+    format!(
+        "SELECT (NOT ({} AND {}) AND {} AND {})::text AS line",
+        call("pg_try_advisory_lock_shared", head),
+        call("pg_advisory_unlock_shared", head),
+        call("pg_try_advisory_lock", ear),
+        call("pg_advisory_unlock", ear),
+    )
+}
+
 /// Makes the number of a term, which is held shared, that of a term that is on.
 pub(crate) fn take_office(lock: &Key, term: &Key) -> String {
     or_over([holds(lock), call("pg_try_advisory_lock", term)])

@@ -20,6 +20,7 @@ on_every_driver!(
     a_session_that_dies_before_its_first_answer_is_replaced,
     a_silent_connection_is_abandoned,
     an_attempt_on_a_silent_connection_ends,
+    an_error_is_no_sign_of_the_session,
     a_connection_in_a_transaction_is_refused,
     a_cancel_leaves_nothing_on_the_connection,
 );
@@ -113,6 +114,20 @@ fn an_attempt_on_a_silent_connection_ends<D: Driver>() {
     let election = D::election(&through(&proxy), &case.name).lease(LEASE);
     let error = election.try_campaign().unwrap_err();
     assert!(matches!(error, Error::ConnectionLost { .. }), "{error:?}");
+}
+
+/// The server has ended the leader's session, and a pooler answers in its place.
+fn an_error_is_no_sign_of_the_session<D: Driver>() {
+    let case = Case::new();
+    let proxy = Proxy::start();
+    let election = D::election(&through(&proxy), &case.name).lease(LEASE);
+    let term = election.campaign().unwrap();
+    proxy.stand_in();
+    let leader = case.leader();
+    case.oracle().terminate(leader);
+    let next = case.election::<D>().campaign().unwrap();
+    assert!(term.is_over(), "two lead");
+    assert!(next.token() > term.token());
 }
 
 fn a_connection_in_a_transaction_is_refused<D: Driver>() {

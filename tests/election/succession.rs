@@ -1,19 +1,24 @@
 //! Whether a new term may begin: the last leader has said so, or a whole silence has passed. The leases are an
 //! hour long, so whoever has to wait for a silence is not elected in a test.
 
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use pglock::Error;
 use pglock::election::{Election, Term, leader};
 
-use crate::harness::{AnyDriver, Case, Driver, LEASE, Leader, as_user, colliding, on_every_driver};
-use crate::oracle::{unique_name, url, wait_until};
+use crate::harness::{
+    AnyDriver, Case, Driver, LEASE, Leader, as_user, colliding, on_every_driver, through,
+};
+use crate::oracle::{Oracle, unique_name, url, wait_until};
+use crate::proxy::{Point, Proxy, Then};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
 on_every_driver!(
     a_leader_that_resigns_is_followed_at_once,
+    a_head_that_has_not_looked_yet_is_waited_for,
     a_leader_that_is_gone_is_not_followed_before_the_silence,
     a_number_without_its_sign_is_no_sign,
     a_sign_that_came_before_the_head_is_none,
@@ -53,6 +58,39 @@ fn a_leader_that_resigns_is_followed_at_once<D: Driver>() {
         case.wait_for_candidate();
         last.resign(true);
         true
+    });
+}
+
+/// The term is so short that the head has not listened for a sign of it when it ends.
+fn a_head_that_has_not_looked_yet_is_waited_for<D: Driver>() {
+    const RESIGNS: &str = "SELECT FROM pg_stat_activity WHERE application_name = $1 \
+        AND query LIKE 'SELECT (NOT (pg_catalog.pg_try_advisory_lock_shared(%'";
+    let case = Case::new();
+    let mut last = Leader::of(&case, HOUR);
+    let first = election::<D>(&case);
+    let term = thread::scope(|threads| {
+        let first = threads.spawn(|| first.campaign().unwrap());
+        case.wait_for_candidate();
+        last.resign(true);
+        first.join().unwrap()
+    });
+    let (name, (waits, is_head)) = (case.name.clone(), channel());
+    let proxy = Proxy::start();
+    let listens = "SELECT pg_catalog.pg_try_advisory_lock_shared(";
+    proxy.at(listens, Point::Before, move || {
+        waits.send(()).unwrap();
+        let mut oracle = Oracle::new();
+        wait_until("a leader that resigns", || {
+            oracle.client.query_opt(RESIGNS, &[&name]).unwrap()
+        });
+        Then::GoOn
+    });
+    let next = D::election(&through(&proxy), &case.name).lease(HOUR);
+    thread::scope(|threads| {
+        let next = threads.spawn(|| next.campaign().unwrap());
+        is_head.recv().unwrap();
+        term.resign().unwrap();
+        assert!(!next.join().unwrap().is_over());
     });
 }
 

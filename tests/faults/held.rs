@@ -24,6 +24,7 @@ fn says_why(text: &str) -> bool {
 
 on_every_backend!(a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in);
 on_every_backend!(a_holder_whose_session_is_ended_is_told);
+on_every_backend!(an_error_is_no_sign_of_the_session);
 on_every_backend!(a_release_that_finds_the_lock_lost_tells_it_too);
 on_every_backend!(a_holders_connection_is_left_as_it_was);
 
@@ -57,6 +58,21 @@ fn a_holder_that_is_cut_off_learns_it_before_the_next_one_is_in<B>(
     assert!(matches!(lost, Err(Error::LockLost { .. })), "{lost:?}");
     wire.proxy.freeze(false, false);
     next.unlock(&key);
+}
+
+/// The server has ended the session, and a pooler answers in its place.
+fn an_error_is_no_sign_of_the_session<B>(wire: &Wire, make: impl Fn() -> B)
+where
+    B: LockBackend + Send + 'static,
+{
+    let key = unique_key();
+    let held = hold(make(), &key);
+    wire.proxy.stand_in();
+    terminate(&wire.application);
+    Oracle::new().lock(&key);
+    assert!(held.wait(PATIENCE), "two hold it");
+    let lost = held.release();
+    assert!(matches!(lost, Err(Error::LockLost { .. })), "{lost:?}");
 }
 
 fn a_holder_whose_session_is_ended_is_told<B>(wire: &Wire, make: impl Fn() -> B)

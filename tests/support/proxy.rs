@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -34,6 +34,8 @@ struct Shared {
     /// Whether requests, and whether replies, are held back.
     frozen: Mutex<[bool; 2]>,
     thawed: Condvar,
+    /// Whether it answers in place of a server that has ended the session.
+    stands_in: AtomicBool,
 }
 
 /// Where in a conversation a fault happens.
@@ -87,6 +89,7 @@ impl Proxy {
             fault: Mutex::new(None),
             frozen: Mutex::new([false; 2]),
             thawed: Condvar::new(),
+            stands_in: AtomicBool::new(false),
         });
         let accepting = thread::spawn({
             let shared = Arc::clone(&shared);
@@ -166,6 +169,12 @@ impl Proxy {
         self.shared.thawed.notify_all();
     }
 
+    /// From now on it keeps a client whose session the server has ended, and answers each request with an error, as
+    /// some poolers do.
+    pub(crate) fn stand_in(&self) {
+        self.shared.stands_in.store(true, Ordering::SeqCst);
+    }
+
     /// Cuts every present connection.
     pub(crate) fn cut(&self) {
         for sockets in self.shared.sockets.lock().unwrap().iter_mut() {
@@ -222,15 +231,20 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         // The fault for the next reply on this connection.
         let next = Arc::new(Mutex::new(None));
         let next_reply = Arc::clone(&next);
+        let gone = Arc::new(AtomicBool::new(false));
+        let is_gone = Arc::clone(&gone);
         threads.push(thread::spawn(move || {
-            let _ = up.requests(from_client, &to_server, &next);
+            let _ = up.requests(from_client, &to_server, &next, &is_gone);
             up.pass(REQUESTS);
             let _ = to_server.shutdown(Shutdown::Both);
         }));
         threads.push(thread::spawn(move || {
             let _ = down.replies(from_server, &to_client, &next_reply);
             down.pass(REPLIES);
-            let _ = to_client.shutdown(Shutdown::Both);
+            match down.stands_in.load(Ordering::SeqCst) {
+                true => gone.store(true, Ordering::SeqCst),
+                false => drop(to_client.shutdown(Shutdown::Both)),
+            }
         }));
     }
     for thread in threads {
@@ -266,7 +280,9 @@ impl Shared {
         client: TcpStream,
         mut server: &TcpStream,
         next_reply: &Mutex<Option<Fault>>,
+        is_gone: &AtomicBool,
     ) -> io::Result<()> {
+        let mut to_client = client.try_clone()?;
         let mut client = BufReader::new(client);
         let (mut started, mut flight) = (false, Vec::new());
         let (mut prepared, mut before) = (HashMap::new(), 0);
@@ -286,6 +302,13 @@ impl Shared {
             } else if awaits_reply(flight[start]) && before != b'P' {
                 // A Parse with nothing but a Sync behind it prepares a statement, once a connection.
                 self.round_trips.fetch_add(1, Ordering::SeqCst);
+            }
+            if is_gone.load(Ordering::SeqCst) {
+                if awaits_reply(flight[start]) {
+                    to_client.write_all(GONE)?;
+                }
+                flight.clear();
+                continue;
             }
             before = if started { flight[start] } else { 0 };
             let text = statement(flight[start], &flight[body..], &mut prepared);
@@ -324,7 +347,8 @@ impl Shared {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let length = server.read(&mut buffer)?;
-            if length == 0 {
+            let is_end = buffer[..length].windows(6).any(|word| word == b"SFATAL");
+            if length == 0 || is_end && self.stands_in.load(Ordering::SeqCst) {
                 return Ok(());
             }
             self.pass(REPLIES);
@@ -341,6 +365,10 @@ impl Shared {
         }
     }
 }
+
+/// An error, and that the next request may come.
+const GONE: &[u8] =
+    b"E\0\0\0\x35SERROR\0VERROR\0C58000\0Mserver connection is down\0\0Z\0\0\0\x05I";
 
 /// What a message is to execute. A statement that is prepared by the protocol stands at its Bind, one that is
 /// prepared by SQL at its EXECUTE too.
