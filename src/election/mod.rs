@@ -144,8 +144,8 @@ impl Election {
         self
     }
 
-    /// Lets a token stop the election: a campaign ends with [`Error::Stopped`] within a second, and a
-    /// term [is over](Term::is_over) for its leader, who still holds the lock until it resigns.
+    /// Lets a token stop the election: a campaign ends with [`Error::Stopped`] within a second, or within two if the
+    /// server is silent, and a term [is over](Term::is_over) for its leader, who still holds the lock until it resigns.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -262,23 +262,29 @@ impl Election {
             lock: self.info.clone(),
             lease: self.lease,
         })?;
-        let (stop, mut pause, mut patience) = (&self.stop, PAUSES[0], silence.time() * 2);
+        let (stop, lease) = (&self.stop, silence.time() * 2);
+        let (mut pause, mut patience) = (PAUSES[0], lease);
         loop {
-            let start = Instant::now();
+            let (start, office) = (Instant::now(), Arc::new(Office::new(stop.clone())));
             let candidate = Candidate {
                 election: self.clone(),
                 silence,
                 tries,
-                office: Arc::new(Office::new(stop.clone())),
+                office: Arc::clone(&office),
             };
             match Term::begin(candidate, patience) {
                 _ if stop.is_stopped() => return Err(self.stopped()),
                 Ok(outcome) => return Ok(outcome),
                 Err(error) if tries || !self.is_transient(&error) => return Err(error),
                 Err(_) if stop.wait(pause) => return Err(self.stopped()),
-                Err(_) if start.elapsed() > patience => patience *= 2, // it was silent
-                Err(_) if start.elapsed() > PAUSES[1] * 2 => pause = PAUSES[0],
-                Err(_) => pause = PAUSES[1].min(pause * 2),
+                Err(_) => {
+                    let (stood, silent) = (start.elapsed(), office.silent());
+                    patience = next_patience(lease, patience, stood, silent);
+                    pause = match stood > PAUSES[1] * 2 {
+                        true => PAUSES[0],
+                        false => PAUSES[1].min(pause * 2),
+                    };
+                }
             }
         }
     }
@@ -302,6 +308,15 @@ impl Election {
     }
 }
 
+/// How long the next candidate may be silent, after one that stood for so long and was silent at last. If it was so
+/// from its first message on, the way may be that slow.
+fn next_patience(lease: Duration, last: Duration, stood: Duration, silent: Duration) -> Duration {
+    match silent > last && stood.saturating_sub(silent) < lease {
+        true => last * 2,
+        false => lease,
+    }
+}
+
 fn led<T, E: From<Error>>(term: Term, body: impl FnOnce(&Term) -> Result<T, E>) -> Result<T, E> {
     let value = body(&term)?;
     term.resign()?;
@@ -315,5 +330,21 @@ impl fmt::Debug for Election {
             .field("lease", &self.lease)
             .field("at_once", &self.at_once)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_silent_from_the_beginning_gets_more_patience() {
+        let secs = Duration::from_secs;
+        let next =
+            |last, stood, silent| next_patience(secs(2), secs(last), secs(stood), secs(silent));
+        assert_eq!(next(2, 3, 3), secs(4), "it never answered");
+        assert_eq!(next(4, 5, 5), secs(8), "nor did the next");
+        assert_eq!(next(4, 60, 5), secs(2), "it answered for a minute");
+        assert_eq!(next(8, 60, 0), secs(2), "its session was ended");
     }
 }
