@@ -71,10 +71,11 @@ fn suggest(error: &mut clap::Error, arguments: &[OsString]) {
                 _ => {}
             }
             // clap's own would put the option behind a --, where the command is.
-            match tips.is_empty() {
-                true => error.remove(ContextKind::Suggested),
-                false => error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips)),
+            let tips = match tips.is_empty() {
+                true => ContextValue::None,
+                false => ContextValue::StyledStrs(tips),
             };
+            error.insert(ContextKind::Suggested, tips);
         }
         _ => {}
     }
