@@ -105,17 +105,14 @@ impl<S: Session> Stand<'_, S> {
 
     /// Lets the key go. If it may give a sign, gives it first, and waits until the head has seen it.
     fn resign(&mut self, candidacy: &Candidacy) -> Result<(), Error> {
-        let keys = &self.candidate.election.keys;
-        let (term, sign) = (keys.term(self.number), keys.sign(self.number));
+        let (candidate, number) = (self.candidate, self.number);
+        let keys = &candidate.election.keys;
+        let (term, sign, ear) = (keys.term(number), keys.sign(number), keys.ear(number));
         let since = Moment::now();
-        let (sign, ear) = (
-            candidacy.may_sign(since).then_some(sign),
-            keys.ear(self.number),
-        );
+        let sign = candidacy.may_sign(since).then_some(sign);
         if sign.is_some() {
             self.let_the_head_look(&ear);
         }
-        let keys = &self.candidate.election.keys;
         let resign = sql::resign(sign.as_ref(), &term, &keys.lock);
         self.hear(|session| insist(|| session.send(&resign)))?;
         self.held

@@ -41,7 +41,7 @@ pub(super) struct Slots {
 
 impl Slots {
     /// More keys than this are too seldom alike.
-    pub(super) const MOST: usize = 16;
+    const MOST: usize = 16;
 
     /// `None` of one number, which has a text of its own, and of a set of more keys than any text is for.
     pub(super) fn of(lock: &LockInfo) -> Option<Self> {
@@ -200,7 +200,7 @@ impl Locks {
             Place {
                 calls: calls.map(|(_, key)| (other, key.clone())).collect(),
                 used: place.used.clone(),
-                head: place.head.clone(),
+                head: None,
                 shared_head: None,
             }
         });

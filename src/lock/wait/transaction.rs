@@ -38,6 +38,10 @@ fn once<S: Session>(
 ) -> Result<(), (Within, Failure)> {
     let behind = |acquire: &str| [SAVEPOINT, label, acquire, "; ", RELEASE].concat();
     let open = |failure| (Within::CallersSavepoint, failure);
+    let released = |failure| match failure {
+        Failure::Refused(_) => (Within::CallersTransaction, failure),
+        failure => open(failure),
+    };
     if let Some(block) = sql::acquire_target(lock, time, None, false, S::HAS_SQLSTATE) {
         return session.send(&behind(&block)).map_err(open);
     }
@@ -70,18 +74,12 @@ fn once<S: Session>(
         };
         match sent {
             Err(Failure::Refused(Refusal::Stranger)) => {}
-            Err(failure @ Failure::Refused(_)) => {
-                return Err((Within::CallersTransaction, failure));
-            }
-            sent if S::HAS_SQLSTATE => return sent.map_err(open),
+            sent if S::HAS_SQLSTATE => return sent.map_err(released),
             sent => return sent.map_err(|failure| (Within::CallersTransaction, failure)),
         }
     }
     if time == WaitTime::No {
-        return try_all(session, lock, label).map_err(|failure| match failure {
-            Failure::Refused(_) => (Within::CallersTransaction, failure),
-            failure => open(failure),
-        });
+        return try_all(session, lock, label).map_err(released);
     }
     let exactly = Wait::new(lock).exactly(time, false);
     let sent = match session.send(&behind(&exactly)) {
